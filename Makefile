@@ -1,0 +1,26 @@
+# A bare machine with git, make and Python >= 3.11 is enough for every target.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+PYTHON ?= python3
+.DEFAULT_GOAL := help
+
+paper: .venv/ready  ## from the clips to paper/paper.pdf
+	dvc pull --quiet data.dvc
+	dvc repro
+
+test: .venv/ready  ## every test
+	pytest
+
+ui: .venv/ready  ## the MLflow UI with every run, on http://127.0.0.1:5000
+	mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///mlflow.db
+
+help:  ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+.PHONY: paper test ui help

@@ -1,0 +1,55 @@
+"""How the stages speak to the user and to the disk."""
+
+import contextlib
+import functools
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+
+
+def stage(main: Callable[[], None]) -> Callable[[], None]:
+    """Let main() end with the message of a ValueError or OSError instead of a traceback."""
+
+    @functools.wraps(main)
+    def run() -> None:
+        try:
+            main()
+        except (ValueError, OSError) as error:
+            sys.exit(f"error: {error}")
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    return run
+
+
+def read_csv(path: Path, *text: str) -> pd.DataFrame:
+    """A table of the pipeline. A class called NA stays a class, a group called 01 stays 01; so do columns in `text`."""
+    columns = ("clip", "path", "class", "group", *text)
+    return pd.read_csv(path, dtype=dict.fromkeys(columns, str), keep_default_na=False)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to write into, which takes the place of `path` when all went well."""
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    shutil.rmtree(path, ignore_errors=True)
+    partial.rename(path)
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Whole or not at all; the same table gives the same bytes."""
+    write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8", newline="\n")
+    partial.replace(path)

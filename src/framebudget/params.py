@@ -1,0 +1,186 @@
+"""params.yaml, typed: an unknown key, a wrong type or an impossible value is an error that names the key."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+MODELS = {"x3d_m": "X3D-M", "slowfast_r50": "SlowFast R50"}  # as the papers write them
+
+
+class ParamsError(ValueError):
+    """params.yaml cannot be used; the message names the key."""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def as_list(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+def number(value: object) -> object:
+    """YAML 1.1 reads 1e-2, as people write it, as a string."""
+    try:
+        return float(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else value
+    except ValueError:
+        return value
+
+
+Count = Annotated[int, Field(ge=1)]
+Float = Annotated[float, BeforeValidator(number)]
+Positive = Annotated[float, BeforeValidator(number), Field(gt=0)]
+Fraction = Annotated[float, BeforeValidator(number), Field(gt=0, lt=1)]
+
+
+class Fetch(Strict):
+    group: str | None
+
+    @field_validator("group")
+    @classmethod
+    def compiles(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return pattern
+
+
+class Split(Strict):
+    test: Fraction
+    validation: Fraction
+    seed: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def leaves_some(self) -> "Split":
+        if self.test + self.validation >= 1:
+            raise ValueError("test + validation must stay below 1")
+        return self
+
+
+class Input(Strict):
+    short_side: Annotated[int, Field(ge=32)]
+    crop: Annotated[int, Field(ge=32)]
+    window: Positive | None
+    flip: bool
+
+    @model_validator(mode="after")
+    def crop_fits(self) -> "Input":
+        if self.crop > self.short_side:
+            raise ValueError(f"crop {self.crop} is larger than short_side {self.short_side}")
+        return self
+
+    def window_frames(self, frames: int, fps: float) -> int:
+        """How many frames of a clip of this length and rate the window spans."""
+        return max(round(self.window * fps), 1) if self.window else frames
+
+
+class Train(Strict):
+    weights: str | None
+    optimizer: Literal["ASGD", "SGD", "Adam", "AdamW"]
+    lr: Positive
+    weight_decay: Annotated[float, BeforeValidator(number), Field(ge=0)]
+    step_size: Count
+    gamma: Positive
+    epochs: Count
+    patience: Count
+    batch_size: Annotated[int, Field(ge=2)]
+
+
+class Evaluate(Strict):
+    views: Count
+    top_k: Count
+
+
+class DataSet(Strict):
+    fetch: Fetch
+    split: Split
+    input: Input
+    evaluate: Evaluate
+    train: dict
+    x3d_m: dict
+    slowfast_r50: dict
+
+
+class Params(Strict):
+    dataset: str
+    clips: str
+    frames: Annotated[list[Count], BeforeValidator(as_list), Field(min_length=1)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(as_list), Field(min_length=1)]
+    workers: Annotated[int, Field(ge=0)]
+    train: Train
+    datasets: dict[str, DataSet]
+
+    @field_validator("frames", "seeds")
+    @classmethod
+    def without_repeats(cls, values: list[int]) -> list[int]:
+        if len(set(values)) < len(values):
+            raise ValueError(f"a value stands twice in {values}")
+        return values
+
+    @model_validator(mode="after")
+    def coherent(self) -> "Params":
+        if self.dataset not in self.datasets:
+            raise ValueError(f"dataset: {self.dataset!r} is not one of {', '.join(self.datasets)}")
+        for name in self.datasets:
+            for model in MODELS:
+                _recipe(self, name, model)
+        return self
+
+    @property
+    def data(self) -> DataSet:
+        """The chosen entry of `datasets`."""
+        return self.datasets[self.dataset]
+
+    def recipe(self, model: str) -> Train:
+        """`train`, overridden by what the data set says for all models, and then for this one."""
+        return _recipe(self, self.dataset, model)
+
+
+def _recipe(params: Params, dataset: str, model: str) -> Train:
+    data = params.datasets[dataset]
+    merged = params.train.model_dump()
+    for section in ("train", model):
+        merged |= getattr(data, section)
+        try:
+            recipe = Train(**merged)
+        except ValidationError as error:
+            raise ValueError(_explain(error, f"datasets.{dataset}.{section}.")) from None
+    return recipe
+
+
+def load(path: Path = Path("params.yaml")) -> Params:
+    """Read and check the parameters. Raises ParamsError."""
+    try:
+        return Params.model_validate(yaml.safe_load(path.read_text()))
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is missing; run from the top of the repository") from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path} is not YAML: {error}") from None
+    except ValidationError as error:
+        raise ParamsError(f"{path}: {_explain(error)}") from None
+
+
+def _explain(error: ValidationError, prefix: str = "") -> str:
+    """`train.lr: Input should be greater than 0 (found -1)`, one line a fault."""
+    lines = []
+    for fault in error.errors():
+        key = prefix + ".".join(map(str, fault["loc"]))
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key")
+        elif fault["type"] == "value_error":  # ours: says it all
+            lines.append(f"{key}: {fault['ctx']['error']}".removeprefix(": "))
+        else:
+            lines.append(f"{key}: {fault['msg']} (found {fault['input']!r})")
+    return "\n".join(lines)
