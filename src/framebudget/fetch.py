@@ -1,0 +1,42 @@
+"""Find the clips, decode each of them once, and write down what is there.
+
+    $ python -m framebudget.fetch           (dvc repro fetch)
+
+reads   the clips               <clips>/<class>/<video>; they are not copied
+        params.yaml             clips, datasets.<dataset>.fetch
+writes  work/manifest.csv       clip, path, class, group, frames, fps, width, height, seconds, codec, sha256
+
+`frames` is counted by decoding. A clip that cannot be decoded, or not whole, ends the stage with its name.
+"""
+
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from framebudget import params
+from framebudget.console import stage, write_csv
+from framebudget.sources.folder import find_clips
+from framebudget.video.reader import probe
+
+
+@stage
+def main() -> None:
+    p = params.load()
+    clips = Path(p.clips)
+    rows, left_out = find_clips(clips, p.data.fetch.group)
+    for reason in left_out:
+        tqdm.write(f"left out: {reason}")
+    if not p.data.fetch.group:
+        tqdm.write("fetch.group is null: every clip counts as a group of its own; if several clips share a person, a "
+                   "scene or a source video, name them, or the test accuracy will flatter")  # fmt: skip
+    with ProcessPoolExecutor() as pool:
+        found = pool.map(probe, [clips / row["path"] for row in rows], chunksize=4)
+        facts = list(tqdm(found, total=len(rows), desc="decode", unit="clip", disable=None))
+    manifest = pd.DataFrame([row | fact for row, fact in zip(rows, facts, strict=True)])
+    write_csv(manifest, Path("work/manifest.csv"))
+
+
+if __name__ == "__main__":
+    main()

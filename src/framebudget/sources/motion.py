@@ -1,0 +1,135 @@
+"""motion: small clips of five actions that no single frame can tell apart.
+
+    $ framebudget motion data/motion        64 scenes × 5 actions, about half a minute
+
+A *scene* is a background and a two-coloured sprite with three coordinates: its size, its angle and its place. In
+each action one of them moves and the others stand still:
+
+    Approach, Recede                        the size grows, or shrinks
+    SpinClockwise, SpinCounterclockwise     the angle turns
+    Sway                                    the place swings from side to side
+
+A coordinate that stands still does so at a random moment of the very motion it would make, so that in a frame taken
+at a random time it has the same distribution in all five actions: appearance says nothing, only time does. A scene is
+rendered once in each action and is one group (`g01`, `g02`, …), so backgrounds and colours say nothing either.
+
+The fastest spins turn by more than half a circle between two of 6 frames spread over 1.3 s, and then look like slow
+spins the other way (the wagon-wheel effect); 16 frames follow every one of them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from tqdm import tqdm
+
+ACTIONS = ("Approach", "Recede", "SpinClockwise", "SpinCounterclockwise", "Sway")
+WIDTH, HEIGHT, FRAMES, FPS = 112, 84, 48, 25
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that is drawn once for a scene. Lengths in pixels, angles in radians, times in frames."""
+
+    background: np.ndarray  # (H, W, 3) in 0..1
+    colours: np.ndarray  # (2, 3) in 0..1, light and dark; the sprite sweeps from one to the other around its middle
+    corners: int  # 2: ellipse, 4: square, 3: triangle
+    radius: float  # half-way between far and near
+    zoom: float  # near size / far size
+    place: tuple[float, float]  # the middle of the swing
+    swing: float  # amplitude
+    spin: float  # frames a turn
+    sway: float  # frames a swing
+    still: np.ndarray  # (3,) in 0..1: where in their motion size, angle and place stand still, or begin
+
+
+def draw_scene(number: int, seed: int = SEED) -> Scene:
+    """The scene of this number: a function of (seed, number) alone."""
+    rng = np.random.default_rng([seed, number])
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    background = np.empty((HEIGHT, WIDTH, 3))
+    background[:] = rng.uniform(0.3, 0.7, 3)
+    for _ in range(6):  # soft blobs
+        centre, width = rng.uniform((0, 0), (WIDTH, HEIGHT)), rng.uniform(12, 40)
+        blob = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * width**2))
+        background += blob[..., None] * rng.uniform(-0.15, 0.15, 3)
+    light, dark = rng.uniform(0.7, 1, 3), rng.uniform(0, 0.3, 3)
+    return Scene(
+        background=background.clip(0, 1),
+        colours=np.stack([light, dark]),
+        corners=int(rng.integers(2, 5)),
+        radius=rng.uniform(24, 28),
+        zoom=rng.uniform(2.8, 3.6),
+        place=tuple(rng.uniform((WIDTH / 2 - 4, HEIGHT / 2 - 4), (WIDTH / 2 + 4, HEIGHT / 2 + 4))),
+        swing=rng.uniform(14, 20),
+        spin=rng.uniform(11, 40),
+        sway=rng.uniform(14, 36),
+        still=rng.uniform(0, 1, 3),
+    )
+
+
+def pose(scene: Scene, action: str, t: float) -> tuple[float, float, float, float]:
+    """(x, y, angle, radius) of the sprite at frame t."""
+    size, angle, place = scene.still
+    if action == "Approach":
+        size = t / (FRAMES - 1)
+    elif action == "Recede":
+        size = 1 - t / (FRAMES - 1)
+    elif action == "SpinClockwise":
+        angle += t / scene.spin
+    elif action == "SpinCounterclockwise":
+        angle -= t / scene.spin
+    elif action == "Sway":
+        place += t / scene.sway
+    else:
+        raise ValueError(f"no action {action!r}; there are {', '.join(ACTIONS)}")
+    radius = scene.radius * scene.zoom ** (size - 0.5)
+    x = scene.place[0] + scene.swing * np.sin(2 * np.pi * place)
+    angle = 2 * np.pi * angle  # the y axis points down: growing is clockwise
+    return x, scene.place[1], angle, radius
+
+
+def render(scene: Scene, action: str) -> np.ndarray:
+    """The clip, uint8 (T, H, W, 3)."""
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH] + 0.5
+    frames = np.empty((FRAMES, HEIGHT, WIDTH, 3), np.uint8)
+    for t in range(FRAMES):
+        px, py, angle, radius = pose(scene, action, t)
+        cos, sin = np.cos(angle), np.sin(angle)
+        u = (x - px) * cos + (y - py) * sin  # the sprite's own axes
+        v = (y - py) * cos - (x - px) * sin
+        if scene.corners == 2:
+            outside = np.hypot(u, v / 0.7) - radius
+        else:
+            turns = 2 * np.pi * np.arange(scene.corners) / scene.corners
+            reach = np.max([u * np.cos(a) + v * np.sin(a) for a in turns], axis=0)
+            outside = reach - radius * (0.5 if scene.corners == 3 else 0.7)
+        inside = (0.5 - outside).clip(0, 1)[..., None]  # one pixel of antialiasing
+        sweep = (np.arctan2(v, u) / (2 * np.pi) + 0.5)[..., None]
+        sprite = sweep * scene.colours[0] + (1 - sweep) * scene.colours[1]
+        frames[t] = np.round(255 * (inside * sprite + (1 - inside) * scene.background))
+    return frames
+
+
+def write_clip(path: Path, frames: np.ndarray, fps: int = FPS) -> None:
+    """Write uint8 frames (T, H, W, 3) as MPEG-4 in AVI: the same frames give the same bytes."""
+    with av.open(str(path), "w", format="avi", options={"fflags": "+bitexact"}) as container:
+        options = {"flags": "+bitexact", "qmin": "3", "qmax": "3", "threads": "1"}
+        stream = container.add_stream("mpeg4", rate=fps, options=options)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for array in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def write_motion(folder: Path, scenes: int = 64) -> None:
+    """Render `scenes` scenes in every action to folder/<Action>/v_<Action>_gNN_c01.avi."""
+    for number in tqdm(range(1, scenes + 1), desc="render", unit="scene", disable=None):
+        scene = draw_scene(number)
+        for action in ACTIONS:
+            path = folder / action / f"v_{action}_g{number:02d}_c01.avi"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_clip(path, render(scene, action))
