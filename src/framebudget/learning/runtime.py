@@ -1,0 +1,28 @@
+"""How torch runs here: the same bits every time, and no time lost to the allocator."""
+
+import contextlib
+import ctypes
+
+import pytorch_lightning as pl
+import torch
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+def prepare(seed: int) -> None:
+    """Seed everything and allow deterministic algorithms alone."""
+    pl.seed_everything(seed, verbose=False)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads memory before writing it
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep the large blocks that a step frees, rather than give them back and fault them in at the next.
+
+    About a quarter of an X3D-M step on a 2-core CPU. Does nothing where the C library is another one.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the most that glibc allows
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -1,0 +1,49 @@
+"""One MLflow run for every training."""
+
+import os
+from pathlib import Path
+
+from mlflow.tracking import MlflowClient
+from pytorch_lightning.loggers import MLFlowLogger
+
+from framebudget.params import Params
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, or `mlflow.db` at the top of the repository.
+
+    Queued and `--temp` experiments run in a copy of the repository below .dvc/tmp/exps; they write to the same file.
+    """
+    here = Path.cwd()
+    top = next((up.parent.parent.parent for up in here.parents if up.parts[-3:] == (".dvc", "tmp", "exps")), here)
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{top / 'mlflow.db'}"
+
+
+def start_run(params: Params, model: str, frames: int, seed: int) -> MLFlowLogger:
+    """A logger whose run is named `<model>-<frames>f-s<seed>` in an experiment named after the data set.
+
+    Its parameters are those of params.yaml that shaped this training; its tags lead back to the DVC experiment.
+    """
+    uri = tracking_uri()
+    client = MlflowClient(uri)
+    if client.get_experiment_by_name(params.dataset) is None:
+        database = uri.removeprefix("sqlite:///")
+        where = Path(database).with_name("mlruns").as_uri() if database != uri else None
+        client.create_experiment(params.dataset, artifact_location=where)
+    tags = {
+        "dvc.exp_name": os.environ.get("DVC_EXP_NAME"),
+        "dvc.baseline_rev": os.environ.get("DVC_EXP_BASELINE_REV"),
+        "dvc.stage": os.environ.get("DVC_STAGE"),
+    }
+    logger = MLFlowLogger(
+        experiment_name=params.dataset,
+        run_name=f"{model}-{frames}f-s{seed}",
+        tracking_uri=uri,
+        tags={key: value for key, value in tags.items() if value},
+    )
+    logger.log_hyperparams(
+        {"model": model, "frames": frames, "seed": seed}
+        | params.data.input.model_dump()
+        | params.recipe(model).model_dump()
+    )
+    return logger

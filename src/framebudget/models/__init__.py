@@ -1,0 +1,10 @@
+"""PyTorchVideo's networks at any frame budget: clips_BCTHW -> logits_BK."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from framebudget.models import slowfast, x3d
+
+BUILD: dict[str, Callable[[int], nn.Module]] = {"x3d_m": x3d.x3d_m, "slowfast_r50": slowfast.slowfast_r50}
+HEAD = {"x3d_m": x3d.HEAD, "slowfast_r50": slowfast.HEAD}  # keys that depend on the number of classes

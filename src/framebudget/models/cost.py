@@ -1,0 +1,19 @@
+"""What a network costs: its parameters, and the multiply-adds of one view."""
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from framebudget import models
+
+
+def cost(model: str, classes: int, T: int, crop: int) -> tuple[float, float]:
+    """(million parameters, GFLOPs) for one view of T frames at crop×crop pixels.
+
+    GFLOPs are 10⁹ multiply-adds of convolutions and matrix products, as X3D and SlowFast publish them; counted by
+    torch's own counter on tensors without storage.
+    """
+    with torch.device("meta"):
+        network = models.BUILD[model](classes).eval()
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(torch.empty(1, 3, T, crop, crop))
+    return sum(weight.numel() for weight in network.parameters()) / 1e6, counter.get_total_flops() / 2e9

@@ -1,0 +1,38 @@
+"""SlowFast R50 8×8 (Feichtenhofer, arXiv:1812.03982) as PyTorchVideo builds it, for any number of frames."""
+
+import torch
+from pytorchvideo.models.slowfast import create_slowfast
+from torch import Tensor, nn
+
+from framebudget.models.layers import GlobalMean, SpatialMaxPool
+
+ALPHA = 4  # the fast pathway sees every frame, the slow one every fourth
+HEAD = "blocks.6.proj."
+
+
+class SlowFast(nn.Module):
+    """clips_BCTHW -> logits_BK; the slow pathway is taken from the clip here. Keys are PyTorchVideo's, unprefixed."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        stock = create_slowfast(model_num_class=classes)
+        for pathway in stock.blocks[0].multipathway_blocks:
+            pathway.pool = SpatialMaxPool()
+        stock.blocks[-2].pool = nn.ModuleList([GlobalMean(), GlobalMean()])
+        stock.blocks[-1].output_pool = nn.Flatten()
+        self.blocks = stock.blocks.to(memory_format=torch.channels_last_3d)
+
+    def forward(self, clips_BCTHW: Tensor) -> Tensor:
+        x = [clips_BCTHW[:, :, slow_frames(clips_BCTHW.shape[2])], clips_BCTHW]
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+def slow_frames(T: int) -> Tensor:
+    """Which of T frames the slow pathway sees: ceil(T / 4) of them, by PyTorchVideo's PackPathway rule."""
+    return torch.linspace(0, T - 1, -(-T // ALPHA)).long()
+
+
+def slowfast_r50(classes: int) -> nn.Module:
+    return SlowFast(classes)

@@ -1,0 +1,27 @@
+"""X3D-M (Feichtenhofer, arXiv:2004.04730) as PyTorchVideo builds it, for any number of frames, logits as output."""
+
+import torch
+from pytorchvideo.models.x3d import create_x3d
+from torch import nn
+
+from framebudget.models.layers import DepthwiseConv3d, GlobalMean
+
+HEAD = "blocks.5.proj."  # the keys that depend on the number of classes
+
+
+def x3d_m(classes: int) -> nn.Module:
+    """The network, clips_BCTHW -> logits_BK, with the state dict keys of PyTorchVideo's `x3d_m`.
+
+    The stock head averages over a fixed 16×7×7 window and ends in a softmax, in training too; a cross-entropy on top
+    takes the softmax of a softmax, which for 5 classes cannot fall below 0.905. Here the mean runs over whatever
+    there is, and logits come out.
+    """
+    network = create_x3d(input_clip_length=16, input_crop_size=224, model_num_class=classes, depth_factor=2.2)
+    head = network.blocks[-1]
+    head.pool.pool = GlobalMean()
+    head.activation = None
+    head.output_pool = nn.Flatten()
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d) and module.groups > 1 and module.kernel_size == (3, 3, 3):
+            module.__class__ = DepthwiseConv3d
+    return network.to(memory_format=torch.channels_last_3d)
