@@ -1,0 +1,84 @@
+"""What the trained networks make of the test clips.
+
+    $ python -m framebudget.evaluate        (dvc repro evaluate)
+
+reads   work/split.csv, work/<model>/<frames>f_s<seed>.pt, and the test clips
+        params.yaml             frames, seeds, datasets.<dataset>.{input, evaluate}
+writes  work/predictions.csv    one row for every test clip, model, budget and seed
+        work/metrics.json       accuracy, top-k accuracy, macro-F1, parameters and GFLOPs by model and budget
+        work/tables/            results and classes, as .csv and as booktabs .tex
+
+A clip is seen in several windows, placed evenly over it; their logits are averaged before the softmax.
+"""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from framebudget import models, params
+from framebudget.console import read_csv, stage, write_csv, write_text
+from framebudget.models import weights
+from framebudget.models.cost import cost
+from framebudget.params import Params
+from framebudget.report import tables
+from framebudget.video.dataset import Clips, loader
+from framebudget.video.transforms import normalise
+
+
+@stage
+def main() -> None:
+    p = params.load()
+    split = read_csv(Path("work/split.csv"))
+    test = split[split["subset"] == "test"]
+    classes = split.drop_duplicates("label").sort_values("label")["class"].tolist()
+    runs = [(model, T, seed) for model in params.MODELS for T in p.frames for seed in p.seeds]
+    predictions = pd.concat(
+        [predict(p, test, classes, *run) for run in tqdm(runs, desc="evaluate", unit="network", disable=None)]
+    )
+    write_csv(predictions, Path("work/predictions.csv"))
+
+    results = tables.summary(tables.scores(predictions, p.data.evaluate.top_k))
+    costs = [cost(row.model, len(classes), row.frames, p.data.input.crop) for row in results.itertuples()]
+    results.insert(2, "crop", p.data.input.crop)
+    results[["parameters_M", "gflops"]] = costs
+    write_table(results, "results", "Test accuracy at every frame budget; GFLOPs per view at the given crop.")
+    write_table(tables.recall(predictions), "classes", "Share of each class's test clips that are recognised.")
+    metrics = {
+        model: {str(row.pop("frames")): row for row in rows.drop(columns=["model", "crop", "seeds"]).to_dict("records")}
+        for model, rows in results.drop(columns="accuracy_std").groupby("model", sort=False)
+    }
+    write_text(Path("work/metrics.json"), json.dumps(metrics, indent=2) + "\n")
+
+
+@torch.inference_mode()
+def predict(p: Params, test: pd.DataFrame, classes: list[str], model: str, T: int, seed: int) -> pd.DataFrame:
+    """One row for every test clip: who says what about it, and a probability for every class."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = models.BUILD[model](len(classes)).to(device).eval()
+    weights.load(network, Path("work") / model / f"{T}f_s{seed}.pt")
+    clips = Clips(Path(p.clips), test, T, p.data.input, seed, p.data.evaluate.views)
+    probabilities = []
+    for clips_BVTHWC, _, _ in loader(clips, p.recipe(model).batch_size, p.workers):
+        logits_NK = network(normalise(clips_BVTHWC.to(device)))
+        logits_BVK = logits_NK.unflatten(0, clips_BVTHWC.shape[:2])
+        probabilities.append(logits_BVK.mean(1).softmax(1).cpu())
+    probabilities_NK = torch.cat(probabilities).numpy()
+    table = test[["clip", "group"]].reset_index(drop=True)
+    table.insert(0, "model", model)
+    table.insert(1, "frames", T)
+    table.insert(2, "seed", seed)
+    table["label"] = test["class"].to_numpy()
+    table["prediction"] = [classes[k] for k in probabilities_NK.argmax(1)]
+    return table.join(pd.DataFrame(probabilities_NK, columns=[f"p_{name}" for name in classes]))
+
+
+def write_table(table: pd.DataFrame, name: str, caption: str) -> None:
+    write_csv(table, Path(f"work/tables/{name}.csv"))
+    write_text(Path(f"work/tables/{name}.tex"), tables.latex(table, caption))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""The classes of any video, by a network that the study has trained."""
+
+from pathlib import Path
+
+import torch
+
+from framebudget import models
+from framebudget.models import weights
+from framebudget.params import Input
+from framebudget.video import sampling, transforms
+from framebudget.video.reader import probe, read_frames
+
+VIEWS = 3
+
+
+def trained_weights(folder: Path, frames: int | None) -> Path:
+    """The weight file of a budget (None: the largest), of the first seed. Raises FileNotFoundError."""
+    files = {}
+    for path in folder.glob("*f_s*.pt"):
+        T, seed = map(int, path.stem.split("f_s"))
+        files[T, -seed] = path
+    found = [key for key in files if frames in (None, key[0])]
+    if not found:
+        there = f"trained budgets: {sorted({T for T, _ in files})}" if files else "train it first: dvc repro"
+        raise FileNotFoundError(f"{folder}: no weights{f' for {frames} frames' if frames else ''}; {there}")
+    return files[max(found)]
+
+
+@torch.inference_mode()
+def best_classes(video: Path, file: Path) -> list[tuple[str, float]]:
+    """(class, probability), most probable first, from windows placed evenly over the video. Raises ClipError."""
+    checkpoint = weights.read(file)
+    input = Input(**checkpoint["input"])
+    network = models.BUILD[checkpoint["model"]](len(checkpoint["classes"])).eval()
+    weights.load(network, file)
+    facts = probe(video)
+    window = input.window_frames(facts["frames"], facts["fps"])
+    indices_VT = sampling.views(facts["frames"], checkpoint["frames"], window, VIEWS)
+    frames = transforms.centre_crop(read_frames(video, indices_VT.ravel(), input.short_side), input.crop)
+    clips_BVTHWC = torch.tensor(frames).unflatten(0, indices_VT.shape)[None]
+    probabilities = network(transforms.normalise(clips_BVTHWC)).mean(0).softmax(0).tolist()
+    return sorted(zip(checkpoint["classes"], probabilities, strict=True), key=lambda pair: -pair[1])
