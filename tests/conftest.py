@@ -1,0 +1,81 @@
+"""Clips and repositories that the tests share; real clips lie in ../shared, or FRAMEBUDGET_SHARED."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from framebudget.sources.motion import ACTIONS, draw_scene, render, write_clip
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory) -> Path:
+    """48 frames of 112×84 pixels."""
+    path = tmp_path_factory.mktemp("clip") / "turn.avi"
+    write_clip(path, render(draw_scene(1), "SpinClockwise"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory) -> Path:
+    """A folder of three classes and five groups, 30 frames each."""
+    folder = tmp_path_factory.mktemp("clips")
+    for action in ACTIONS[:3]:
+        (folder / action).mkdir()
+        for number in range(1, 6):
+            frames = render(draw_scene(number), action)[:30]
+            write_clip(folder / action / f"v_{action}_g{number:02d}_c01.avi", frames)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    folder = Path(os.environ.get("FRAMEBUDGET_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip("no real clips: neither ../shared nor FRAMEBUDGET_SHARED is there")
+    return folder
+
+
+def run(*command: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess:
+    """Run a command as a user would, with this environment's programs first on the PATH."""
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "NO_COLOR": "1",
+        "DVC_NO_ANALYTICS": "1",
+    }
+    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
+    if check and result.returncode:
+        raise AssertionError(f"{command} failed:\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}")
+    return result
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory) -> Path:
+    """A fresh repository with the files of this one, as they are now, and one commit; its clips are pulled."""
+    folder = tmp_path_factory.mktemp("repository")
+    for name in run("git", "ls-files", "-z", cwd=ROOT).stdout.split("\0"):
+        if name and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    run("git", "init", "-q", cwd=folder)
+    run("git", "add", "-A", cwd=folder)
+    run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "all", cwd=folder)
+    run("git", "config", "user.name", "t", cwd=folder)
+    run("git", "config", "user.email", "t@example.org", cwd=folder)
+    run("dvc", "pull", "-q", cwd=folder)
+    return folder
+
+
+def decode_all(path: Path) -> np.ndarray:
+    """Every frame in order, by the plainest means: the truth that the reader is held against."""
+    import av
+
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])

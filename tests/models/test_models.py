@@ -1,0 +1,106 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pytorchvideo.models.slowfast import create_slowfast
+from pytorchvideo.models.x3d import create_x3d
+from torch import nn
+
+from framebudget import models
+from framebudget.models.cost import cost
+from framebudget.models.layers import DepthwiseConv3d, SpatialMaxPool
+from framebudget.models.slowfast import slow_frames
+
+
+def stock_x3d(classes, T, crop):
+    return create_x3d(input_clip_length=T, input_crop_size=crop, model_num_class=classes, depth_factor=2.2)
+
+
+def with_lively_statistics(network):
+    """BatchNorm statistics and scales that are not those of the start, where residual branches are zero."""
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.weight.data = 0.5 + torch.rand(module.weight.shape, generator=generator)
+            module.running_mean = 0.1 * torch.randn(module.running_mean.shape, generator=generator)
+    return network.eval()
+
+
+def test_x3d_is_the_stock_network_without_its_softmax():
+    torch.manual_seed(0)
+    stock, ours = with_lively_statistics(stock_x3d(5, 4, 64)), models.BUILD["x3d_m"](5).eval()
+    ours.load_state_dict(stock.state_dict())  # the same keys
+    clips_BCTHW = torch.randn(2, 3, 4, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(clips_BCTHW).softmax(1), stock(clips_BCTHW), rtol=0, atol=1e-6)
+
+
+def test_slowfast_is_the_stock_network():
+    torch.manual_seed(0)
+    stock = with_lively_statistics(create_slowfast(model_num_class=5, head_pool_kernel_sizes=((2, 2, 2), (8, 2, 2))))
+    ours = models.BUILD["slowfast_r50"](5).eval()
+    ours.load_state_dict(stock.state_dict())
+    clips_BCTHW = torch.randn(1, 3, 8, 64, 64)
+    with torch.no_grad():
+        theirs = stock([clips_BCTHW[:, :, slow_frames(8)], clips_BCTHW])
+        torch.testing.assert_close(ours(clips_BCTHW), theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", models.BUILD)
+@pytest.mark.parametrize("T", [1, 2, 3, 6, 9])
+def test_any_number_of_frames(model, T):
+    with torch.device("meta"):
+        assert models.BUILD[model](7)(torch.empty(2, 3, T, 48, 48)).shape == (2, 7)
+
+
+def test_every_fourth_frame_is_slow_rounded_up():
+    assert [len(slow_frames(T)) for T in (1, 4, 5, 6, 8, 16, 32)] == [1, 1, 2, 2, 2, 4, 8]
+    assert slow_frames(32).tolist() == [0, 4, 8, 13, 17, 22, 26, 31]  # PackPathway of PyTorchVideo's tutorial
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 5, 8, 8), (1, 6, 1, 2, 2), (2, 6, 2, 1, 3), (2, 6, 3, 7, 5)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_depthwise_convolution_is_conv3d_forward_and_backward(shape, stride):
+    torch.manual_seed(0)
+    stock = nn.Conv3d(6, 6, 3, (1, stride, stride), 1, groups=6, bias=False).double()
+    ours = copy.deepcopy(stock)
+    ours.__class__ = DepthwiseConv3d
+    x = torch.randn(shape, dtype=torch.double, requires_grad=True)
+    y = x.detach().clone().requires_grad_()
+    theirs, mine = stock(x), ours(y)
+    torch.testing.assert_close(mine, theirs)
+    weight = torch.randn_like(theirs)
+    (theirs * weight).sum().backward()
+    (mine * weight).sum().backward()
+    torch.testing.assert_close(y.grad, x.grad)
+    torch.testing.assert_close(ours.weight.grad, stock.weight.grad)
+
+
+def test_the_max_pool_is_maxpool3d():
+    x = torch.randn(2, 3, 4, 9, 10)
+    torch.testing.assert_close(SpatialMaxPool()(x), nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))(x))
+
+
+@pytest.mark.parametrize("model", models.BUILD)
+def test_heads_give_logits_the_loss_falls_below_the_floor_of_a_double_softmax(model):
+    """Cross-entropy of a softmax of a softmax cannot fall below 0.905 for five classes."""
+    torch.manual_seed(0)
+    torch.use_deterministic_algorithms(True)
+    network = models.BUILD[model](5)
+    clips_BCTHW, labels_B = torch.randn(5, 3, 2, 32, 32), torch.arange(5)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(12):
+        loss = F.cross_entropy(network(clips_BCTHW), labels_B)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert min(losses) < 0.8
+
+
+def test_costs_agree_with_the_published_tables():
+    """PyTorchVideo's model zoo and the papers: X3D-M 4.73 GF at 16×224, SlowFast R50 8×8 65.71 GF at 32×256."""
+    assert cost("x3d_m", 400, 16, 224) == (pytest.approx(3.79, rel=0.01), pytest.approx(4.73, rel=0.02))
+    assert cost("slowfast_r50", 400, 32, 256) == (pytest.approx(34.57, rel=0.01), pytest.approx(65.71, rel=0.02))

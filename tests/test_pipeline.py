@@ -1,0 +1,141 @@
+"""The real commands, from clips to the PDF, at a tiny size; and what they do with bad input."""
+
+import json
+import re
+import shutil
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.conftest import ROOT, run
+
+OUTPUTS = ["work/manifest.csv", "work/split.csv", "work/x3d_m/curves.csv", "work/slowfast_r50/2f_s0.pt",
+           "work/predictions.csv", "work/metrics.json", "work/tables/results.tex", "work/figures/strips.pdf",
+           "paper/paper.pdf"]  # fmt: skip
+
+
+def set_params(repository, **changes):
+    """Set params by their dotted names."""
+    path = repository / "params.yaml"
+    content = yaml.safe_load(path.read_text())
+    for name, value in changes.items():
+        *parents, last = name.split(".")
+        section = content
+        for parent in parents:
+            section = section[parent]
+        section[last] = value
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+@pytest.fixture(scope="module")
+def study(repository, clips):
+    """A finished study of our own clips: 2 frames, one epoch, 32 pixels."""
+    set_params(
+        repository,
+        dataset="folder", clips=str(clips), frames=[2], **{
+            "train.epochs": 1, "workers": 0,
+            "datasets.folder.fetch.group": r"_(g\d+)_",
+            "datasets.folder.input.short_side": 32, "datasets.folder.input.crop": 32,
+            "datasets.folder.evaluate.views": 2,
+        },
+    )  # fmt: skip
+    run("dvc", "repro", cwd=repository)
+    return repository
+
+
+def test_every_output_is_there_and_nothing_half_written(study):
+    assert all((study / name).stat().st_size for name in OUTPUTS)
+    assert (study / "paper/paper.pdf").read_bytes().startswith(b"%PDF")
+    assert not [path for path in study.rglob("*partial*") if ".dvc" not in path.parts]
+
+
+def test_predictions_hold_one_row_a_test_clip_and_model(study):
+    predictions = pd.read_csv(study / "work/predictions.csv")
+    split = pd.read_csv(study / "work/split.csv")
+    test = set(split.loc[split["subset"] == "test", "clip"])
+    assert list(predictions.columns[:7]) == ["model", "frames", "seed", "clip", "group", "label", "prediction"]
+    for _, rows in predictions.groupby("model"):
+        assert set(rows["clip"]) == test
+        assert len(rows) == len(test)
+    assert predictions.filter(like="p_").sum(axis=1).between(0.999, 1.001).all()
+    best = predictions.filter(like="p_").idxmax(axis=1).str.removeprefix("p_")
+    assert (best == predictions["prediction"]).all()
+    accuracy = (predictions["label"] == predictions["prediction"]).groupby(predictions["model"]).mean()
+    metrics = json.loads((study / "work/metrics.json").read_text())
+    assert {model: metrics[model]["2"]["accuracy"] for model in metrics} == pytest.approx(accuracy.to_dict())
+
+
+def test_mlflow_holds_a_run_a_training(study):
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{study / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("folder")
+    runs = {r.info.run_name: r.data for r in client.search_runs([experiment.experiment_id])}
+    assert runs.keys() == {"x3d_m-2f-s0", "slowfast_r50-2f-s0"}
+    assert runs["x3d_m-2f-s0"].params["frames"] == "2"
+    assert 0 <= runs["x3d_m-2f-s0"].metrics["val_accuracy"] <= 1
+    assert runs["x3d_m-2f-s0"].tags["dvc.stage"] == "train_x3d"
+
+
+def test_nothing_changed_nothing_runs(study):
+    assert "Data and pipelines are up to date" in run("dvc", "repro", cwd=study).stdout
+
+
+def test_dvc_shows_metrics_and_plots(study):
+    assert "accuracy" in run("dvc", "metrics", "show", cwd=study).stdout
+    run("dvc", "plots", "show", cwd=study)
+    page = (study / "dvc_plots/index.html").read_text()
+    assert "Accuracy against frames" in page
+    assert "Learning curves" in page
+
+
+def test_a_trained_network_names_the_classes_of_a_video(study, clips):
+    lines = run("framebudget", "predict", str(next(clips.glob("*/*.avi"))), cwd=study).stdout.splitlines()
+    assert len(lines) == 3
+    assert re.fullmatch(r" *\d+\.\d%  (Approach|Recede|SpinClockwise)", lines[0])
+
+
+def test_forced_again_every_output_is_the_same_bytes(study):
+    before = (study / "dvc.lock").read_text()
+    run("dvc", "repro", "--force", cwd=study)
+    assert (study / "dvc.lock").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "says"),
+    [
+        ("fetch", {"frames": 0}, "frames.0"),
+        ("fetch", {"frames": "abc"}, "frames.0"),
+        ("fetch", {"clips": "nowhere"}, "nowhere: no such folder"),
+        ("fetch", {"clips": "text"}, r"text/a/1.avi: cannot be opened as a video"),
+        ("fetch", {"clips": "cut"}, r"cut/a/1.avi: truncated"),
+        ("fetch", {"clips": "empty"}, r"empty/b: no video in this class"),
+        ("train x3d_m", {"datasets.folder.x3d_m.weights": "slowfast.pt"}, "slowfast.pt: weights of another network"),
+        ("train x3d_m", {"datasets.folder.x3d_m.weights": "text/a/1.avi"}, "1.avi: not a PyTorch checkpoint"),
+    ],
+)
+def test_bad_input_ends_a_stage_with_one_clear_message(study, clip, stage, change, says, tmp_path):
+    shutil.copytree(study / "work", tmp_path / "work")
+    shutil.copy(study / "params.yaml", tmp_path)
+    set_params(tmp_path, **{"datasets.folder.fetch.group": None}, **change)
+    for folder in ("text", "cut", "empty"):
+        for name in "ab":
+            (tmp_path / folder / name).mkdir(parents=True)
+            if folder + name != "emptyb":
+                shutil.copy(clip, tmp_path / folder / name / "1.avi")
+    (tmp_path / "text/a/1.avi").write_text("no video")
+    (tmp_path / "cut/a/1.avi").write_bytes(clip.read_bytes()[:9000])
+    shutil.copy(study / "work/slowfast_r50/2f_s0.pt", tmp_path / "slowfast.pt")
+    output = tmp_path / "work" / ("manifest.csv" if stage == "fetch" else "x3d_m/curves.csv")
+    before = output.read_bytes()
+    result = run("python", "-m", *f"framebudget.{stage}".split(), cwd=tmp_path, check=False)
+    assert result.returncode == 1
+    assert re.search(says, result.stderr)
+    assert "Traceback" not in result.stderr
+    assert output.read_bytes() == before
+
+
+def test_the_stages_are_exactly_these():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert list(stages) == ["fetch", "split", "train_x3d", "train_slowfast", "evaluate", "figures", "paper"]

@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from framebudget.params import Input
+from framebudget.sources.folder import find_clips
+from framebudget.video.dataset import Clips, loader
+from framebudget.video.reader import probe
+from framebudget.video.transforms import normalise
+
+INPUT = Input(short_side=40, crop=32, window=0.6, flip=True)
+
+
+@pytest.fixture(scope="module")
+def rows(clips):
+    rows = pd.DataFrame([row | probe(clips / row["path"]) for row in find_clips(clips, r"_(g\d+)_")[0]])
+    return rows.assign(label=rows["class"].astype("category").cat.codes)
+
+
+def batches(clips: Path, rows: pd.DataFrame, workers: int, epoch: int = 0, seed: int = 0, views: int | None = None):
+    data = loader(Clips(clips, rows, 4, INPUT, seed, views), 4, workers)
+    data.sampler.set_epoch(epoch)
+    return list(data)
+
+
+def same(first, second) -> bool:
+    return all(torch.equal(a, b) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True))
+
+
+def test_a_sample_depends_on_seed_epoch_and_clip_and_not_on_the_workers(clips, rows):
+    here = batches(clips, rows, 0)
+    assert same(here, batches(clips, rows, 2))
+    assert not same(here, batches(clips, rows, 0, epoch=1))
+    assert not same(here, batches(clips, rows, 0, seed=1))
+
+
+def test_batches_are_uint8_with_views_of_frames(clips, rows):
+    (training, *_), (testing, *_) = batches(clips, rows, 0), batches(clips, rows, 0, views=3)
+    assert training[0].shape == (4, 1, 4, 32, 32, 3)
+    assert testing[0].shape == (4, 3, 4, 32, 32, 3)
+    assert testing[0].dtype == torch.uint8
+    assert testing[2].tolist() == [0, 1, 2, 3]  # evaluation keeps the order
+
+
+def test_normalise_is_pytorchvideos():
+    clips_BVTHWC = torch.randint(0, 256, (2, 3, 4, 8, 8, 3), dtype=torch.uint8)
+    clips_NCTHW = normalise(clips_BVTHWC)
+    assert clips_NCTHW.shape == (6, 3, 4, 8, 8)
+    expected = (clips_BVTHWC[1, 2, 3, 4, 5] / 255 - 0.45) / 0.225
+    torch.testing.assert_close(clips_NCTHW[5, :, 3, 4, 5], expected)

@@ -1,0 +1,90 @@
+import shutil
+
+import av
+import numpy as np
+import pytest
+
+from framebudget.sources.motion import draw_scene, render
+from framebudget.video.reader import ClipError, probe, read_frames
+from tests.conftest import decode_all
+
+
+@pytest.fixture(scope="module", params=["mpeg4", "mpeg4 with B-frames", "mjpeg"])
+def video(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("video") / "video.avi"
+    codec, _, b_frames = request.param.partition(" ")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=30, options={"bf": "2"} if b_frames else {})
+        stream.height, stream.width = 84, 112
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for array in render(draw_scene(2), "Sway"):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def test_frames_are_those_of_decoding_in_order(video):
+    everything = decode_all(video)
+    assert probe(video)["frames"] == len(everything) == 48
+    for indices in ([0], [47], [5, 5, 3], [46, 0, 20], list(range(48))):
+        np.testing.assert_array_equal(read_frames(video, indices), everything[indices])
+
+
+def test_real_clips_too(shared):
+    for path in sorted(shared.glob("data/*/*/*.avi"))[::12]:
+        everything = decode_all(path)
+        assert probe(path)["frames"] == len(everything)
+        indices = np.random.default_rng(0).integers(len(everything), size=8)
+        np.testing.assert_array_equal(read_frames(path, indices), everything[indices])
+
+
+def test_scaling_keeps_the_aspect_and_the_short_side(clip):
+    assert read_frames(clip, [0, 1], short_side=42).shape == (2, 42, 56, 3)
+
+
+def test_probe_describes_the_clip(clip):
+    facts = probe(clip)
+    assert len(facts.pop("sha256")) == 64
+    assert facts == {"frames": 48, "fps": 25.0, "width": 112, "height": 84, "seconds": 1.92, "codec": "mpeg4"}
+
+
+@pytest.fixture
+def bad(tmp_path, clip):
+    """Ways in which a file is no clip."""
+
+    def make(kind):
+        path = tmp_path / f"{kind}.avi"
+        if kind == "text":
+            path.write_text("this is no video " * 100)
+        elif kind == "empty":
+            path.touch()
+        elif kind == "truncated":
+            path.write_bytes(clip.read_bytes()[: clip.stat().st_size * 2 // 3])
+        elif kind == "audio":
+            with av.open(str(path), "w") as container:
+                stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+                sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+                sound.sample_rate = 8000
+                container.mux(stream.encode(sound))
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [("text", "opened"), ("empty", "opened"), ("truncated", "truncated"), ("audio", "no video"), ("none", "opened")],
+)
+def test_a_file_that_is_no_whole_clip_is_an_error_that_names_it(bad, kind, says):
+    with pytest.raises(ClipError, match=rf"{kind}\.avi: .*{says}"):
+        probe(bad(kind))
+
+
+def test_frames_that_are_not_there(clip, tmp_path):
+    with pytest.raises(ClipError, match="frame 48 was asked for, but only 48 are there"):
+        read_frames(clip, [0, 48])
+    with pytest.raises(ClipError, match="frame -1"):
+        read_frames(clip, [-1])
+    odd = tmp_path / "Übung 1 (ä).avi"
+    shutil.copy(clip, odd)
+    assert read_frames(odd, [0]).shape == (1, 84, 112, 3)
