@@ -9,7 +9,7 @@ def written(tmp_path, change):
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     change(content)
     path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 

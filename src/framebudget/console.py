@@ -11,13 +11,13 @@ import pandas as pd
 
 
 def stage(main: Callable[[], None]) -> Callable[[], None]:
-    """Let main() end with the message of a ValueError or OSError instead of a traceback."""
+    """Let main() end with the message of an error that the user can mend instead of a traceback."""
 
     @functools.wraps(main)
     def run() -> None:
         try:
             main()
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, FloatingPointError) as error:
             sys.exit(f"error: {error}")
         except KeyboardInterrupt:
             sys.exit(130)

@@ -14,6 +14,7 @@ The same parameters give the same bytes on one machine, however many workers dec
 
 import argparse
 import logging
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -22,6 +23,7 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 
 from framebudget import models, params
 from framebudget.console import new_folder, read_csv, stage, write_csv
@@ -90,15 +92,29 @@ def train(p: Params, split: pd.DataFrame, model: str, T: int, seed: int, folder:
 
 
 class Progress(TQDMProgressBar):
-    """One line a training: which it is, the epoch, loss and validation accuracy."""
+    """On a terminal, one bar an epoch; at the end, one line that says what came out."""
 
     def __init__(self, title: str):
-        super().__init__()
+        super().__init__(refresh_rate=int(sys.stderr.isatty()))
         self.title = title
+
+    def init_validation_tqdm(self) -> Tqdm:
+        return Tqdm(disable=True)
+
+    def get_metrics(self, *args) -> dict:
+        return {name: value for name, value in super().get_metrics(*args).items() if name != "v_num"}
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *args) -> None:
         super().on_train_epoch_start(trainer, *args)
         self.train_progress_bar.set_description(f"{self.title}: epoch {trainer.current_epoch + 1}")
+
+    def on_train_end(self, trainer: pl.Trainer, task: Classification) -> None:
+        super().on_train_end(trainer, task)
+        best = max(task.curve, key=lambda row: row["val_accuracy"])
+        print(
+            f"{self.title}: validation accuracy {best['val_accuracy']:.3f} "
+            f"after epoch {best['epoch'] + 1} of {len(task.curve)}"
+        )
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ class Classification(pl.LightningModule):
         logits_BK = self(clips_BVTHWC).mean(1)
         loss = F.cross_entropy(logits_BK, labels_B)
         if not loss.isfinite():
-            raise RuntimeError(
+            raise FloatingPointError(
                 f"the {subset} loss is {loss.item()} in epoch {self.current_epoch}, step {self.global_step}; "
                 f"lower the learning rate (lr: {self.recipe.lr})"
             )

@@ -72,8 +72,8 @@ def strips(clips: list[tuple[str, float, dict[int, tuple[np.ndarray, np.ndarray]
     """
     budgets = list(clips[0][2])
     most = max(budgets)
-    side = PAGE / (most + 1.6)
-    figure = Figure(figsize=(PAGE, len(clips) * (len(budgets) * side * 1.06 + 0.42)))
+    side = min(PAGE / (most + 1.6), 0.6)
+    figure = Figure(figsize=(min(PAGE, (most + 1.6) * side), len(clips) * (len(budgets) * side * 1.06 + 0.42)))
     for axes, (title, fps, seen) in zip(np.atleast_1d(figure.subplots(len(clips))), clips, strict=True):
         start = min(indices.min() for indices, _ in seen.values())
         span = max(max(indices.max() for indices, _ in seen.values()) - start, 1)
@@ -143,6 +143,7 @@ def confusion(predictions: pd.DataFrame) -> Figure:
             axes.set_title(f"{MODELS[model]}, {T} frames")
             axes.tick_params(length=0, labelsize=6)
             axes.tick_params(axis="x", rotation=90)
+            axes.tick_params(axis="y", rotation=0)
     figure.supxlabel("Predicted", fontsize=8)
     figure.supylabel("True (rows sum to 100 %)", fontsize=8)
     return figure

@@ -2,19 +2,20 @@
 
     $ framebudget motion data/motion        64 scenes × 5 actions, about half a minute
 
-A *scene* is a background and a two-coloured sprite with three coordinates: its size, its angle and its place. In
-each action one of them moves and the others stand still:
+A *scene* is a background and a two-coloured sprite with three periodic coordinates: its size, its angle and its place.
+In each action one of them runs and the others stand still:
 
-    Approach, Recede                        the size grows, or shrinks
-    SpinClockwise, SpinCounterclockwise     the angle turns
-    Sway                                    the place swings from side to side
+    Approach, Recede                        it comes nearer out of the haze, or goes away, again and again
+    SpinClockwise, SpinCounterclockwise     it turns, one way or the other
+    Sway                                    it swings from side to side
 
-A coordinate that stands still does so at a random moment of the very motion it would make, so that in a frame taken
-at a random time it has the same distribution in all five actions: appearance says nothing, only time does. A scene is
-rendered once in each action and is one group (`g01`, `g02`, …), so backgrounds and colours say nothing either.
+Where a coordinate begins, or stands still, is drawn evenly from its period. So at any time each coordinate has the same
+distribution in all five actions: appearance says nothing, only time does. A scene is rendered once in each action and
+is one group (`g01`, `g02`, …), so backgrounds and colours say nothing either.
 
-The fastest spins turn by more than half a circle between two of 6 frames spread over 1.3 s, and then look like slow
-spins the other way (the wagon-wheel effect); 16 frames follow every one of them.
+Periods are 11 to 40 frames. 6 frames spread over 1.3 s lie 6.2 frames apart: motions with periods below 12.4 are then
+sampled below their Nyquist rate and look like slow ones the other way (the wagon-wheel effect). 8 and 16 frames follow
+every one of them, 16 with room to spare.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,14 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-ACTIONS = ("Approach", "Recede", "SpinClockwise", "SpinCounterclockwise", "Sway")
+MOVES = {  # what moves, and which way: size, angle, place
+    "Approach": (1, 0, 0),
+    "Recede": (-1, 0, 0),
+    "SpinClockwise": (0, 1, 0),
+    "SpinCounterclockwise": (0, -1, 0),
+    "Sway": (0, 0, 1),
+}
+ACTIONS = tuple(MOVES)
 WIDTH, HEIGHT, FRAMES, FPS = 112, 84, 48, 25
 SEED = 0
 
@@ -34,15 +42,15 @@ class Scene:
     """Everything that is drawn once for a scene. Lengths in pixels, angles in radians, times in frames."""
 
     background: np.ndarray  # (H, W, 3) in 0..1
-    colours: np.ndarray  # (2, 3) in 0..1, light and dark; the sprite sweeps from one to the other around its middle
+    light: np.ndarray  # (3,) in 0..1: the sprite's colour turns from light to dark around its middle …
+    dark: np.ndarray  # … and is lighter than the background in the mean
     corners: int  # 2: ellipse, 4: square, 3: triangle
     radius: float  # half-way between far and near
     zoom: float  # near size / far size
     place: tuple[float, float]  # the middle of the swing
     swing: float  # amplitude
-    spin: float  # frames a turn
-    sway: float  # frames a swing
-    still: np.ndarray  # (3,) in 0..1: where in their motion size, angle and place stand still, or begin
+    period: float  # frames in which a motion comes round
+    phases: np.ndarray  # (3,) in 0..1: where size, angle and place begin, or stand still
 
 
 def draw_scene(number: int, seed: int = SEED) -> Scene:
@@ -50,45 +58,32 @@ def draw_scene(number: int, seed: int = SEED) -> Scene:
     rng = np.random.default_rng([seed, number])
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     background = np.empty((HEIGHT, WIDTH, 3))
-    background[:] = rng.uniform(0.3, 0.7, 3)
+    background[:] = rng.uniform(0.1, 0.3, 3)
     for _ in range(6):  # soft blobs
         centre, width = rng.uniform((0, 0), (WIDTH, HEIGHT)), rng.uniform(12, 40)
         blob = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * width**2))
-        background += blob[..., None] * rng.uniform(-0.15, 0.15, 3)
-    light, dark = rng.uniform(0.7, 1, 3), rng.uniform(0, 0.3, 3)
+        background += blob[..., None] * rng.uniform(-0.1, 0.1, 3)
     return Scene(
         background=background.clip(0, 1),
-        colours=np.stack([light, dark]),
+        light=rng.uniform(0.8, 1, 3),
+        dark=rng.uniform(0, 0.15, 3),
         corners=int(rng.integers(2, 5)),
-        radius=rng.uniform(24, 28),
-        zoom=rng.uniform(2.8, 3.6),
+        radius=rng.uniform(26, 30),
+        zoom=rng.uniform(2.2, 2.8),
         place=tuple(rng.uniform((WIDTH / 2 - 4, HEIGHT / 2 - 4), (WIDTH / 2 + 4, HEIGHT / 2 + 4))),
         swing=rng.uniform(14, 20),
-        spin=rng.uniform(11, 40),
-        sway=rng.uniform(14, 36),
-        still=rng.uniform(0, 1, 3),
+        period=rng.uniform(11, 40),
+        phases=rng.uniform(0, 1, 3),
     )
 
 
-def pose(scene: Scene, action: str, t: float) -> tuple[float, float, float, float]:
-    """(x, y, angle, radius) of the sprite at frame t."""
-    size, angle, place = scene.still
-    if action == "Approach":
-        size = t / (FRAMES - 1)
-    elif action == "Recede":
-        size = 1 - t / (FRAMES - 1)
-    elif action == "SpinClockwise":
-        angle += t / scene.spin
-    elif action == "SpinCounterclockwise":
-        angle -= t / scene.spin
-    elif action == "Sway":
-        place += t / scene.sway
-    else:
-        raise ValueError(f"no action {action!r}; there are {', '.join(ACTIONS)}")
+def pose(scene: Scene, action: str, t: float) -> tuple[float, float, float, float, float]:
+    """(x, y, angle, radius, opacity) of the sprite at frame t."""
+    size, angle, place = (scene.phases + np.array(MOVES[action]) * t / scene.period) % 1
     radius = scene.radius * scene.zoom ** (size - 0.5)
     x = scene.place[0] + scene.swing * np.sin(2 * np.pi * place)
     angle = 2 * np.pi * angle  # the y axis points down: growing is clockwise
-    return x, scene.place[1], angle, radius
+    return x, scene.place[1], angle, radius, 0.4 + 0.6 * size  # haze: the farther, the fainter
 
 
 def render(scene: Scene, action: str) -> np.ndarray:
@@ -96,19 +91,19 @@ def render(scene: Scene, action: str) -> np.ndarray:
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH] + 0.5
     frames = np.empty((FRAMES, HEIGHT, WIDTH, 3), np.uint8)
     for t in range(FRAMES):
-        px, py, angle, radius = pose(scene, action, t)
+        px, py, angle, radius, clear = pose(scene, action, t)
         cos, sin = np.cos(angle), np.sin(angle)
         u = (x - px) * cos + (y - py) * sin  # the sprite's own axes
         v = (y - py) * cos - (x - px) * sin
         if scene.corners == 2:
-            outside = np.hypot(u, v / 0.7) - radius
+            size, reach = radius, np.hypot(u, v / 0.7)
         else:
+            size = radius * (0.5 if scene.corners == 3 else 0.7)
             turns = 2 * np.pi * np.arange(scene.corners) / scene.corners
             reach = np.max([u * np.cos(a) + v * np.sin(a) for a in turns], axis=0)
-            outside = reach - radius * (0.5 if scene.corners == 3 else 0.7)
-        inside = (0.5 - outside).clip(0, 1)[..., None]  # one pixel of antialiasing
+        inside = clear * (0.5 + size - reach).clip(0, 1)[..., None]  # one pixel of antialiasing
         sweep = (np.arctan2(v, u) / (2 * np.pi) + 0.5)[..., None]
-        sprite = sweep * scene.colours[0] + (1 - sweep) * scene.colours[1]
+        sprite = sweep * scene.light + (1 - sweep) * scene.dark
         frames[t] = np.round(255 * (inside * sprite + (1 - inside) * scene.background))
     return frames
 
