@@ -21,11 +21,11 @@ from tqdm import tqdm
 from framebudget import models, params
 from framebudget.console import read_csv, stage, write_csv, write_text
 from framebudget.models import weights
-from framebudget.models.cost import cost
+from framebudget.models.views import logits_of
 from framebudget.params import Params
 from framebudget.report import tables
+from framebudget.report.cost import cost
 from framebudget.video.dataset import Clips, loader
-from framebudget.video.transforms import normalise
 
 
 @stage
@@ -62,8 +62,7 @@ def predict(p: Params, test: pd.DataFrame, classes: list[str], model: str, T: in
     clips = Clips(Path(p.clips), test, T, p.data.input, seed, p.data.evaluate.views)
     probabilities = []
     for clips_BVTHWC, _, _ in loader(clips, p.recipe(model).batch_size, p.workers):
-        logits_NK = network(normalise(clips_BVTHWC.to(device)))
-        logits_BVK = logits_NK.unflatten(0, clips_BVTHWC.shape[:2])
+        logits_BVK = logits_of(network, clips_BVTHWC.to(device))
         probabilities.append(logits_BVK.mean(1).softmax(1).cpu())
     probabilities_NK = torch.cat(probabilities).numpy()
     table = test[["clip", "group"]].reset_index(drop=True)

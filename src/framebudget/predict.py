@@ -6,6 +6,7 @@ import torch
 
 from framebudget import models
 from framebudget.models import weights
+from framebudget.models.views import logits_of
 from framebudget.params import Input
 from framebudget.video import sampling, transforms
 from framebudget.video.reader import probe, read_frames
@@ -38,5 +39,5 @@ def best_classes(video: Path, file: Path) -> list[tuple[str, float]]:
     indices_VT = sampling.views(facts["frames"], checkpoint["frames"], window, VIEWS)
     frames = transforms.centre_crop(read_frames(video, indices_VT.ravel(), input.short_side), input.crop)
     clips_BVTHWC = torch.tensor(frames).unflatten(0, indices_VT.shape)[None]
-    probabilities = network(transforms.normalise(clips_BVTHWC)).mean(0).softmax(0).tolist()
+    probabilities = logits_of(network, clips_BVTHWC).mean(1).softmax(1)[0].tolist()
     return sorted(zip(checkpoint["classes"], probabilities, strict=True), key=lambda pair: -pair[1])

@@ -8,9 +8,9 @@ from pytorchvideo.models.x3d import create_x3d
 from torch import nn
 
 from framebudget import models
-from framebudget.models.cost import cost
 from framebudget.models.layers import DepthwiseConv3d, SpatialMaxPool
 from framebudget.models.slowfast import slow_frames
+from framebudget.report.cost import cost
 
 
 def stock_x3d(classes, T, crop):

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from framebudget.models.views import logits_of
 from framebudget.params import Train
-from framebudget.video.transforms import normalise
 
 
 class Classification(pl.LightningModule):
@@ -21,13 +21,9 @@ class Classification(pl.LightningModule):
         )
         self.curve: list[dict] = []  # one row an epoch
 
-    def forward(self, clips_BVTHWC: Tensor) -> Tensor:
-        """uint8 clips -> logits_BVK."""
-        return self.network(normalise(clips_BVTHWC)).unflatten(0, clips_BVTHWC.shape[:2])
-
     def step(self, batch: tuple, subset: str) -> Tensor:
         clips_BVTHWC, labels_B, _ = batch
-        logits_BK = self(clips_BVTHWC).mean(1)
+        logits_BK = logits_of(self.network, clips_BVTHWC).mean(1)
         loss = F.cross_entropy(logits_BK, labels_B)
         if not loss.isfinite():
             raise FloatingPointError(
