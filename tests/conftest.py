@@ -69,7 +69,7 @@ def repository(tmp_path_factory) -> Path:
     run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "all", cwd=folder)
     run("git", "config", "user.name", "t", cwd=folder)
     run("git", "config", "user.email", "t@example.org", cwd=folder)
-    run("dvc", "pull", "-q", cwd=folder)
+    run("dvc", "pull", "-q", "data.dvc", cwd=folder)
     return folder
 
 

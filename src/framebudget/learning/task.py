@@ -35,6 +35,9 @@ class Classification(pl.LightningModule):
         self.means[f"{subset}_accuracy"].update(hits_B)
         return loss
 
+    def on_train_epoch_start(self) -> None:  # by the time of validation, the schedule has moved on
+        self.lr = self.optimizers().param_groups[0]["lr"]
+
     def training_step(self, batch: tuple) -> Tensor:
         return self.step(batch, "train")
 
@@ -43,7 +46,7 @@ class Classification(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:  # Lightning validates before it closes the training epoch
         row = {name: mean.compute().item() for name, mean in self.means.items()}
-        row["lr"] = self.optimizers().param_groups[0]["lr"]
+        row["lr"] = self.lr
         for mean in self.means.values():
             mean.reset()
         self.curve.append({"epoch": self.current_epoch} | row)
