@@ -136,6 +136,20 @@ def test_bad_input_ends_a_stage_with_one_clear_message(study, clip, stage, chang
     assert output.read_bytes() == before
 
 
+def test_an_experiment_at_another_budget_is_one_command(study):
+    from mlflow.tracking import MlflowClient
+
+    run("git", "add", "-A", cwd=study)
+    run("git", "commit", "-qm", "tiny", cwd=study)
+    run("dvc", "exp", "run", "-n", "three", "-S", "frames=3", cwd=study)
+    assert set(pd.read_csv(study / "work/predictions.csv")["frames"]) == {3}
+    assert "three" in run("dvc", "exp", "show", "--csv", cwd=study).stdout
+    client = MlflowClient(f"sqlite:///{study / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("folder")
+    found = client.search_runs([experiment.experiment_id], "tags.`dvc.exp_name` = 'three'")
+    assert {r.info.run_name for r in found} == {"x3d_m-3f-s0", "slowfast_r50-3f-s0"}
+
+
 def test_the_stages_are_exactly_these():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     assert list(stages) == ["fetch", "split", "train_x3d", "train_slowfast", "evaluate", "figures", "paper"]

@@ -68,6 +68,7 @@ def read_frames(path: Path, indices: Sequence[int], short_side: int | None = Non
     scaler = VideoReformatter()  # one for the clip: setting up a conversion costs more than converting a small frame
     with _opening(path) as container:
         decoded = _reading(path, container.decode(_video(path, container)))
+        position = -1
         for position, frame in enumerate(decoded):
             if position in wanted:
                 width, height = _scaled(frame.width, frame.height, short_side)
