@@ -1,6 +1,7 @@
 """The `framebudget` command."""
 
 import argparse
+from pathlib import Path
 
 from framebudget.console import stage
 
@@ -31,16 +32,12 @@ def main() -> None:
 
 
 def run_motion(arguments: argparse.Namespace) -> None:
-    from pathlib import Path
-
     from framebudget.sources.motion import write_motion
 
     write_motion(Path(arguments.folder), arguments.scenes)
 
 
 def run_predict(arguments: argparse.Namespace) -> None:
-    from pathlib import Path
-
     from framebudget.predict import best_classes, trained_weights
 
     weights = trained_weights(Path("work") / arguments.model, arguments.frames)

@@ -10,8 +10,6 @@ BUDGETS = [1, 2, 6, 8, 16, 64]
 
 @pytest.mark.parametrize("T", BUDGETS)
 def test_spread_is_the_rule_of_pytorchvideo(T):
-    from framebudget.video.sampling import spread
-
     for window in range(1, 400):
         theirs = torch.linspace(0, window - 1, T, dtype=torch.float64).add(1e-9).long()  # uniform_temporal_subsample
         np.testing.assert_array_equal(spread(window, T), theirs)
