@@ -36,6 +36,17 @@ def test_a_sample_depends_on_seed_epoch_and_clip_and_not_on_the_workers(clips, r
     assert not same(here, batches(clips, rows, 0, seed=1))
 
 
+def test_each_epoch_and_each_seed_draw_a_clip_anew(clips, rows):
+    """On the clips themselves: batches would differ by their order alone."""
+
+    def drawn(epoch, seed):
+        return torch.stack([Clips(clips, rows, 4, INPUT, seed, None)[epoch, i][0] for i in range(len(rows))])
+
+    assert torch.equal(drawn(0, 0), drawn(0, 0))
+    assert not torch.equal(drawn(0, 0), drawn(1, 0))
+    assert not torch.equal(drawn(0, 0), drawn(0, 1))
+
+
 def test_batches_are_uint8_with_views_of_frames(clips, rows):
     (training, *_), (testing, *_) = batches(clips, rows, 0), batches(clips, rows, 0, views=3)
     assert training[0].shape == (4, 1, 4, 32, 32, 3)
