@@ -31,6 +31,7 @@ def written(tmp_path, change):
         (lambda p: p["datasets"]["motion"]["input"].update(crop=1000), "datasets.motion.input: crop 1000"),
         (lambda p: p["datasets"]["motion"]["fetch"].update(group="("), "datasets.motion.fetch.group"),
         (lambda p: p["datasets"]["folder"]["x3d_m"].update(momentum=1), "datasets.folder.x3d_m.momentum: unknown key"),
+        (lambda p: p["datasets"]["motion"]["x3d_m"].update(crop=64), "datasets.motion.x3d_m: crop 64 is larger than"),
         (lambda p: p["datasets"]["motion"]["train"].update(epochs=0), "datasets.motion.train.epochs"),
     ],
 )
@@ -54,6 +55,12 @@ def test_a_data_set_overrides_the_recipe_and_a_model_overrides_the_data_set(tmp_
     p = params.load(written(tmp_path, change))
     assert (p.recipe("x3d_m").lr, p.recipe("x3d_m").batch_size, p.recipe("x3d_m").epochs) == (0.3, 4, 20)
     assert p.recipe("slowfast_r50").lr == 0.2
+
+
+def test_a_model_may_have_pictures_of_its_own_size(tmp_path):
+    p = params.load(written(tmp_path, lambda p: p["datasets"]["motion"]["x3d_m"].update(short_side=70, crop=64)))
+    assert (p.input("x3d_m").short_side, p.input("x3d_m").crop) == (70, 64)
+    assert p.input("slowfast_r50").crop == 48
 
 
 def test_missing_and_broken_files(tmp_path):

@@ -3,7 +3,7 @@
     $ python -m framebudget.evaluate        (dvc repro evaluate)
 
 reads   work/split.csv, work/<model>/<frames>f_s<seed>.pt, and the test clips
-        params.yaml             frames, seeds, datasets.<dataset>.{input, evaluate}
+        params.yaml             frames, seeds, train, datasets.<dataset>.{input, evaluate, train, <model>}
 writes  work/predictions.csv    one row for every test clip, model, budget and seed
         work/metrics.json       accuracy, top-k accuracy, macro-F1, parameters and GFLOPs by model and budget
         work/tables/            results and classes, as .csv and as booktabs .tex
@@ -41,8 +41,8 @@ def main() -> None:
     write_csv(predictions, Path("work/predictions.csv"))
 
     results = tables.summary(tables.scores(predictions, p.data.evaluate.top_k))
-    costs = [cost(row.model, len(classes), row.frames, p.data.input.crop) for row in results.itertuples()]
-    results.insert(2, "crop", p.data.input.crop)
+    results.insert(2, "crop", [p.input(model).crop for model in results["model"]])
+    costs = [cost(row.model, len(classes), row.frames, row.crop) for row in results.itertuples()]
     results[["parameters_M", "gflops"]] = costs
     write_table(results, "results", "Test accuracy at every frame budget; GFLOPs per view at the given crop.")
     write_table(tables.recall(predictions), "classes", "Share of each class's test clips that are recognised.")
@@ -59,7 +59,7 @@ def predict(p: Params, test: pd.DataFrame, classes: list[str], model: str, T: in
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = models.BUILD[model](len(classes)).to(device).eval()
     weights.load(network, Path("work") / model / f"{T}f_s{seed}.pt")
-    clips = Clips(Path(p.clips), test, T, p.data.input, seed, p.data.evaluate.views)
+    clips = Clips(Path(p.clips), test, T, p.input(model), seed, p.data.evaluate.views)
     probabilities = []
     for clips_BVTHWC, _, _ in loader(clips, p.recipe(model).batch_size, p.workers):
         logits_BVK = logits_of(network, clips_BVTHWC.to(device))

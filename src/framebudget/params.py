@@ -135,7 +135,7 @@ class Params(Strict):
             raise ValueError(f"dataset: {self.dataset!r} is not one of {', '.join(self.datasets)}")
         for name in self.datasets:
             for model in MODELS:
-                _recipe(self, name, model)
+                _settings(self, name, model)
         return self
 
     @property
@@ -145,19 +145,26 @@ class Params(Strict):
 
     def recipe(self, model: str) -> Train:
         """`train`, overridden by what the data set says for all models, and then for this one."""
-        return _recipe(self, self.dataset, model)
+        return _settings(self, self.dataset, model)[0]
+
+    def input(self, model: str) -> Input:
+        """The data set's `input`, with the size of the pictures that it gives this model."""
+        return _settings(self, self.dataset, model)[1]
 
 
-def _recipe(params: Params, dataset: str, model: str) -> Train:
+def _settings(params: Params, dataset: str, model: str) -> tuple[Train, Input]:
     data = params.datasets[dataset]
-    merged = params.train.model_dump()
+    recipe, size = params.train.model_dump(), {}
     for section in ("train", model):
-        merged |= getattr(data, section)
+        given = getattr(data, section)
+        if section == model:
+            size = {key: given[key] for key in ("short_side", "crop") if key in given}
         try:
-            recipe = Train(**merged)
+            train = Train(**(recipe := recipe | {key: given[key] for key in given if key not in size}))
+            input = Input(**(data.input.model_dump() | size))
         except ValidationError as error:
             raise ValueError(_explain(error, f"datasets.{dataset}.{section}.")) from None
-    return recipe
+    return train, input
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
@@ -180,7 +187,7 @@ def _explain(error: ValidationError, prefix: str = "") -> str:
         if fault["type"] == "extra_forbidden":
             lines.append(f"{key}: unknown key")
         elif fault["type"] == "value_error":  # ours: says it all
-            lines.append(f"{key}: {fault['ctx']['error']}".removeprefix(": "))
+            lines.append(": ".join(part for part in (key.rstrip("."), str(fault["ctx"]["error"])) if part))
         else:
             lines.append(f"{key}: {fault['msg']} (found {fault['input']!r})")
     return "\n".join(lines)

@@ -49,7 +49,7 @@ def main() -> None:
 
 def train(p: Params, split: pd.DataFrame, model: str, T: int, seed: int, folder: Path) -> pd.DataFrame:
     """One training at T frames. Writes <T>f_s<seed>.pt into the folder and returns the learning curve."""
-    recipe = p.recipe(model)
+    recipe, input = p.recipe(model), p.input(model)
     prepare(seed)
     classes = split.drop_duplicates("label").sort_values("label")["class"].tolist()
     network = models.BUILD[model](len(classes))
@@ -58,7 +58,7 @@ def train(p: Params, split: pd.DataFrame, model: str, T: int, seed: int, folder:
 
     def batches(subset: str, views: int | None):
         rows = split[split["subset"] == subset]
-        return loader(Clips(Path(p.clips), rows, T, p.data.input, seed, views), recipe.batch_size, p.workers)
+        return loader(Clips(Path(p.clips), rows, T, input, seed, views), recipe.batch_size, p.workers)
 
     task = Classification(network, recipe)
     logger = start_run(p, model, T, seed)
@@ -82,7 +82,7 @@ def train(p: Params, split: pd.DataFrame, model: str, T: int, seed: int, folder:
         if trainer.interrupted:
             raise KeyboardInterrupt
         task.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
-    facts = {"model": model, "frames": T, "seed": seed, "classes": classes, "input": p.data.input.model_dump()}
+    facts = {"model": model, "frames": T, "seed": seed, "classes": classes, "input": input.model_dump()}
     weights.save(folder / f"{T}f_s{seed}.pt", network, **facts)
     curve = pd.DataFrame(task.curve)
     curve.insert(0, "model", model)

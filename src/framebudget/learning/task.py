@@ -55,8 +55,9 @@ class Classification(pl.LightningModule):
 
     def configure_optimizers(self) -> dict:
         recipe = self.recipe
+        fused = {} if recipe.optimizer == "ASGD" else {"fused": True}  # ASGD has no such kernel
         optimizer = getattr(torch.optim, recipe.optimizer)(
-            self.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
+            self.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, **fused
         )
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, recipe.step_size, recipe.gamma)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}

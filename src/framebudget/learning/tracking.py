@@ -43,7 +43,7 @@ def start_run(params: Params, model: str, frames: int, seed: int) -> MLFlowLogge
     )
     logger.log_hyperparams(
         {"model": model, "frames": frames, "seed": seed}
-        | params.data.input.model_dump()
+        | params.input(model).model_dump()
         | params.recipe(model).model_dump()
     )
     return logger

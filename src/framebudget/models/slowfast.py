@@ -4,7 +4,7 @@ import torch
 from pytorchvideo.models.slowfast import create_slowfast
 from torch import Tensor, nn
 
-from framebudget.models.layers import GlobalMean, SpatialMaxPool
+from framebudget.models.layers import GlobalMean, SpatialMaxPool, faster
 
 ALPHA = 4  # the fast pathway sees every frame, the slow one every fourth
 HEAD = "blocks.6.proj."
@@ -20,7 +20,7 @@ class SlowFast(nn.Module):
             pathway.pool = SpatialMaxPool()
         stock.blocks[-2].pool = nn.ModuleList([GlobalMean(), GlobalMean()])
         stock.blocks[-1].output_pool = nn.Flatten()
-        self.blocks = stock.blocks.to(memory_format=torch.channels_last_3d)
+        self.blocks = faster(stock.blocks)
 
     def forward(self, clips_BCTHW: Tensor) -> Tensor:
         x = [clips_BCTHW[:, :, slow_frames(clips_BCTHW.shape[2])], clips_BCTHW]

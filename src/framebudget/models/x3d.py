@@ -1,10 +1,9 @@
 """X3D-M (Feichtenhofer, arXiv:2004.04730) as PyTorchVideo builds it, for any number of frames, logits as output."""
 
-import torch
 from pytorchvideo.models.x3d import create_x3d
 from torch import nn
 
-from framebudget.models.layers import DepthwiseConv3d, GlobalMean
+from framebudget.models.layers import GlobalMean, faster
 
 HEAD = "blocks.5.proj."  # the keys that depend on the number of classes
 
@@ -21,7 +20,4 @@ def x3d_m(classes: int) -> nn.Module:
     head.pool.pool = GlobalMean()
     head.activation = None
     head.output_pool = nn.Flatten()
-    for module in network.modules():
-        if isinstance(module, nn.Conv3d) and module.groups > 1 and module.kernel_size == (3, 3, 3):
-            module.__class__ = DepthwiseConv3d
-    return network.to(memory_format=torch.channels_last_3d)
+    return faster(network)
