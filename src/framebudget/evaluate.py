@@ -33,7 +33,7 @@ def main() -> None:
     p = params.load()
     split = read_csv(Path("work/split.csv"))
     test = split[split["subset"] == "test"]
-    classes = split.drop_duplicates("label").sort_values("label")["class"].tolist()
+    classes = sorted(split["class"].unique())  # in the order of their labels
     runs = [(model, T, seed) for model in params.MODELS for T in p.frames for seed in p.seeds]
     predictions = pd.concat(
         [predict(p, test, classes, *run) for run in tqdm(runs, desc="evaluate", unit="network", disable=None)]

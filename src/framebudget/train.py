@@ -51,7 +51,7 @@ def train(p: Params, split: pd.DataFrame, model: str, T: int, seed: int, folder:
     """One training at T frames. Writes <T>f_s<seed>.pt into the folder and returns the learning curve."""
     recipe, input = p.recipe(model), p.input(model)
     prepare(seed)
-    classes = split.drop_duplicates("label").sort_values("label")["class"].tolist()
+    classes = sorted(split["class"].unique())  # in the order of their labels
     network = models.BUILD[model](len(classes))
     if recipe.weights:
         weights.load(network, Path(recipe.weights), models.HEAD[model])

@@ -162,5 +162,5 @@ def accuracy_against_frames(scores: pd.DataFrame, chance: float) -> Figure:
     axes.set(xlabel="Frames per clip", ylabel="Test accuracy", ylim=(0, 1.02))
     axes.set_xticks(sorted(scores["frames"].unique()))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
     return figure

@@ -1,8 +1,8 @@
 """motion: small clips of five actions that no single frame can tell apart.
 
-    $ framebudget motion data/motion        64 scenes × 5 actions, about half a minute
+    $ framebudget motion data/motion        64 scenes × 5 actions, 20 seconds
 
-A *scene* is a background and a two-coloured sprite with three periodic coordinates: its size, its angle and its place.
+A *scene* is a background and a two-coloured ellipse with three periodic coordinates: its size, its angle and its place.
 In each action one of them runs and the others stand still:
 
     Approach, Recede                        it comes nearer out of the haze, or goes away, again and again
