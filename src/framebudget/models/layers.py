@@ -57,8 +57,7 @@ class DepthwiseConv3d(nn.Conv3d):
 class NarrowConv3d(nn.Conv3d):
     """A convolution that is computed as one matrix product where few positions come out of it.
 
-    oneDNN's weight gradient is up to ten times slower than that on maps of a few pixels, where SlowFast has most of its
-    weights: 2.1 times fewer seconds in the convolutions of a step of SlowFast R50 at 8×16×32 px on two cores.
+    oneDNN's weight gradient is much slower than that on maps of a few pixels, where SlowFast has most of its weights.
     """
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
