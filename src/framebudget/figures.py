@@ -37,7 +37,8 @@ def main() -> None:
 def examples(p: Params, split: pd.DataFrame) -> list:
     """One test clip of each of three classes, the first, the middle and the last, as `plots.strips` takes them.
 
-    The frames are those that evaluation sees in its middle window, cropped as there but at the clip's own resolution.
+    The frames are those that evaluation sees in its middle window, cropped as `input` says, but at the clip's
+    own resolution.
     """
     test = split[split["subset"] == "test"].drop_duplicates("class").sort_values("class")
     picked = sorted({0, len(test) // 2, len(test) - 1})

@@ -183,11 +183,11 @@ def _explain(error: ValidationError, prefix: str = "") -> str:
     """`train.lr: Input should be greater than 0 (found -1)`, one line a fault."""
     lines = []
     for fault in error.errors():
-        key = prefix + ".".join(map(str, fault["loc"]))
+        key = (prefix + ".".join(map(str, fault["loc"]))).rstrip(".")
         if fault["type"] == "extra_forbidden":
             lines.append(f"{key}: unknown key")
         elif fault["type"] == "value_error":  # ours: says it all
-            lines.append(": ".join(part for part in (key.rstrip("."), str(fault["ctx"]["error"])) if part))
+            lines.append(f"{key}: {fault['ctx']['error']}".removeprefix(": "))
         else:
             lines.append(f"{key}: {fault['msg']} (found {fault['input']!r})")
     return "\n".join(lines)

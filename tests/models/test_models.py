@@ -63,6 +63,7 @@ def test_every_fourth_frame_is_slow_rounded_up():
 @pytest.mark.parametrize("shape", [(2, 6, 5, 8, 8), (1, 6, 1, 2, 2), (2, 6, 2, 1, 3), (2, 6, 3, 7, 5)])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_the_depthwise_convolution_is_conv3d_forward_and_backward(shape, stride):
+    torch.manual_seed(0)
     stock = nn.Conv3d(6, 6, 3, (1, stride, stride), 1, groups=6, bias=False).double()
     check_against(stock, DepthwiseConv3d, shape)
 
@@ -71,7 +72,6 @@ def check_against(stock, kind, shape):
     """The same convolution as a layer of this kind: output and both gradients."""
     ours = copy.deepcopy(stock)
     ours.__class__ = kind
-    torch.manual_seed(0)
     x = torch.randn(shape, dtype=torch.double, requires_grad=True)
     y = x.detach().clone().requires_grad_()
     theirs, mine = stock(x), ours(y)
@@ -88,6 +88,7 @@ def check_against(stock, kind, shape):
 @pytest.mark.parametrize("positions", [0, layers.POSITIONS])
 def test_the_narrow_convolution_is_conv3d_forward_and_backward(kernel, stride, positions, monkeypatch):
     monkeypatch.setattr(layers, "POSITIONS", positions)
+    torch.manual_seed(0)
     stock = nn.Conv3d(3, 4, kernel, stride, [k // 2 for k in kernel]).double()
     check_against(stock, NarrowConv3d, (2, 3, 5, 6, 7))
 

@@ -58,6 +58,7 @@ class NarrowConv3d(nn.Conv3d):
     """A convolution that is computed as one matrix product where few positions come out of it.
 
     oneDNN's weight gradient is much slower than that on maps of a few pixels, where SlowFast has most of its weights.
+    Dilation is 1: all that the two networks use.
     """
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
@@ -66,12 +67,14 @@ class NarrowConv3d(nn.Conv3d):
         if x_BCTHW.is_cuda or len(x_BCTHW) * math.prod(out) > POSITIONS:
             return super().forward(x_BCTHW)
         pads = [side for *_, padding in reversed(geometry) for side in (padding, padding)]
-        x = F.pad(x_BCTHW.permute(0, 2, 3, 4, 1), [0, 0, *pads]) if any(pads) else x_BCTHW.permute(0, 2, 3, 4, 1)
+        x = x_BCTHW.permute(0, 2, 3, 4, 1)
+        x = F.pad(x, [0, 0, *pads]) if any(pads) else x
         shifts = [
             [slice(k, k + stride * (length - 1) + 1, stride) for k in range(kernel)]
             for (_, kernel, stride, _), length in zip(geometry, out, strict=True)
         ]
-        rows = torch.cat([x[:, *place] for place in itertools.product(*shifts)], -1).flatten(0, 3)
+        parts = [x[:, *place] for place in itertools.product(*shifts)]
+        rows = (torch.cat(parts, -1) if len(parts) > 1 else parts[0]).flatten(0, 3)
         weight = self.weight.permute(0, 2, 3, 4, 1).flatten(1)  # a view in channels_last_3d
         y = F.linear(rows, weight, self.bias)
         return y.view(len(x), *out, -1).permute(0, 4, 1, 2, 3)
