@@ -1,6 +1,8 @@
 """params.yaml, typed: an unknown key, a wrong type or an impossible value is an error that names the key."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +18,7 @@ from pydantic import (
 )
 
 MODELS = {"x3d_m": "X3D-M", "slowfast_r50": "SlowFast R50"}  # as the papers write them
+PICTURE = ("short_side", "crop")  # what of `input` a model's section may override
 
 
 class ParamsError(ValueError):
@@ -135,7 +138,8 @@ class Params(Strict):
             raise ValueError(f"dataset: {self.dataset!r} is not one of {', '.join(self.datasets)}")
         for name in self.datasets:
             for model in MODELS:
-                _settings(self, name, model)
+                _recipe(self, name, model)
+                _input(self, name, model)
         return self
 
     @property
@@ -145,26 +149,37 @@ class Params(Strict):
 
     def recipe(self, model: str) -> Train:
         """`train`, overridden by what the data set says for all models, and then for this one."""
-        return _settings(self, self.dataset, model)[0]
+        return _recipe(self, self.dataset, model)
 
     def input(self, model: str) -> Input:
         """The data set's `input`, with the size of the pictures that it gives this model."""
-        return _settings(self, self.dataset, model)[1]
+        return _input(self, self.dataset, model)
 
 
-def _settings(params: Params, dataset: str, model: str) -> tuple[Train, Input]:
-    data = params.datasets[dataset]
-    recipe, size = params.train.model_dump(), {}
+def _recipe(params: Params, dataset: str, model: str) -> Train:
+    data, values = params.datasets[dataset], params.train.model_dump()
     for section in ("train", model):
         given = getattr(data, section)
-        if section == model:
-            size = {key: given[key] for key in ("short_side", "crop") if key in given}
-        try:
-            train = Train(**(recipe := recipe | {key: given[key] for key in given if key not in size}))
-            input = Input(**(data.input.model_dump() | size))
-        except ValidationError as error:
-            raise ValueError(_explain(error, f"datasets.{dataset}.{section}.")) from None
-    return train, input
+        values |= {key: given[key] for key in given if section == "train" or key not in PICTURE}
+        with _faults_of(f"datasets.{dataset}.{section}."):
+            recipe = Train(**values)
+    return recipe
+
+
+def _input(params: Params, dataset: str, model: str) -> Input:
+    data = params.datasets[dataset]
+    own = {key: value for key, value in getattr(data, model).items() if key in PICTURE}
+    with _faults_of(f"datasets.{dataset}.{model}."):
+        return Input(**(data.input.model_dump() | own))
+
+
+@contextlib.contextmanager
+def _faults_of(section: str) -> Iterator[None]:
+    """Name the keys of what is wrong as they stand in params.yaml."""
+    try:
+        yield
+    except ValidationError as error:
+        raise ValueError(_explain(error, section)) from None
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
