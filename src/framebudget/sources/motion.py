@@ -13,9 +13,9 @@ Where a coordinate begins, or stands still, is drawn evenly from its period. So 
 distribution in all five actions: appearance says nothing, only time does. A scene is rendered once in each action and
 is one group (`g01`, `g02`, …), so backgrounds and colours say nothing either.
 
-Periods are 11 to 40 frames. 6 frames spread over 1.3 s lie 6.2 frames apart: motions with periods below 12.4 are then
-sampled below their Nyquist rate and look like slow ones the other way (the wagon-wheel effect). 8 and 16 frames follow
-every one of them, 16 with room to spare.
+Periods are 11 to 40 frames. 6 frames spread over 1.6 s lie 7.8 frames apart: motions with periods below 15.6 are then
+sampled below their Nyquist rate and look like slow ones the other way (the wagon-wheel effect). 8 frames lie 5.6 apart
+and follow all but the very fastest, 16 follow every one with room to spare.
 """
 
 from dataclasses import dataclass
