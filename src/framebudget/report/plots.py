@@ -71,13 +71,13 @@ def strips(clips: list[tuple[str, float, dict[int, tuple[np.ndarray, np.ndarray]
     clips: (title, frames per second, {budget: (indices (T,), frames uint8 (T, H, W, C))}), one for every clip.
     """
     budgets = list(clips[0][2])
-    most = max(budgets)
-    side = min(PAGE / (most + 1.6), 0.6)
-    figure = Figure(figsize=(min(PAGE, (most + 1.6) * side), len(clips) * (len(budgets) * side * 1.06 + 0.42)))
-    for axes, (title, fps, seen) in zip(np.atleast_1d(figure.subplots(len(clips))), clips, strict=True):
+    spans, slots = zip(*(_span_and_slot([indices for indices, _ in seen.values()]) for *_, seen in clips), strict=True)
+    across = max(span / slot for span, slot in zip(spans, slots, strict=True)) + 2.6  # slots, and room for the labels
+    side = min(PAGE / across, 0.6)
+    figure = Figure(figsize=(across * side, len(clips) * (len(budgets) * side * 1.06 + 0.42)))
+    panels = np.atleast_1d(figure.subplots(len(clips)))
+    for axes, (title, fps, seen), span, slot in zip(panels, clips, spans, slots, strict=True):
         start = min(indices.min() for indices, _ in seen.values())
-        span = max(max(indices.max() for indices, _ in seen.values()) - start, 1)
-        slot = span / max(most - 1, 1)  # as wide as a frame: the frames of the largest budget stand side by side
         for row, (_, (indices, frames)) in enumerate(reversed(seen.items())):
             for index, frame in zip(indices, frames, strict=True):
                 middle = index - start
@@ -99,6 +99,13 @@ def strips(clips: list[tuple[str, float, dict[int, tuple[np.ndarray, np.ndarray]
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
     return figure
+
+
+def _span_and_slot(rows: list[np.ndarray]) -> tuple[int, int]:
+    """How many frames the rows of indices reach over, and how wide a picture may be so that none covers the next."""
+    gaps = np.concatenate([np.diff(indices) for indices in rows])
+    span = max(max(map(np.max, rows)) - min(map(np.min, rows)), 1)
+    return span, min(gaps[gaps > 0], default=span)
 
 
 def learning_curves(curves: pd.DataFrame) -> Figure:
