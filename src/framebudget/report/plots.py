@@ -116,10 +116,12 @@ def learning_curves(curves: pd.DataFrame) -> Figure:
     budgets = sorted(curves["frames"].unique())
     colours = dict(zip(budgets, sns.color_palette("colorblind", len(budgets)), strict=True))
     for axes, model in zip(panels, models, strict=True):
-        for (T, _), run in curves[curves["model"] == model].groupby(["frames", "seed"]):
-            axes.plot(run["epoch"] + 1, run["val_accuracy"], color=colours[T], lw=1.2, label=f"{T} frames")
-            axes.plot(run["epoch"] + 1, run["train_accuracy"], color=colours[T], lw=0.8, ls=":")
-        axes.set(title=MODELS[model], xlabel="Epoch", ylim=(0, 1.02))
+        rows = curves[curves["model"] == model]
+        for (T, _), run in rows.groupby(["frames", "seed"]):
+            epoch, colour = run["epoch"] + 1, colours[T]
+            axes.plot(epoch, run["val_accuracy"], color=colour, lw=1.2, marker=".", ms=3, label=f"{T} frames")
+            axes.plot(epoch, run["train_accuracy"], color=colour, lw=0.8, ls=":")
+        axes.set(title=MODELS[model], xlabel="Epoch", xlim=(0.5, rows["epoch"].max() + 1.5), ylim=(0, 1.02))
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.xaxis.get_major_locator().set_params(integer=True)
     panels[0].set_ylabel("Accuracy")
@@ -134,23 +136,24 @@ def confusion(predictions: pd.DataFrame) -> Figure:
     classes = classes_of(predictions)
     names = [readable(name) for name in classes]
     models, budgets = list(predictions["model"].unique()), list(predictions["frames"].unique())
-    side = PAGE / max(len(budgets), 2.5)
-    figure = Figure(figsize=(PAGE, side * 0.82 * len(models) + 0.5))
-    grid = figure.subplots(len(models), len(budgets), sharex=True, sharey=True, squeeze=False)
-    for model, line in zip(models, grid, strict=True):
-        for T, axes in zip(budgets, line, strict=True):
-            rows = predictions[(predictions["model"] == model) & (predictions["frames"] == T)]
-            share = confusion_matrix(rows["label"], rows["prediction"], labels=classes, normalize="true")
-            small = len(classes) <= 12
-            sns.heatmap(
-                share, ax=axes, vmin=0, vmax=1, cmap="Blues", cbar=False, square=True, linewidths=0.5,
-                annot=np.round(100 * share).astype(int) if small else False, fmt="d", annot_kws={"size": 6},
-                xticklabels=names, yticklabels=names,
-            )  # fmt: skip
-            axes.set_title(f"{MODELS[model]}, {T} frames")
-            axes.tick_params(length=0, labelsize=6)
-            axes.tick_params(axis="x", rotation=90)
-            axes.tick_params(axis="y", rotation=0)
+    panels = [(model, T) for model in models for T in budgets]
+    columns = len(budgets) if len(budgets) > 1 else len(models)
+    side = PAGE / max(columns, 2.5)
+    figure = Figure(figsize=(PAGE, side * 0.82 * (len(panels) // columns) + 0.5))
+    grid = figure.subplots(len(panels) // columns, columns, sharex=True, sharey=True, squeeze=False)
+    for (model, T), axes in zip(panels, grid.flat, strict=True):
+        rows = predictions[(predictions["model"] == model) & (predictions["frames"] == T)]
+        share = confusion_matrix(rows["label"], rows["prediction"], labels=classes, normalize="true")
+        small = len(classes) <= 12
+        sns.heatmap(
+            share, ax=axes, vmin=0, vmax=1, cmap="Blues", cbar=False, square=True, linewidths=0.5,
+            annot=np.round(100 * share).astype(int) if small else False, fmt="d", annot_kws={"size": 6},
+            xticklabels=names, yticklabels=names,
+        )  # fmt: skip
+        axes.set_title(f"{MODELS[model]}, {T} frames")
+        axes.tick_params(length=0, labelsize=6)
+        axes.tick_params(axis="x", rotation=90)
+        axes.tick_params(axis="y", rotation=0)
     figure.supxlabel("Predicted", fontsize=8)
     figure.supylabel("True (rows sum to 100 %)", fontsize=8)
     return figure
