@@ -3,20 +3,22 @@
 import os
 from pathlib import Path
 
+from filelock import FileLock
 from mlflow.tracking import MlflowClient
 from pytorch_lightning.loggers import MLFlowLogger
 
 from framebudget.params import Params
 
 
-def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, or `mlflow.db` at the top of the repository.
-
-    Queued and `--temp` experiments run in a copy of the repository below .dvc/tmp/exps; they write to the same file.
-    """
+def top() -> Path:
+    """The top of the repository. Queued and `--temp` experiments run in copies of it, below .dvc/tmp/exps."""
     here = Path.cwd()
-    top = next((up.parent.parent.parent for up in here.parents if up.parts[-3:] == (".dvc", "tmp", "exps")), here)
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{top / 'mlflow.db'}"
+    return next((up.parent.parent.parent for up in here.parents if up.parts[-3:] == (".dvc", "tmp", "exps")), here)
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, or `mlflow.db` at the top of the repository, for queued experiments too."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{top() / 'mlflow.db'}"
 
 
 def start_run(params: Params, model: str, frames: int, seed: int) -> MLFlowLogger:
@@ -25,11 +27,12 @@ def start_run(params: Params, model: str, frames: int, seed: int) -> MLFlowLogge
     Its parameters are those of params.yaml that shaped this training; its tags lead back to the DVC experiment.
     """
     uri = tracking_uri()
-    client = MlflowClient(uri)
-    if client.get_experiment_by_name(params.dataset) is None:
-        database = uri.removeprefix("sqlite:///")
-        where = Path(database).with_name("mlruns").as_uri() if database != uri else None
-        client.create_experiment(params.dataset, artifact_location=where)
+    with FileLock(top() / "mlflow.lock"):  # two first runs at once would both make the tables (mlflow#4123)
+        client = MlflowClient(uri)
+        if client.get_experiment_by_name(params.dataset) is None:
+            database = uri.removeprefix("sqlite:///")
+            where = Path(database).with_name("mlruns").as_uri() if database != uri else None
+            client.create_experiment(params.dataset, artifact_location=where)
     tags = {
         "dvc.exp_name": os.environ.get("DVC_EXP_NAME"),
         "dvc.baseline_rev": os.environ.get("DVC_EXP_BASELINE_REV"),

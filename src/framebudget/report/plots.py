@@ -123,7 +123,7 @@ def learning_curves(curves: pd.DataFrame) -> Figure:
             axes.plot(epoch, run["train_accuracy"], color=colour, lw=0.8, ls=":")
         axes.set(title=MODELS[model], xlabel="Epoch", xlim=(0.5, rows["epoch"].max() + 1.5), ylim=(0, 1.02))
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     panels[0].set_ylabel("Accuracy")
     handles, labels = panels[0].get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))
