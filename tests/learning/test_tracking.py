@@ -15,7 +15,8 @@ start_run(params.load(), "x3d_m", int(sys.argv[1]), 0)
 
 def test_first_runs_that_start_at_once_share_one_new_store(tmp_path):
     shutil.copy(ROOT / "params.yaml", tmp_path)
-    copies = [tmp_path / ".dvc/tmp/exps/tmp1", tmp_path / ".dvc/tmp/exps/tmp2", tmp_path]  # two queue workers and a third
+    queue = tmp_path / ".dvc/tmp/exps"  # where two workers have their copies of the repository; the third is the user
+    copies = [queue / "tmp1", queue / "tmp2", tmp_path]
     for folder in copies[:2]:
         folder.mkdir(parents=True)
         shutil.copy(ROOT / "params.yaml", folder)
