@@ -2,7 +2,7 @@
 
     $ python -m framebudget.evaluate        (dvc repro evaluate)
 
-reads   work/split.csv, work/<model>/<frames>f_s<seed>.pt, and the test clips
+reads   work/split.csv, work/packets.json, work/<model>/<frames>f_s<seed>.pt, and the test clips
         params.yaml             frames, seeds, train, datasets.<dataset>.{input, evaluate, train, <model>}
 writes  work/predictions.csv    one row for every test clip, model, budget and seed
         work/metrics.json       accuracy, top-k accuracy, macro-F1, parameters and GFLOPs by model and budget
@@ -25,13 +25,14 @@ from framebudget.models.views import logits_of
 from framebudget.params import Params
 from framebudget.report import tables
 from framebudget.report.cost import cost
+from framebudget.video import packets
 from framebudget.video.dataset import Clips, loader
 
 
 @stage
 def main() -> None:
     p = params.load()
-    split = read_csv(Path("work/split.csv"))
+    split = packets.joined(read_csv(Path("work/split.csv")))
     test = split[split["subset"] == "test"]
     classes = sorted(split["class"].unique())  # in the order of their labels
     runs = [(model, T, seed) for model in params.MODELS for T in p.frames for seed in p.seeds]

@@ -1,10 +1,11 @@
-"""Find the clips, decode each of them once, and write down what is there.
+"""Find the clips, decode each of them, and write down what is there.
 
     $ python -m framebudget.fetch           (dvc repro fetch)
 
 reads   the clips               <clips>/<class>/<video>; they are not copied
         params.yaml             clips, datasets.<dataset>.fetch
 writes  work/manifest.csv       clip, path, class, group, frames, fps, width, height, seconds, codec, sha256
+        work/packets.json       which packet carries which frame, for reading no more than is needed
 
 `frames` is counted by decoding. A clip that cannot be decoded, or not whole, ends the stage with its name.
 """
@@ -16,9 +17,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from framebudget import params
-from framebudget.console import stage, write_csv
+from framebudget.console import stage, write_csv, write_text
 from framebudget.sources.folder import find_clips
-from framebudget.video.reader import probe
+from framebudget.video import packets
+from framebudget.video.reader import learn, probe
 
 
 @stage
@@ -32,10 +34,15 @@ def main() -> None:
         tqdm.write("fetch.group is null: every clip counts as a group of its own; if several clips share a person, a "
                    "scene or a source video, name them, or the test accuracy will flatter")  # fmt: skip
     with ProcessPoolExecutor() as pool:
-        found = pool.map(probe, [clips / row["path"] for row in rows], chunksize=4)
-        facts = list(tqdm(found, total=len(rows), desc="decode", unit="clip", disable=None))
+        found = pool.map(survey, [clips / row["path"] for row in rows], chunksize=4)
+        facts, learned = zip(*tqdm(found, total=len(rows), desc="decode", unit="clip", disable=None), strict=True)
     manifest = pd.DataFrame([row | fact for row, fact in zip(rows, facts, strict=True)])
+    write_text(Path("work/packets.json"), packets.dump(dict(zip(manifest["path"], learned, strict=True))))
     write_csv(manifest, Path("work/manifest.csv"))
+
+
+def survey(path: Path) -> tuple[dict, packets.Packets | None]:
+    return probe(path), learn(path)
 
 
 if __name__ == "__main__":

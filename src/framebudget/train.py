@@ -3,7 +3,7 @@
     $ python -m framebudget.train x3d_m         (dvc repro train_x3d)
     $ python -m framebudget.train slowfast_r50  (dvc repro train_slowfast)
 
-reads   work/split.csv, and the clips it names
+reads   work/split.csv, work/packets.json, and the clips that they name
         params.yaml             frames, seeds, train, datasets.<dataset>.{input, train, <model>}
 writes  work/<model>/curves.csv             model, frames, seed, epoch, losses, accuracies, learning rate
         work/<model>/<frames>f_s<seed>.pt   the weights of the epoch with the best validation accuracy
@@ -32,6 +32,7 @@ from framebudget.learning.task import Classification
 from framebudget.learning.tracking import start_run
 from framebudget.models import weights
 from framebudget.params import Params
+from framebudget.video import packets
 from framebudget.video.dataset import Clips, loader
 
 
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("model", choices=params.MODELS)
     model = parser.parse_args().model
     p = params.load()
-    split = read_csv(Path("work/split.csv"))
+    split = packets.joined(read_csv(Path("work/split.csv")))
     with new_folder(Path("work") / model) as folder:
         curves = [train(p, split, model, T, seed, folder) for T in p.frames for seed in p.seeds]
         write_csv(pd.concat(curves), folder / "curves.csv")

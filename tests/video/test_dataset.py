@@ -7,7 +7,7 @@ import torch
 from framebudget.params import Input
 from framebudget.sources.folder import find_clips
 from framebudget.video.dataset import Clips, loader
-from framebudget.video.reader import probe
+from framebudget.video.reader import learn, probe
 from framebudget.video.transforms import normalise
 
 INPUT = Input(short_side=40, crop=32, window=0.6, flip=True)
@@ -16,7 +16,8 @@ INPUT = Input(short_side=40, crop=32, window=0.6, flip=True)
 @pytest.fixture(scope="module")
 def rows(clips):
     rows = pd.DataFrame([row | probe(clips / row["path"]) for row in find_clips(clips, r"_(g\d+)_")[0]])
-    return rows.assign(label=rows["class"].astype("category").cat.codes)
+    learned = [learn(clips / path) for path in rows["path"]]
+    return rows.assign(label=rows["class"].astype("category").cat.codes, packets=learned)
 
 
 def batches(clips: Path, rows: pd.DataFrame, workers: int, epoch: int = 0, seed: int = 0, views: int | None = None):

@@ -44,6 +44,6 @@ def find_clips(clips: Path, group: str | None) -> tuple[list[dict], list[str]]:
             if not match:
                 raise SourceError(f"{clips / row['path']}: the name does not match `fetch.group`, {group}")
             row["group"] = match[1] if match.re.groups else match[0]
-        if other := seen.setdefault(row["clip"], row["path"]) != row["path"]:
+        if (other := seen.setdefault(row["clip"], row["path"])) != row["path"]:
             raise SourceError(f"{clips / row['path']} and {other} differ in the suffix alone; rename one")
     return rows, left_out

@@ -18,12 +18,16 @@ from framebudget.video.reader import read_frames
 
 
 class Clips(Dataset):
-    """Item (epoch, i) -> clip_VTHWC (uint8), label, i. `views` None: one random view, drawn from (seed, epoch, i)."""
+    """Item (epoch, i) -> clip_VTHWC (uint8), label, i. `views` None: one random view, drawn from (seed, epoch, i).
+
+    rows: path (below `clips`), label, frames, fps and packets, a Packets or None, of each clip.
+    """
 
     def __init__(self, clips: Path, rows: pd.DataFrame, T: int, input: Input, seed: int, views: int | None):
         self.paths = [clips / path for path in rows["path"]]
         self.frames = rows["frames"].tolist()
         self.windows = [input.window_frames(n, fps) for n, fps in zip(rows["frames"], rows["fps"], strict=True)]
+        self.packets = rows["packets"].tolist()
         self.labels = rows["label"].tolist()
         self.T, self.input, self.seed, self.views = T, input, seed, views
 
@@ -38,7 +42,7 @@ class Clips(Dataset):
             indices_VT = sampling.dynamic(self.frames[i], self.T, self.windows[i], generator)[None]
         else:
             indices_VT = sampling.views(self.frames[i], self.T, self.windows[i], self.views)
-        frames_NHWC = read_frames(self.paths[i], indices_VT.ravel(), self.input.short_side)
+        frames_NHWC = read_frames(self.paths[i], indices_VT.ravel(), self.input.short_side, self.packets[i])
         if self.views is None:
             frames_NHWC = transforms.random_crop(frames_NHWC, crop, self.input.flip, generator)
         else:

@@ -5,13 +5,25 @@ the wrong frame. One decoding thread: parallelism comes from the loader's worker
 when a reader leaves early.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+import itertools
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
+from av.bitstream import BitStreamFilterContext
+from av.codec.context import Flags
 from av.video.reformatter import VideoReformatter
+from numpy.lib.stride_tricks import as_strided
+
+from framebudget.video.packets import Packets
+
+FAR = 100  # packets: from here on, seeking is quicker than passing them by
 
 
 class ClipError(ValueError):
@@ -21,18 +33,19 @@ class ClipError(ValueError):
 def probe(path: Path) -> dict:
     """Decode the whole clip and describe it.
 
-    Returns frames (counted), fps (frames per second), width and height (pixels), seconds, codec and sha256.
-    Raises ClipError if it is missing, not a video, has no frames, or holds less than its container announces.
+    Returns frames (counted), fps (frames per second), width and height (pixels, as displayed), seconds, codec and
+    sha256. Raises ClipError if it is missing, not a video, has no frames, or holds less than its container announces.
     """
     with _opening(path) as container:
         stream = _video(path, container)
         packets = frames = 0
         size = None
-        for packet in _reading(path, container.demux(stream)):
-            packets += packet.dts is not None or packet.size > 0
-            for frame in _reading(path, iter(packet.decode())):
-                frames += 1
-                size = frame.width, frame.height
+        with _reading(path):
+            for packet in container.demux(stream):
+                packets += packet.dts is not None or packet.size > 0
+                for frame in packet.decode():
+                    frames += 1
+                    size = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
         announced, rate = stream.frames, stream.average_rate
         codec = stream.codec_context.name
     if not frames:
@@ -44,6 +57,8 @@ def probe(path: Path) -> dict:
     if not rate:
         raise ClipError(f"{path}: the container states no frame rate; convert the clip, e.g. with ffmpeg -r 25")
     fps = float(rate)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "frames": frames,
         "fps": round(fps, 6),
@@ -51,39 +66,176 @@ def probe(path: Path) -> dict:
         "height": size[1],
         "seconds": round(frames / fps, 3),
         "codec": codec,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": digest,
     }
 
 
-def read_frames(path: Path, indices: Sequence[int], short_side: int | None = None) -> np.ndarray:
-    """The frames at these positions, uint8 (T, H, W, C) in RGB; indices may repeat and need no order.
+def read_frames(
+    path: Path, indices: Sequence[int], short_side: int | None = None, packets: Packets | None = None
+) -> np.ndarray:
+    """The frames at these positions, uint8 (T, H, W, C) in RGB, upright; indices may repeat and need no order.
 
-    short_side: scale so that the shorter side has this many pixels (bilinear, in the same pass as the conversion).
+    short_side: scale so that the shorter side has this many pixels (bilinear).
+    packets: what `learn` found; without, the clip is decoded from its start.
     Raises ClipError if the file cannot be read or has no such frame.
     """
     wanted = set(map(int, indices))
     if min(wanted) < 0:
         raise ClipError(f"{path}: frame {min(wanted)} was asked for; the first is 0")
-    found = {}
-    scaler = VideoReformatter()  # one for the clip: setting up a conversion costs more than converting a small frame
-    with _opening(path) as container:
-        decoded = _reading(path, container.decode(_video(path, container)))
+    if packets and max(wanted) >= len(packets.packet_of):
+        raise ClipError(f"{path}: frame {max(wanted)} was asked for, but only {len(packets.packet_of)} are there")
+    places = {}
+    for place, index in enumerate(indices):
+        places.setdefault(int(index), []).append(place)
+    picture = Picture(short_side)
+    frames_THWC = None
+    with _opening(path) as container, _reading(path):
+        stream = _video(path, container)
+        decoded = sparse(container, stream, packets, wanted) if packets else enumerate(container.decode(stream))
         position = -1
-        for position, frame in enumerate(decoded):
+        for position, frame in decoded:
             if position in wanted:
-                width, height = _scaled(frame.width, frame.height, short_side)
-                scaled = scaler.reformat(frame, width, height, "rgb24", interpolation="BILINEAR")
-                found[position] = scaled.to_ndarray()
-                if len(found) == len(wanted):
-                    break
-        else:
-            raise ClipError(f"{path}: frame {max(wanted)} was asked for, but only {position + 1} are there")
-    return np.stack([found[int(i)] for i in indices])
+                wanted.remove(position)
+                array = picture(frame)
+                if frames_THWC is None:
+                    frames_THWC = np.empty((len(indices), *array.shape), np.uint8)
+                frames_THWC[places[position]] = array
+                if not wanted:
+                    return frames_THWC
+    if packets:
+        raise ClipError(f"{path}: frame {min(wanted)} did not come out; has the clip changed? dvc repro fetch")
+    raise ClipError(f"{path}: frame {max(wanted)} was asked for, but only {position + 1} are there")
 
 
-def _scaled(width: int, height: int, short_side: int | None) -> tuple[int, int]:
-    scale = short_side / min(width, height) if short_side else 1
-    return round(width * scale), round(height * scale)
+def sparse(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    packets: Packets,
+    wanted: Iterable[int],
+    far: int = FAR,
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """(position, frame) of the wanted frames. Raises nothing where one does not come out."""
+    decoder = stream.codec_context
+    decoder.flags |= Flags.copy_opaque  # a frame says which packet it is from
+    stored, number = _stored(container, stream, packets.unpack), -1
+    for run in packets.runs(wanted):
+        if run.dts is not None and run.first - number > far:
+            container.seek(run.dts, stream=stream)
+            stored = _stored(container, stream, packets.unpack)
+            stored, number = itertools.dropwhile(lambda packet, dts=run.dts: packet.dts != dts, stored), run.first - 1
+        decoder.flush_buffers()
+        for packet in stored:
+            number += 1
+            if number >= run.first:
+                position = packets.frame_of[number]
+                if position in run.frames:
+                    packet.opaque = position
+                if packets.skip:
+                    decoder.skip_frame = "DEFAULT" if position in run.frames else "NONREF"
+                for frame in decoder.decode(packet):
+                    if frame.opaque is not None:
+                        yield frame.opaque, frame
+            if number == run.last:
+                break
+        for frame in decoder.decode(None):
+            if frame.opaque is not None:
+                yield frame.opaque, frame
+
+
+def _stored(container: av.container.InputContainer, stream: av.VideoStream, unpack: bool) -> Iterator[av.Packet]:
+    """The packets of the stream in the order of the file."""
+    if not unpack:
+        return (packet for packet in container.demux(stream) if packet.size)
+    unpacked = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
+    filtered = (unpacked.filter(packet if packet.size else None) for packet in container.demux(stream))
+    return itertools.chain.from_iterable(filtered)
+
+
+def learn(path: Path) -> Packets | None:
+    """Which packet carries which frame, and where decoding may begin, if that holds for every frame of this clip.
+
+    The clip is decoded in order; then by what was learned, whole and in parts. The same pictures must come out. None if
+    they do not, or if the decoder does not tell which packet a frame is from.
+    """
+    picture = Picture()
+
+    def digest(frame: av.VideoFrame) -> int:
+        return zlib.crc32(np.ascontiguousarray(picture(frame)))
+
+    with _opening(path) as container, _reading(path):
+        stream = _video(path, container)
+        truth = [digest(frame) for frame in container.decode(stream)]
+        divx = stream.codec_context.name == "mpeg4"
+    learned = _learn(path, truth, digest, unpack=False)
+    if divx and not (learned and learned.skip):
+        learned = _learn(path, truth, digest, unpack=True) or learned
+    return learned
+
+
+def _learn(path: Path, truth: list[int], digest: Callable[[av.VideoFrame], int], unpack: bool) -> Packets | None:
+    frame_of, stamps, keys, shown = [], [], [], []
+    with _opening(path) as container, _reading(path):
+        stream = _video(path, container)
+        decoder = stream.codec_context
+        decoder.flags |= Flags.copy_opaque
+        for packet in itertools.chain(_stored(container, stream, unpack), [None]):
+            if packet:
+                packet.opaque = len(frame_of)
+                keys += [len(frame_of)] if packet.is_keyframe else []
+                frame_of.append(-1)
+                stamps.append(packet.dts)
+            for frame in decoder.decode(packet):
+                if frame.opaque is None or frame_of[frame.opaque] >= 0:
+                    return None
+                frame_of[frame.opaque] = len(shown)
+                shown.append(digest(frame))
+    if shown != truth:
+        return None
+
+    def wrong(packets: Packets, frames: Iterable[int], far: int = FAR) -> set[int]:
+        missing = set(frames)
+        with _opening(path) as container, contextlib.suppress(av.FFmpegError):
+            for position, frame in sparse(container, _video(path, container), packets, frames, far):
+                if digest(frame) == truth[position]:
+                    missing.discard(position)
+        return missing
+
+    entries = []
+    for key in keys:
+        if frame_of[key] > max((frame_of[entry] for entry in entries[-1:]), default=-1):
+            entries.append(key)
+    packets = Packets(frame_of, entries, [None] * len(entries), skip=False, unpack=unpack)
+    while bad := {packets.entry_before(frame) for frame in wrong(packets, range(len(truth)))}:
+        if not bad.isdisjoint({-1, 0}):
+            return None
+        entries = [key for entry, key in enumerate(packets.entries) if entry not in bad]
+        packets = replace(packets, entries=entries, dts=[None] * len(entries))
+    seen = Counter(stamps)
+    sought = replace(packets, dts=[stamps[key] if seen[stamps[key]] == 1 else None for key in entries])
+    if not wrong(sought, sought.starts, far=0):
+        packets = sought
+    hasty = replace(packets, skip=True)
+    return packets if any(wrong(hasty, range(k, len(truth), 4)) for k in range(4)) else hasty
+
+
+class Picture:
+    """From a decoded frame to an upright RGB array (H, W, 3), scaled so that the shorter side has so many pixels."""
+
+    def __init__(self, short_side: int | None = None):
+        self.short_side = short_side
+        self.scale, self.convert = VideoReformatter(), VideoReformatter()  # setting one up costs more than a frame
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        width, height = frame.width, frame.height
+        if self.short_side:
+            scale = self.short_side / min(width, height)
+            width, height = round(width * scale), round(height * scale)
+            if scale > 0.5 and frame.format.name.startswith("yuv"):  # three times faster, with chroma no coarser
+                frame = self.scale.reformat(frame, width, height, "yuv422p", interpolation="BILINEAR")
+        (plane,) = self.convert.reformat(frame, width, height, "rgb24", interpolation="BILINEAR").planes
+        pixels = np.frombuffer(plane, np.uint8)
+        array = as_strided(pixels, (height, width, 3), (plane.line_size, 3, 1))  # a view: to_ndarray() copies
+        return np.rot90(array, frame.rotation // 90) if frame.rotation else array
 
 
 def _opening(path: Path) -> av.container.InputContainer:
@@ -101,9 +253,10 @@ def _video(path: Path, container: av.container.InputContainer) -> av.VideoStream
     return stream
 
 
-def _reading(path: Path, items: Iterator) -> Iterator:
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        yield from items
+        yield
     except (av.FFmpegError, OSError) as error:
         raise ClipError(f"{path}: broken while decoding ({error.strerror or error})") from None
 

@@ -1,0 +1,145 @@
+"""The fast way to a frame gives the very frame that decoding in order gives, whatever the codec and container."""
+
+import av
+import numpy as np
+import pytest
+
+from framebudget.sources.motion import draw_scene, render
+from framebudget.video.packets import Packets
+from framebudget.video.reader import ClipError, learn, probe, read_frames
+from tests.conftest import decode_all
+
+X264, X265 = "x264-params", "x265-params"
+QUIET = ":log-level=0:pools=1:frame-threads=1"
+KINDS = {  # suffix, codec, its options, pixel format
+    "mpeg4": ("avi", "mpeg4", {}, "yuv420p"),
+    "mpeg4 with B-frames": ("avi", "mpeg4", {"bf": "2"}, "yuv420p"),
+    "mpeg2 in a programme stream": ("mpg", "mpeg2video", {"bf": "2"}, "yuv420p"),
+    "h264, closed GOPs": ("mp4", "libx264", {X264: "keyint=12:bframes=3:open-gop=0"}, "yuv420p"),
+    "h264, open GOPs": ("mp4", "libx264", {X264: "keyint=12:min-keyint=12:bframes=3:open-gop=1:scenecut=0"}, "yuv420p"),
+    "h264, pyramid": ("mkv", "libx264", {X264: "keyint=24:bframes=5:b-pyramid=2"}, "yuv420p"),
+    "h264, interlaced": ("ts", "libx264", {X264: "keyint=12:tff=1:bframes=2"}, "yuv420p"),
+    "h264, 10 bit": ("mov", "libx264", {X264: "keyint=12:bframes=3"}, "yuv420p10le"),
+    "hevc, open GOPs": ("mkv", "libx265", {X265: "keyint=12:bframes=3:open-gop=1" + QUIET}, "yuv420p"),
+    "vp9, hidden frames": ("webm", "libvpx-vp9", {"g": "12", "lag-in-frames": "16", "cpu-used": "8"}, "yuv420p"),
+    "mjpeg": ("avi", "mjpeg", {}, "yuvj420p"),
+    "ffv1, grey": ("mkv", "ffv1", {}, "gray"),
+}
+
+
+def encode(path, codec, options, pix_fmt, frames, times=None):
+    height, width = frames.shape[1:3]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
+        for i, array in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(array, format="rgb24")
+            frame.pts = times[i] if times is not None else i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return np.concatenate([render(draw_scene(2), "Sway"), render(draw_scene(3), "Approach")])[:72]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def video(request, frames, tmp_path_factory):
+    suffix, codec, options, pix_fmt = KINDS[request.param]
+    return encode(tmp_path_factory.mktemp("video") / f"video.{suffix}", codec, options, pix_fmt, frames)
+
+
+def assert_exact(path, packets, sets=40):
+    everything = decode_all(path)
+    assert probe(path)["frames"] == len(everything)
+    generator = np.random.default_rng(0)
+    asked = [[i] for i in range(len(everything))]
+    asked += [generator.integers(len(everything), size=generator.integers(1, 17)).tolist() for _ in range(sets)]
+    for indices in asked:
+        np.testing.assert_array_equal(read_frames(path, indices, packets=packets), everything[indices])
+
+
+def test_every_frame_and_any_set_of_frames(video):
+    packets = learn(video)
+    assert len(packets.entries) > 3
+    assert_exact(video, packets)
+    assert_exact(video, None, sets=5)
+
+
+def test_a_late_window_is_sought(frames, tmp_path):
+    path = encode(
+        tmp_path / "long.mkv", "libx264", {X264: "keyint=20:bframes=3"}, "yuv420p", np.tile(frames, (5, 1, 1, 1))
+    )
+    packets = learn(path)
+    assert packets.dts[-1] is not None
+    late = range(340, 356)
+    assert packets.runs(late)[0].first > 300
+    np.testing.assert_array_equal(read_frames(path, late, packets=packets), decode_all(path)[late])
+
+
+@pytest.mark.parametrize("size", [(111, 83), (16, 16)])
+def test_odd_and_small_sizes(frames, tmp_path, size):
+    width, height = size
+    path = encode(tmp_path / "odd.webm", "libvpx-vp9", {"cpu-used": "8"}, "yuv420p", frames[:20, :height, :width])
+    assert_exact(path, learn(path))
+    assert read_frames(path, [3], short_side=32).shape[1:] == (32, round(width * 32 / height), 3)
+
+
+def test_a_single_frame(frames, tmp_path):
+    path = encode(tmp_path / "one.avi", "mpeg4", {}, "yuv420p", frames[:1])
+    assert_exact(path, learn(path))
+
+
+def test_variable_frame_rate_is_counted_not_timed(frames, tmp_path):
+    times = np.cumsum(np.random.default_rng(0).integers(1, 9, 40)).tolist()
+    path = encode(tmp_path / "phone.mp4", "libx264", {X264: "keyint=12:bframes=2"}, "yuv420p", frames[:40], times)
+    assert probe(path)["frames"] == 40
+    assert_exact(path, learn(path))
+
+
+@pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), 3), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
+def test_a_rotated_clip_is_read_upright(frames, tmp_path, matrix, turns):
+    """Phones store the picture as the sensor lies and write into the track's matrix how to turn it for display."""
+    path = encode(tmp_path / "phone.mp4", "libx264", {}, "yuv420p", frames[:4])
+    stored = decode_all(path)
+    whole = bytearray(path.read_bytes())
+    place = whole.index(b"tkhd") + 4 + 40
+    for k, value in zip((0, 1, 3, 4), matrix, strict=True):
+        whole[place + 4 * k : place + 4 * k + 4] = (value << 16).to_bytes(4, "big", signed=True)
+    path.write_bytes(whole)
+    upright = np.rot90(stored, turns, axes=(1, 2))
+    np.testing.assert_array_equal(read_frames(path, range(4)), upright)
+    np.testing.assert_array_equal(read_frames(path, range(4), packets=learn(path)), upright)
+    facts = probe(path)
+    assert (facts["height"], facts["width"]) == upright.shape[1:3]
+
+
+def test_real_clips(shared):
+    for path in sorted(shared.glob("data/*/*/*.avi"))[::9]:
+        packets = learn(path)
+        everything = decode_all(path)
+        generator = np.random.default_rng(0)
+        for T in (1, 6, 16):
+            indices = generator.integers(len(everything), size=T)
+            np.testing.assert_array_equal(read_frames(path, indices, packets=packets), everything[indices])
+
+
+def test_runs_are_short_and_apart():
+    #         I  P  B  B  I  B  B  P      an open GOP: two frames are shown before the second I, but stored after it
+    order = [0, 3, 1, 2, 6, 4, 5, 7]
+    packets = Packets(order, entries=[0, 4], dts=[0, 4], skip=True, unpack=False)
+    assert [(run.first, run.last) for run in packets.runs([1])] == [(0, 2)]
+    assert [(run.first, run.last) for run in packets.runs([7])] == [(4, 7)]
+    assert [(run.first, run.last) for run in packets.runs([0, 6])] == [(0, 0), (4, 4)]
+    (run,) = packets.runs([5, 7])  # frame 5 needs what lies before the entry; going on is shorter than going back
+    assert (run.first, run.last, run.frames) == (0, 7, {5, 7})
+
+
+def test_a_clip_that_has_changed_since_is_an_error(frames, tmp_path):
+    path = encode(tmp_path / "clip.avi", "mpeg4", {}, "yuv420p", frames)
+    packets = learn(path)
+    encode(path, "mpeg4", {}, "yuv420p", frames[:30])
+    with pytest.raises(ClipError, match=r"clip.avi: frame 60 did not come out.*dvc repro"):
+        read_frames(path, [3, 60], packets=packets)
