@@ -157,9 +157,9 @@ def opencv_scaled(clip: Clip) -> np.ndarray:
 
 
 def ours_to_the_network(clip: Clip, seconds: float) -> torch.Tensor:
-    window = min(round(seconds * clip.fps), len(clip.truth))
-    indices = sampling.views(len(clip.truth), T, window, 1)[0]
-    frames = transforms.centre_crop(read_frames(clip.path, indices, SHORT_SIDE, clip.packets), CROP)
+    span = max(min(round(seconds * clip.fps), len(clip.truth)), T)
+    (indices,) = sampling.views(len(clip.truth), T, span, 1)
+    (frames,) = transforms.even_crops(read_frames(clip.path, indices, SHORT_SIDE, clip.packets), CROP)
     return transforms.normalise(torch.from_numpy(np.ascontiguousarray(frames))[None, None])
 
 

@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
 from framebudget.sources.motion import ACTIONS, draw_scene, render, write_clip
 
 ROOT = Path(__file__).parents[1]
+hypothesis.settings.register_profile("same every time", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("same every time")
 
 
 @pytest.fixture(scope="session")

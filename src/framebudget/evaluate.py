@@ -60,7 +60,7 @@ def predict(p: Params, test: pd.DataFrame, classes: list[str], model: str, T: in
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = models.BUILD[model](len(classes)).to(device).eval()
     weights.load(network, Path("work") / model / f"{T}f_s{seed}.pt")
-    clips = Clips(Path(p.clips), test, T, p.input(model), seed, p.data.evaluate.views)
+    clips = Clips(Path(p.clips), test, T, p.input(model), seed, p.data.evaluate.views, p.data.evaluate.crops)
     probabilities = []
     for clips_BVTHWC, _, _ in loader(clips, p.recipe(model).batch_size, p.workers):
         logits_BVK = logits_of(network, clips_BVTHWC.to(device))

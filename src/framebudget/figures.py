@@ -45,12 +45,13 @@ def examples(p: Params, split: pd.DataFrame) -> list:
     clips = []
     for row in test.iloc[picked].itertuples():
         crop = round(min(row.width, row.height) * p.data.input.crop / p.data.input.short_side)
-        window = p.data.input.window_frames(row.frames, row.fps)
         seen = {}
         for T in p.frames:
-            (indices,) = sampling.views(row.frames, T, window, 1)
+            span = p.data.input.span(row.frames, row.fps, T)
+            (indices,) = sampling.views(row.frames, T, span, 1, p.data.input.short)
             frames = read_frames(Path(p.clips) / row.path, indices)
-            seen[T] = indices, transforms.centre_crop(frames, crop)
+            (square,) = transforms.even_crops(frames, crop)
+            seen[T] = indices, square
         clips.append((plots.readable(test.loc[row.Index, "class"]), row.fps, seen))
     return clips
 

@@ -76,6 +76,9 @@ class Input(Strict):
     short_side: Annotated[int, Field(ge=32)]
     crop: Annotated[int, Field(ge=32)]
     window: Positive | None
+    sampling: Literal["dynamic", "static", "segments", "dense"]
+    stride: Count
+    short: Literal["repeat_last", "wrap", "error"]
     flip: bool
 
     @model_validator(mode="after")
@@ -84,9 +87,12 @@ class Input(Strict):
             raise ValueError(f"crop {self.crop} is larger than short_side {self.short_side}")
         return self
 
-    def window_frames(self, frames: int, fps: float) -> int:
-        """How many frames of a clip of this length and rate the window spans."""
-        return max(round(self.window * fps), 1) if self.window else frames
+    def span(self, frames: int, fps: float, T: int) -> int:
+        """How many consecutive frames of a clip of this length and rate the T frames are spread over; T at least."""
+        if self.sampling == "dense":
+            return (T - 1) * self.stride + 1
+        whole = self.window is None or self.sampling == "segments"
+        return max(T, frames if whole else min(round(self.window * fps), frames))
 
 
 class Train(Strict):
@@ -103,6 +109,7 @@ class Train(Strict):
 
 class Evaluate(Strict):
     views: Count
+    crops: Literal[1, 3]
     top_k: Count
 
 

@@ -35,9 +35,9 @@ def best_classes(video: Path, file: Path) -> list[tuple[str, float]]:
     network = models.BUILD[checkpoint["model"]](len(checkpoint["classes"])).eval()
     weights.load(network, file)
     facts = probe(video)
-    window = input.window_frames(facts["frames"], facts["fps"])
-    indices_VT = sampling.views(facts["frames"], checkpoint["frames"], window, VIEWS)
-    frames = transforms.centre_crop(read_frames(video, indices_VT.ravel(), input.short_side), input.crop)
+    span = input.span(facts["frames"], facts["fps"], checkpoint["frames"])
+    indices_VT = sampling.views(facts["frames"], checkpoint["frames"], span, VIEWS, input.short)
+    (frames,) = transforms.even_crops(read_frames(video, indices_VT.ravel(), input.short_side), input.crop)
     clips_BVTHWC = torch.tensor(frames).unflatten(0, indices_VT.shape)[None]
     probabilities = logits_of(network, clips_BVTHWC).mean(1).softmax(1)[0].tolist()
     return sorted(zip(checkpoint["classes"], probabilities, strict=True), key=lambda pair: -pair[1])

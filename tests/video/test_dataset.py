@@ -7,10 +7,10 @@ import torch
 from framebudget.params import Input
 from framebudget.sources.folder import find_clips
 from framebudget.video.dataset import Clips, loader
-from framebudget.video.reader import learn, probe
+from framebudget.video.reader import ClipError, learn, probe
 from framebudget.video.transforms import normalise
 
-INPUT = Input(short_side=40, crop=32, window=0.6, flip=True)
+INPUT = Input(short_side=40, crop=32, window=0.6, sampling="dynamic", stride=2, short="repeat_last", flip=True)
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +62,17 @@ def test_normalise_is_pytorchvideos():
     assert clips_NCTHW.shape == (6, 3, 4, 8, 8)
     expected = (clips_BVTHWC[1, 2, 3, 4, 5] / 255 - 0.45) / 0.225
     torch.testing.assert_close(clips_NCTHW[5, :, 3, 4, 5], expected)
+
+
+def test_three_crops_of_three_spans_are_nine_views(clips, rows):
+    (clip, *_) = Clips(clips, rows, 4, INPUT, 0, views=3, crops=3)[0, 0]
+    (middle, *_) = Clips(clips, rows, 4, INPUT, 0, views=3)[0, 0]
+    assert clip.shape == (9, 4, 32, 32, 3)
+    assert torch.equal(clip[3:6], middle)
+
+
+def test_a_clip_that_is_too_short_is_named_where_the_policy_is_error(clips, rows):
+    strict = INPUT.model_copy(update={"short": "error"})
+    with pytest.raises(ClipError, match=r"v_Approach_g01_c01.avi: 30 frames, but 31 are needed.*input.short"):
+        Clips(clips, rows, 31, strict, 0, None)
+    assert Clips(clips, rows, 31, INPUT, 0, None)[0, 0][0].shape[1] == 31

@@ -1,37 +1,86 @@
+"""Every clip length from 1 to 500 and every budget from 1 to 64."""
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from framebudget.video.sampling import dynamic, spread, views
+from framebudget.params import Input
+from framebudget.video.sampling import draw, dynamic, segments, spread, views
 
-LENGTHS = [1, 2, 5, 6, 16, 48, 500]
-BUDGETS = [1, 2, 6, 8, 16, 64]
+lengths, budgets = st.integers(1, 500), st.integers(1, 64)
+rules = st.sampled_from(["dynamic", "static", "segments", "dense"])
+inputs = st.builds(
+    lambda rule, stride, window: Input(
+        short_side=32, crop=32, window=window, sampling=rule, stride=stride, short="repeat_last", flip=False
+    ),
+    rules, st.integers(1, 9), st.none() | st.floats(0.01, 30),
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("T", BUDGETS)
+@pytest.mark.parametrize("T", range(1, 65))
 def test_spread_is_the_rule_of_pytorchvideo(T):
-    for window in range(1, 400):
-        theirs = torch.linspace(0, window - 1, T, dtype=torch.float64).add(1e-9).long()  # uniform_temporal_subsample
-        np.testing.assert_array_equal(spread(window, T), theirs)
+    for span in range(T, 501):
+        theirs = torch.linspace(0, span - 1, T, dtype=torch.float64).add(1e-9).long()  # uniform_temporal_subsample
+        np.testing.assert_array_equal(spread(span, T), theirs)
 
 
-@pytest.mark.parametrize("frames", LENGTHS)
-@pytest.mark.parametrize("T", BUDGETS)
-@pytest.mark.parametrize("window", [1, 10, 48, 1000])
-def test_indices_lie_in_the_clip_in_order_and_span_the_window(frames, T, window):
-    span = min(window, frames)
-    generator = np.random.default_rng(0)
-    for indices in [*views(frames, T, window, 3), dynamic(frames, T, window, generator)]:
-        assert indices.shape == (T,)
-        assert indices.min() >= 0
-        assert indices.max() < frames
-        assert (np.diff(indices) >= 0).all()
-        assert indices[-1] - indices[0] == (span - 1 if T > 1 else 0)
+@given(inputs, lengths, budgets, st.integers(0, 9), st.sampled_from(["repeat_last", "wrap"]))
+def test_indices_lie_in_the_clip(input, frames, T, seed, short):
+    span = input.span(frames, 25.0, T)
+    drawn = draw(input.sampling, frames, T, span, np.random.default_rng(seed), short)
+    seen = views(frames, T, span, 3, short)
+    assert drawn.shape == (T,)
+    assert seen.shape == (3, T)
+    for indices in (drawn, *seen):
+        assert 0 <= indices.min() <= indices.max() < frames
+        if short == "repeat_last" or span <= frames:
+            assert (np.diff(indices) >= 0).all()
 
 
-def test_a_clip_shorter_than_the_budget_repeats_its_frames():
-    assert spread(3, 6).tolist() == [0, 0, 0, 1, 1, 2]
-    assert views(3, 6, 3, 1).tolist() == [[0, 0, 0, 1, 1, 2]]
+@given(inputs, lengths, budgets, st.integers(0, 9))
+def test_no_frame_twice_where_there_are_enough(input, frames, T, seed):
+    span = input.span(frames, 25.0, T)
+    if span <= frames:
+        drawn = draw(input.sampling, frames, T, span, np.random.default_rng(seed), "error")
+        assert (np.diff(drawn) > 0).all()
+        if input.sampling in ("dynamic", "dense"):
+            assert drawn[-1] - drawn[0] == (span - 1 if T > 1 else 0)
+    elif input.sampling != "segments" or frames < T:
+        with pytest.raises(ValueError, match=f"{frames} frames, but"):
+            draw(input.sampling, frames, T, span, np.random.default_rng(seed), "error")
+
+
+@given(lengths, budgets, st.integers(0, 9))
+def test_segments_take_one_frame_from_each_of_equal_parts(frames, T, seed):
+    parts = [len(part) for part in np.array_split(np.arange(max(frames, T)), T)]
+    assert max(parts) - min(parts) <= 1
+    if frames >= T:
+        drawn = segments(frames, T, np.random.default_rng(seed))
+        edges = np.arange(T + 1) * frames // T
+        assert ((edges[:-1] <= drawn) & (drawn < edges[1:])).all()
+
+
+@given(lengths, budgets, st.integers(1, 9), st.integers(0, 9))
+def test_dense_takes_every_stride_th_frame(frames, T, stride, seed):
+    span = (T - 1) * stride + 1
+    if span <= frames:
+        drawn = draw("dense", frames, T, span, np.random.default_rng(seed), "error")
+        assert (np.diff(drawn) == stride).all()
+
+
+@given(lengths, budgets)
+def test_static_is_the_same_every_time_and_what_a_single_view_sees(frames, T):
+    first, second = (draw("static", frames, T, T, np.random.default_rng(seed), "wrap") for seed in (0, 1))
+    assert first.tolist() == second.tolist() == views(frames, T, T, 1, "wrap")[0].tolist()
+
+
+def test_a_clip_shorter_than_the_budget_follows_the_policy():
+    assert views(3, 6, 6, 1, "repeat_last").tolist() == [[0, 1, 2, 2, 2, 2]]
+    assert views(3, 6, 6, 1, "wrap").tolist() == [[0, 1, 2, 0, 1, 2]]
+    with pytest.raises(ValueError, match="3 frames, but 6 are needed"):
+        views(3, 6, 6, 1, "error")
 
 
 def test_views_run_from_the_start_to_the_end_and_one_lies_in_the_middle():
@@ -39,6 +88,6 @@ def test_views_run_from_the_start_to_the_end_and_one_lies_in_the_middle():
     assert views(48, 2, 32, 1).tolist() == [[8, 39]]
 
 
-def test_dynamic_windows_reach_every_place():
+def test_dynamic_spans_reach_every_place():
     generator = np.random.default_rng(0)
     assert {int(dynamic(10, 2, 8, generator)[0]) for _ in range(100)} == {0, 1, 2}

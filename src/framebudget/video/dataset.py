@@ -14,41 +14,52 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from framebudget.params import Input
 from framebudget.video import sampling, transforms
-from framebudget.video.reader import read_frames
+from framebudget.video.reader import ClipError, read_frames
 
 
 class Clips(Dataset):
-    """Item (epoch, i) -> clip_VTHWC (uint8), label, i. `views` None: one random view, drawn from (seed, epoch, i).
+    """Item (epoch, i) -> clips_VTHWC (uint8), label, i. `views` None: one random view, drawn from (seed, epoch, i).
 
     rows: path (below `clips`), label, frames, fps and packets, a Packets or None, of each clip.
+    views: spans of time, in evaluation; crops: squares of each, 1 or 3; V is their product.
+    Raises ClipError if a clip is too short and `input.short` is `error`.
     """
 
-    def __init__(self, clips: Path, rows: pd.DataFrame, T: int, input: Input, seed: int, views: int | None):
+    def __init__(
+        self, clips: Path, rows: pd.DataFrame, T: int, input: Input, seed: int, views: int | None, crops: int = 1
+    ):
         self.paths = [clips / path for path in rows["path"]]
         self.frames = rows["frames"].tolist()
-        self.windows = [input.window_frames(n, fps) for n, fps in zip(rows["frames"], rows["fps"], strict=True)]
+        self.spans = [input.span(n, fps, T) for n, fps in zip(rows["frames"], rows["fps"], strict=True)]
         self.packets = rows["packets"].tolist()
         self.labels = rows["label"].tolist()
-        self.T, self.input, self.seed, self.views = T, input, seed, views
+        self.T, self.input, self.seed, self.views, self.crops = T, input, seed, views, crops
+        if input.short == "error":
+            for path, frames, span in zip(self.paths, self.frames, self.spans, strict=True):
+                if frames < span:
+                    raise ClipError(
+                        f"{path}: {frames} frames, but {span} are needed; lower `frames`, leave the clip out, or set "
+                        "input.short to repeat_last or wrap in params.yaml"
+                    )
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int, int]:
         epoch, i = key
-        crop = self.input.crop
+        input, frames, span = self.input, self.frames[i], self.spans[i]
+        generator = np.random.default_rng([self.seed, epoch, i])
         if self.views is None:
-            generator = np.random.default_rng([self.seed, epoch, i])
-            indices_VT = sampling.dynamic(self.frames[i], self.T, self.windows[i], generator)[None]
+            indices_VT = sampling.draw(input.sampling, frames, self.T, span, generator, input.short)[None]
         else:
-            indices_VT = sampling.views(self.frames[i], self.T, self.windows[i], self.views)
-        frames_NHWC = read_frames(self.paths[i], indices_VT.ravel(), self.input.short_side, self.packets[i])
+            indices_VT = sampling.views(frames, self.T, span, self.views, input.short)
+        frames_NHWC = read_frames(self.paths[i], indices_VT.ravel(), input.short_side, self.packets[i])
         if self.views is None:
-            frames_NHWC = transforms.random_crop(frames_NHWC, crop, self.input.flip, generator)
+            squares = [transforms.random_crop(frames_NHWC, input.crop, input.flip, generator)]
         else:
-            frames_NHWC = transforms.centre_crop(frames_NHWC, crop)
-        clip_VTHWC = np.ascontiguousarray(frames_NHWC).reshape(*indices_VT.shape, crop, crop, 3)
-        return torch.from_numpy(clip_VTHWC), self.labels[i], i
+            squares = transforms.even_crops(frames_NHWC, input.crop, self.crops)
+        clips_VTHWC = np.concatenate([square.reshape(*indices_VT.shape, *square.shape[1:]) for square in squares])
+        return torch.from_numpy(clips_VTHWC), self.labels[i], i
 
 
 class EpochSampler(Sampler):

@@ -15,10 +15,18 @@ def random_crop(frames_THWC: np.ndarray, crop: int, flip: bool, generator: np.ra
     return square[:, :, ::-1] if flip and generator.integers(2) else square
 
 
-def centre_crop(frames_THWC: np.ndarray, crop: int) -> np.ndarray:
-    H, W = frames_THWC.shape[1:3]
-    top, left = (H - crop) // 2, (W - crop) // 2
-    return frames_THWC[:, top : top + crop, left : left + crop]
+def even_crops(frames_THWC: np.ndarray, crop: int, n: int = 1) -> list[np.ndarray]:
+    """n crop×crop squares: the middle one, or several, evenly from one end of the longer side to the other."""
+    rooms = np.array(frames_THWC.shape[1:3]) - crop
+    longer = rooms.argmax()
+    squares = []
+    for k in range(n):
+        corner = rooms // 2
+        if n > 1:
+            corner[longer] = rooms[longer] * k // (n - 1)
+        top, left = corner
+        squares.append(frames_THWC[:, top : top + crop, left : left + crop])
+    return squares
 
 
 def normalise(clips_BVTHWC: Tensor) -> Tensor:
