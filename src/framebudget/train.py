@@ -27,13 +27,13 @@ from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 
 from framebudget import models, params
 from framebudget.console import new_folder, read_csv, stage, write_csv
+from framebudget.learning.data import ClipData
 from framebudget.learning.runtime import prepare
 from framebudget.learning.task import Classification
 from framebudget.learning.tracking import start_run
 from framebudget.models import weights
 from framebudget.params import Params
 from framebudget.video import packets
-from framebudget.video.dataset import Clips, loader
 
 
 @stage
@@ -57,10 +57,6 @@ def train(p: Params, split: pd.DataFrame, model: str, T: int, seed: int, folder:
     if recipe.weights:
         weights.load(network, Path(recipe.weights), models.HEAD[model])
 
-    def batches(subset: str, views: int | None):
-        rows = split[split["subset"] == subset]
-        return loader(Clips(Path(p.clips), rows, T, input, seed, views), recipe.batch_size, p.workers)
-
     task = Classification(network, recipe)
     logger = start_run(p, model, T, seed)
     with tempfile.TemporaryDirectory() as scratch:
@@ -70,6 +66,7 @@ def train(p: Params, split: pd.DataFrame, model: str, T: int, seed: int, folder:
             accelerator="auto",
             devices=1,
             deterministic=True,
+            use_distributed_sampler=False,  # ours divides the clips itself
             logger=logger,
             callbacks=[
                 EarlyStopping("val_accuracy", patience=recipe.patience, mode="max"),
@@ -79,7 +76,7 @@ def train(p: Params, split: pd.DataFrame, model: str, T: int, seed: int, folder:
             num_sanity_val_steps=0,
             enable_model_summary=False,
         )
-        trainer.fit(task, batches("train", None), batches("validation", 1))
+        trainer.fit(task, datamodule=ClipData(p, split, model, T, seed))
         if trainer.interrupted:
             raise KeyboardInterrupt
         task.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])

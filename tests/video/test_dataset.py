@@ -1,3 +1,4 @@
+from hashlib import sha256
 from pathlib import Path
 
 import pandas as pd
@@ -76,3 +77,25 @@ def test_a_clip_that_is_too_short_is_named_where_the_policy_is_error(clips, rows
     with pytest.raises(ClipError, match=r"v_Approach_g01_c01.avi: 30 frames, but 31 are needed.*input.short"):
         Clips(clips, rows, 31, strict, 0, None)
     assert Clips(clips, rows, 31, INPUT, 0, None)[0, 0][0].shape[1] == 31
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 4])
+def test_a_sample_is_the_same_on_one_rank_and_on_two_and_for_any_number_of_workers(clips, rows, workers):
+    def samples(epoch, rank, ranks, workers):
+        data = loader(Clips(clips, rows, 4, INPUT, 0, None), 5, workers, rank, ranks)
+        data.sampler.set_epoch(epoch)
+        pairs = [pair for clips_BVTHWC, _, indices_B in data for pair in zip(indices_B, clips_BVTHWC, strict=True)]
+        return {int(i): sha256(clip.numpy()).hexdigest() for i, clip in pairs}
+
+    for epoch in (1, 0):  # in any order, as after a resume
+        alone = samples(epoch, 0, 1, 0)
+        assert len(alone) == len(rows) == 15
+        first, second = (samples(epoch, rank, 2, workers) for rank in (0, 1))
+        assert len(first) == len(second) == 7
+        assert (first | second).items() <= alone.items()
+
+
+def test_in_evaluation_two_ranks_see_every_clip_once(clips, rows):
+    data = [loader(Clips(clips, rows, 4, INPUT, 0, 1), 4, 0, rank, 2) for rank in (0, 1)]
+    seen = [int(i) for batches in data for *_, indices in batches for i in indices]
+    assert sorted(seen) == list(range(15))

@@ -63,33 +63,43 @@ class Clips(Dataset):
 
 
 class EpochSampler(Sampler):
-    """(epoch, clip) pairs in an order drawn from (seed, epoch); Lightning calls `set_epoch`."""
+    """(epoch, clip) pairs in an order drawn from (seed, epoch); Lightning calls `set_epoch`.
 
-    def __init__(self, length: int, seed: int, shuffle: bool):
-        self.length, self.seed, self.shuffle, self.epoch = length, seed, shuffle, 0
+    Of several ranks, each takes every so many-th pair. Shuffled, all ranks have the same number, and up to ranks - 1
+    clips wait for the next epoch; in order, every clip is taken once.
+    """
+
+    def __init__(self, length: int, seed: int, shuffle: bool, rank: int = 0, ranks: int = 1):
+        self.length, self.seed, self.shuffle, self.rank, self.ranks = length, seed, shuffle, rank, ranks
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length
+        return len(self.order())
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def order(self) -> np.ndarray:
         order = np.arange(self.length)
         if self.shuffle:
             np.random.default_rng([self.seed, self.epoch]).shuffle(order)
-        return ((self.epoch, int(i)) for i in order)
+            order = order[: self.length // self.ranks * self.ranks]
+        return order[self.rank :: self.ranks]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((self.epoch, int(i)) for i in self.order())
 
 
-def loader(clips: Clips, batch_size: int, workers: int) -> DataLoader:
+def loader(clips: Clips, batch_size: int, workers: int, rank: int = 0, ranks: int = 1) -> DataLoader:
     """Batches of clips_BVTHWC, labels_B and positions_B. Training clips (random views) are shuffled."""
     training = clips.views is None
+    sampler = EpochSampler(len(clips), clips.seed, training, rank, ranks)
     return DataLoader(
         clips,
         batch_size=batch_size,
-        sampler=EpochSampler(len(clips), clips.seed, shuffle=training),
+        sampler=sampler,
         # a last batch of one clip has no batch statistics to speak of
-        drop_last=training and len(clips) > batch_size and len(clips) % batch_size == 1,
+        drop_last=training and len(sampler) > batch_size and len(sampler) % batch_size == 1,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),

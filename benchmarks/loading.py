@@ -1,0 +1,92 @@
+"""What share of an epoch waits for data: the training step against the loader, on the same machine, in the same run.
+
+    $ python benchmarks/loading.py FOLDER [--frames 16] [--crop 112] [--batches 12]
+
+FOLDER holds <class>/<video>. Writes a Markdown table: clips a second that the loader gives alone, that the training
+step of X3D-M (batch 8, AdamW) takes, that both give together, and the share of that time spent waiting for a batch.
+With workers, the loader and the step compete for the same cores; without, the step waits for every clip.
+"""
+
+import argparse
+import itertools
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from framebudget import models
+from framebudget.learning.runtime import prepare
+from framebudget.models.views import logits_of
+from framebudget.params import Input
+from framebudget.sources.folder import VIDEOS
+from framebudget.video.dataset import Clips, loader
+from framebudget.video.reader import learn, probe
+
+warnings.filterwarnings("ignore", module="torch.utils.data")  # "more workers than cores": that is what is measured
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--crop", type=int, default=112)
+    parser.add_argument("--batches", type=int, default=12)
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
+    arguments = parser.parse_args()
+    prepare(0)
+    rows = []
+    for path in sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in VIDEOS):
+        rows.append(probe(path) | {"path": str(path.relative_to(arguments.folder)), "packets": learn(path), "label": 0})
+    side = arguments.crop
+    input = Input(
+        short_side=side * 8 // 7, crop=side, window=None, sampling="dynamic", stride=1, short="wrap", flip=True
+    )
+    clips = Clips(arguments.folder, pd.DataFrame(rows), arguments.frames, input, 0, None)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = models.BUILD["x3d_m"](10).to(device)
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+
+    print(f"{arguments.folder.name}: {len(clips)} clips, {arguments.frames} frames, {side} px, on {device.type}\n")
+    print("| workers | loader alone, clips/s | step | together | waiting |\n| --- | --- | --- | --- | --- |")
+    for workers in arguments.workers:
+        (alone, _), (waiting, working) = (
+            run(clips, arguments.batches, workers, work)
+            for work in (lambda batch: None, lambda batch: step(network, optimizer, batch, device))
+        )
+        speeds = [8 * arguments.batches / seconds for seconds in (alone, working, waiting + working)]
+        cells = [str(workers), *(f"{speed:.1f}" for speed in speeds), f"{waiting / (waiting + working):.1%}"]
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def run(clips: Clips, batches: int, workers: int, work: Callable[[tuple], None]) -> tuple[float, float]:
+    """Seconds spent waiting for so many batches, and working on them, after two of each to warm up."""
+    data = loader(clips, 8, workers)
+    waiting, working = [], []
+    for epoch in itertools.count():
+        data.sampler.set_epoch(epoch)
+        start = time.perf_counter()
+        for batch in data:
+            ready = time.perf_counter()
+            work(batch)
+            waiting.append(ready - start)
+            start = time.perf_counter()
+            working.append(start - ready)
+        if len(working) >= batches + 2:
+            return sum(waiting[2 : batches + 2]), sum(working[2 : batches + 2])
+
+
+def step(network: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: tuple, device: torch.device) -> None:
+    clips_BVTHWC, labels_B, _ = batch
+    logits_BK = logits_of(network, clips_BVTHWC.to(device, non_blocking=True)).mean(1)
+    loss = torch.nn.functional.cross_entropy(logits_BK, labels_B.to(device, non_blocking=True))
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    loss.item()
+
+
+if __name__ == "__main__":
+    main()

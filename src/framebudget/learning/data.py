@@ -1,0 +1,33 @@
+"""The Lightning data module: the clips of a study as the batches of one training."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from framebudget.params import Params
+from framebudget.video.dataset import Clips, loader
+
+
+class ClipData(pl.LightningDataModule):
+    """Training clips, drawn anew every epoch, and validation clips, one view each.
+
+    split: the table of `split`, with the column `packets`.
+    """
+
+    def __init__(self, params: Params, split: pd.DataFrame, model: str, T: int, seed: int):
+        super().__init__()
+        self.params, self.split, self.model, self.T, self.seed = params, split, model, T, seed
+
+    def train_dataloader(self) -> DataLoader:
+        return self.batches("train", None)
+
+    def val_dataloader(self) -> DataLoader:
+        return self.batches("validation", 1)
+
+    def batches(self, subset: str, views: int | None) -> DataLoader:
+        p, rows = self.params, self.split[self.split["subset"] == subset]
+        clips = Clips(Path(p.clips), rows, self.T, p.input(self.model), self.seed, views)
+        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return loader(clips, p.recipe(self.model).batch_size, p.workers, rank, ranks)
