@@ -114,7 +114,7 @@ def sparse(
     wanted: Iterable[int],
     far: int = FAR,
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """(position, frame) of the wanted frames. Raises nothing where one does not come out."""
+    """(position, frame) of the wanted frames that come out, decoding no more than they need."""
     decoder = stream.codec_context
     decoder.flags |= Flags.copy_opaque  # a frame says which packet it is from
     stored, number = _stored(container, stream, packets.unpack), -1
@@ -202,7 +202,7 @@ def _learn(path: Path, truth: list[int], digest: Callable[[av.VideoFrame], int],
 
     entries = []
     for key in keys:
-        if frame_of[key] > max((frame_of[entry] for entry in entries[-1:]), default=-1):
+        if frame_of[key] > (frame_of[entries[-1]] if entries else -1):
             entries.append(key)
     packets = Packets(frame_of, entries, [None] * len(entries), skip=False, unpack=unpack)
     while bad := {packets.entry_before(frame) for frame in wrong(packets, range(len(truth)))}:
