@@ -17,15 +17,15 @@ from framebudget.video.packets import Packets
 from framebudget.video.reader import learn, read_frames
 
 MIB = 2**20
-HOURS = 2 * 3600 * 25  # frames
+TWO_HOURS = 2 * 3600 * 25  # frames
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sharp, long = Path(folder) / "sharp.mp4", Path(folder) / "long.mp4"
         encode(sharp, 1920, 1080, 100)
-        encode(long, 64, 48, HOURS)
-        late = range(HOURS - 50, HOURS - 34)
+        encode(long, 64, 48, TWO_HOURS)
+        late = range(TWO_HOURS - 50, TWO_HOURS - 34)
         print("| what | peak above the imports, MiB |\n| --- | --- |")
         packets, peak = measured(learn, sharp)
         print(f"| learn, 1080p | {peak:.0f} |", flush=True)
