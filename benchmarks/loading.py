@@ -24,6 +24,7 @@ from framebudget.params import Input
 from framebudget.sources.folder import VIDEOS
 from framebudget.video.dataset import Clips, loader
 from framebudget.video.reader import learn, probe
+from framebudget.video.transforms import inputs
 
 warnings.filterwarnings("ignore", module="torch.utils.data")  # "more workers than cores": that is what is measured
 
@@ -42,7 +43,15 @@ def main() -> None:
         rows.append(probe(path) | {"path": str(path.relative_to(arguments.folder)), "packets": learn(path), "label": 0})
     side = arguments.crop
     input = Input(
-        short_side=side * 8 // 7, crop=side, window=None, sampling="dynamic", stride=1, short="wrap", flip=True
+        short_side=side * 8 // 7,
+        crop=side,
+        window=None,
+        sampling="dynamic",
+        stride=1,
+        short="wrap",
+        flip=True,
+        scale_jitter=0,
+        color_jitter=0,
     )
     clips = Clips(arguments.folder, pd.DataFrame(rows), arguments.frames, input, 0, None)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -54,7 +63,7 @@ def main() -> None:
     for workers in arguments.workers:
         (alone, _), (waiting, working) = (
             run(clips, arguments.batches, workers, work)
-            for work in (lambda batch: None, lambda batch: step(network, optimizer, batch, device))
+            for work in (lambda batch: None, lambda batch: step(network, optimizer, batch, side, device))
         )
         speeds = [8 * arguments.batches / seconds for seconds in (alone, working, waiting + working)]
         cells = [str(workers), *(f"{speed:.1f}" for speed in speeds), f"{waiting / (waiting + working):.1%}"]
@@ -78,9 +87,12 @@ def run(clips: Clips, batches: int, workers: int, work: Callable[[tuple], None])
             return sum(waiting[2 : batches + 2]), sum(working[2 : batches + 2])
 
 
-def step(network: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: tuple, device: torch.device) -> None:
-    clips_BVTHWC, labels_B, _ = batch
-    logits_BK = logits_of(network, clips_BVTHWC.to(device, non_blocking=True)).mean(1)
+def step(
+    network: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: tuple, crop: int, device: torch.device
+) -> None:
+    frames_BVTHWC, views, labels_B, _ = batch
+    clips_BVCTHW = inputs(frames_BVTHWC.to(device, non_blocking=True), views, crop)
+    logits_BK = logits_of(network, clips_BVCTHW).mean(1)
     loss = torch.nn.functional.cross_entropy(logits_BK, labels_B.to(device, non_blocking=True))
     optimizer.zero_grad()
     loss.backward()

@@ -27,6 +27,7 @@ from framebudget.report import tables
 from framebudget.report.cost import cost
 from framebudget.video import packets
 from framebudget.video.dataset import Clips, loader
+from framebudget.video.transforms import inputs
 
 
 @stage
@@ -60,10 +61,11 @@ def predict(p: Params, test: pd.DataFrame, classes: list[str], model: str, T: in
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = models.BUILD[model](len(classes)).to(device).eval()
     weights.load(network, Path("work") / model / f"{T}f_s{seed}.pt")
-    clips = Clips(Path(p.clips), test, T, p.input(model), seed, p.data.evaluate.views, p.data.evaluate.crops)
+    input = p.input(model)
+    clips = Clips(Path(p.clips), test, T, input, seed, p.data.evaluate.views, p.data.evaluate.crops)
     probabilities = []
-    for clips_BVTHWC, _, _ in loader(clips, p.recipe(model).batch_size, p.workers):
-        logits_BVK = logits_of(network, clips_BVTHWC.to(device))
+    for frames_BVTHWC, views, _, _ in loader(clips, p.recipe(model).batch_size, p.workers):
+        logits_BVK = logits_of(network, inputs(frames_BVTHWC.to(device), views, input.crop))
         probabilities.append(logits_BVK.mean(1).softmax(1).cpu())
     probabilities_NK = torch.cat(probabilities).numpy()
     table = test[["clip", "group"]].reset_index(drop=True)

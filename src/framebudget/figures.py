@@ -49,9 +49,9 @@ def examples(p: Params, split: pd.DataFrame) -> list:
         for T in p.frames:
             span = p.data.input.span(row.frames, row.fps, T)
             (indices,) = sampling.views(row.frames, T, span, 1, p.data.input.short)
-            frames = read_frames(Path(p.clips) / row.path, indices)
-            (square,) = transforms.even_crops(frames, crop)
-            seen[T] = indices, square
+            frames_THWC = read_frames(Path(p.clips) / row.path, indices)
+            ((top, left),) = transforms.even_view(*frames_THWC.shape[1:3], crop).corners
+            seen[T] = indices, frames_THWC[:, top : top + crop, left : left + crop]
         clips.append((plots.readable(test.loc[row.Index, "class"]), row.fps, seen))
     return clips
 

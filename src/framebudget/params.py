@@ -80,6 +80,8 @@ class Input(Strict):
     stride: Count
     short: Literal["repeat_last", "wrap", "error"]
     flip: bool
+    scale_jitter: Annotated[float, BeforeValidator(number), Field(ge=0)]
+    color_jitter: Annotated[float, BeforeValidator(number), Field(ge=0, le=1)]
 
     @model_validator(mode="after")
     def crop_fits(self) -> "Input":

@@ -37,7 +37,9 @@ def best_classes(video: Path, file: Path) -> list[tuple[str, float]]:
     facts = probe(video)
     span = input.span(facts["frames"], facts["fps"], checkpoint["frames"])
     indices_VT = sampling.views(facts["frames"], checkpoint["frames"], span, VIEWS, input.short)
-    (frames,) = transforms.even_crops(read_frames(video, indices_VT.ravel(), input.short_side), input.crop)
-    clips_BVTHWC = torch.tensor(frames).unflatten(0, indices_VT.shape)[None]
-    probabilities = logits_of(network, clips_BVTHWC).mean(1).softmax(1)[0].tolist()
+    frames_NHWC = read_frames(video, indices_VT.ravel(), input.short_side)
+    view = transforms.even_view(*frames_NHWC.shape[1:3], input.crop)
+    frames_BVTHWC = torch.from_numpy(frames_NHWC).unflatten(0, indices_VT.shape)[None]
+    clips_BVCTHW = transforms.inputs(frames_BVTHWC, [view], input.crop)
+    probabilities = logits_of(network, clips_BVCTHW).mean(1).softmax(1)[0].tolist()
     return sorted(zip(checkpoint["classes"], probabilities, strict=True), key=lambda pair: -pair[1])

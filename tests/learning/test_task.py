@@ -23,7 +23,7 @@ class Constant(nn.Module):
 
 
 def fit(network: nn.Module, labels: list[int]) -> Classification:
-    clips = [(torch.zeros(1, 2, 4, 4, 3, dtype=torch.uint8), label, i) for i, label in enumerate(labels)]
+    clips = [(torch.zeros(1, 3, 2, 4, 4), label) for label in labels]
     task = Classification(network, RECIPE)
     batches = DataLoader(clips, batch_size=4)
     pl.Trainer(

@@ -7,11 +7,12 @@ import torch
 
 from framebudget.params import Input
 from framebudget.sources.folder import find_clips
-from framebudget.video.dataset import Clips, loader
+from framebudget.video.dataset import Clips, collate, loader
 from framebudget.video.reader import ClipError, learn, probe
-from framebudget.video.transforms import normalise
+from framebudget.video.transforms import even_view, inputs
 
-INPUT = Input(short_side=40, crop=32, window=0.6, sampling="dynamic", stride=2, short="repeat_last", flip=True)
+INPUT = Input(short_side=40, crop=32, window=0.6, sampling="dynamic", stride=2, short="repeat_last", flip=True,
+              scale_jitter=0.25, color_jitter=0.2)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -27,56 +28,58 @@ def batches(clips: Path, rows: pd.DataFrame, workers: int, epoch: int = 0, seed:
     return list(data)
 
 
-def same(first, second) -> bool:
-    return all(torch.equal(a, b) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True))
+def digest(batch: tuple) -> str:
+    """Of all that a batch holds; the frames that it is padded with too."""
+    frames, views, labels, positions = batch
+    return sha256(frames.numpy().tobytes() + repr((views, labels.tolist(), positions.tolist())).encode()).hexdigest()
 
 
 def test_a_sample_depends_on_seed_epoch_and_clip_and_not_on_the_workers(clips, rows):
-    here = batches(clips, rows, 0)
-    assert same(here, batches(clips, rows, 2))
-    assert not same(here, batches(clips, rows, 0, epoch=1))
-    assert not same(here, batches(clips, rows, 0, seed=1))
+    here = [digest(batch) for batch in batches(clips, rows, 0)]
+    assert here == [digest(batch) for batch in batches(clips, rows, 2)]
+    assert here != [digest(batch) for batch in batches(clips, rows, 0, epoch=1)]
+    assert here != [digest(batch) for batch in batches(clips, rows, 0, seed=1)]
 
 
 def test_each_epoch_and_each_seed_draw_a_clip_anew(clips, rows):
     """On the clips themselves: batches would differ by their order alone."""
 
     def drawn(epoch, seed):
-        return torch.stack([Clips(clips, rows, 4, INPUT, seed, None)[epoch, i][0] for i in range(len(rows))])
+        return [digest(collate([Clips(clips, rows, 4, INPUT, seed, None)[epoch, i]])) for i in range(len(rows))]
 
-    assert torch.equal(drawn(0, 0), drawn(0, 0))
-    assert not torch.equal(drawn(0, 0), drawn(1, 0))
-    assert not torch.equal(drawn(0, 0), drawn(0, 1))
+    assert drawn(0, 0) == drawn(0, 0)
+    assert set(drawn(0, 0)).isdisjoint(drawn(1, 0))
+    assert set(drawn(0, 0)).isdisjoint(drawn(0, 1))
 
 
-def test_batches_are_uint8_with_views_of_frames(clips, rows):
+def test_batches_are_uint8_with_windows_of_frames(clips, rows):
     (training, *_), (testing, *_) = batches(clips, rows, 0), batches(clips, rows, 0, views=3)
-    assert training[0].shape == (4, 1, 4, 32, 32, 3)
-    assert testing[0].shape == (4, 3, 4, 32, 32, 3)
+    assert training[0].shape[:3] == (4, 1, 4)
+    assert testing[0].shape == (4, 3, 4, 40, 53, 3)
     assert testing[0].dtype == torch.uint8
-    assert testing[2].tolist() == [0, 1, 2, 3]  # evaluation keeps the order
+    assert testing[3].tolist() == [0, 1, 2, 3]  # evaluation keeps the order
 
 
-def test_normalise_is_pytorchvideos():
-    clips_BVTHWC = torch.randint(0, 256, (2, 3, 4, 8, 8, 3), dtype=torch.uint8)
-    clips_NCTHW = normalise(clips_BVTHWC)
-    assert clips_NCTHW.shape == (6, 3, 4, 8, 8)
-    expected = (clips_BVTHWC[1, 2, 3, 4, 5] / 255 - 0.45) / 0.225
-    torch.testing.assert_close(clips_NCTHW[5, :, 3, 4, 5], expected)
+def test_frames_of_several_sizes_share_a_batch(clips, rows):
+    items = [Clips(clips, rows, 4, INPUT, 0, None)[0, i] for i in range(8)]
+    sides = {item[0].shape[2] for item in items}
+    assert 40 <= min(sides) < max(sides) <= 50
+    together = inputs(*collate(items)[:2], 32)
+    for alone, clip in zip(items, together, strict=True):
+        assert torch.equal(inputs(*collate([alone])[:2], 32)[0], clip)
 
 
-def test_three_crops_of_three_spans_are_nine_views(clips, rows):
-    (clip, *_) = Clips(clips, rows, 4, INPUT, 0, views=3, crops=3)[0, 0]
-    (middle, *_) = Clips(clips, rows, 4, INPUT, 0, views=3)[0, 0]
-    assert clip.shape == (9, 4, 32, 32, 3)
-    assert torch.equal(clip[3:6], middle)
+def test_evaluation_jitters_nothing(clips, rows):
+    frames, view, *_ = Clips(clips, rows, 4, INPUT, 0, views=3, crops=3)[0, 0]
+    assert frames.shape == (3, 4, 40, 53, 3)
+    assert view == even_view(40, 53, 32, 3)
 
 
 def test_a_clip_that_is_too_short_is_named_where_the_policy_is_error(clips, rows):
     strict = INPUT.model_copy(update={"short": "error"})
     with pytest.raises(ClipError, match=r"v_Approach_g01_c01.avi: 30 frames, but 31 are needed.*input.short"):
         Clips(clips, rows, 31, strict, 0, None)
-    assert Clips(clips, rows, 31, INPUT, 0, None)[0, 0][0].shape[1] == 31
+    assert len(Clips(clips, rows, 31, INPUT, 0, None)[0, 0][0][0]) == 31
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 4])
@@ -84,8 +87,9 @@ def test_a_sample_is_the_same_on_one_rank_and_on_two_and_for_any_number_of_worke
     def samples(epoch, rank, ranks, workers):
         data = loader(Clips(clips, rows, 4, INPUT, 0, None), 5, workers, rank, ranks)
         data.sampler.set_epoch(epoch)
-        pairs = [pair for clips_BVTHWC, _, indices_B in data for pair in zip(indices_B, clips_BVTHWC, strict=True)]
-        return {int(i): sha256(clip.numpy()).hexdigest() for i, clip in pairs}
+        made = [(inputs(frames, views, 32), positions) for frames, views, _, positions in data]
+        pairs = [pair for clips, positions in made for pair in zip(positions, clips, strict=True)]
+        return {int(i): sha256(clip.numpy().tobytes()).hexdigest() for i, clip in pairs}
 
     for epoch in (1, 0):  # in any order, as after a resume
         alone = samples(epoch, 0, 1, 0)

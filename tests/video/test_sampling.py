@@ -13,7 +13,8 @@ lengths, budgets = st.integers(1, 500), st.integers(1, 64)
 rules = st.sampled_from(["dynamic", "static", "segments", "dense"])
 inputs = st.builds(
     lambda rule, stride, window: Input(
-        short_side=32, crop=32, window=window, sampling=rule, stride=stride, short="repeat_last", flip=False
+        short_side=32, crop=32, window=window, sampling=rule, stride=stride, short="repeat_last", flip=False,
+        scale_jitter=0, color_jitter=0,
     ),
     rules, st.integers(1, 9), st.none() | st.floats(0.01, 30),
 )  # fmt: skip

@@ -1,9 +1,11 @@
 import numpy as np
 import torch
+from torchvision.transforms.v2 import functional
 
 from framebudget.video import sampling, transforms
 from framebudget.video.compat import transforms as theirs
 from framebudget.video.reader import read_frames
+from framebudget.video.transforms import View
 
 
 def test_evaluation_sees_what_pytorchvideos_transforms_make_of_the_same_frames(clip):
@@ -11,8 +13,9 @@ def test_evaluation_sees_what_pytorchvideos_transforms_make_of_the_same_frames(c
 
     T, short_side, crop = 8, 40, 32
     (indices,) = sampling.views(48, T, 48, 1)
-    (square,) = transforms.even_crops(read_frames(clip, indices, short_side), crop)
-    ours_CTHW = transforms.normalise(torch.from_numpy(square.copy())[None, None])[0]
+    frames_BVTHWC = torch.from_numpy(read_frames(clip, indices, short_side))[None, None]
+    view = transforms.even_view(*frames_BVTHWC.shape[3:5], crop)
+    ours_CTHW = transforms.inputs(frames_BVTHWC, [view], crop)[0, 0]
     whole_CTHW = torch.from_numpy(read_frames(clip, range(48), short_side)).permute(3, 0, 1, 2)
     stock = Compose(
         [
@@ -26,22 +29,39 @@ def test_evaluation_sees_what_pytorchvideos_transforms_make_of_the_same_frames(c
     torch.testing.assert_close(ours_CTHW, stock(whole_CTHW), rtol=0, atol=1e-5)
 
 
-def test_three_crops_run_along_the_longer_side():
-    wide = np.arange(2 * 10 * 16 * 3).reshape(2, 10, 16, 3)
-    for frames in (wide, wide.swapaxes(1, 2)):
-        squares = transforms.even_crops(frames, 8, 3)
-        if frames is not wide:
-            squares = [square.swapaxes(1, 2) for square in squares]
-        for square, left in zip(squares, (0, 4, 8), strict=True):
-            np.testing.assert_array_equal(square, wide[:, 1:9, left : left + 8])
-    (centre,) = transforms.even_crops(wide, 8)
-    np.testing.assert_array_equal(centre, wide[:, 1:9, 4:12])
+def test_three_squares_run_along_the_longer_side():
+    assert transforms.even_view(10, 16, 8, 3).corners == [(1, 0), (1, 4), (1, 8)]
+    assert transforms.even_view(16, 10, 8, 3).corners == [(0, 1), (4, 1), (8, 1)]
+    assert transforms.even_view(10, 16, 8).corners == [(1, 4)]
 
 
-def test_a_flip_mirrors_half_of_the_clips_and_the_crop_is_one_for_all_frames():
-    frames = np.tile(np.arange(16)[None, None, :, None], (3, 8, 1, 3)).astype(np.uint8)
-    squares = [transforms.random_crop(frames, 8, True, np.random.default_rng(seed)) for seed in range(200)]
-    mirrored = sum(int(square[0, 0, 0, 0]) > int(square[0, 0, -1, 0]) for square in squares)
-    assert 70 < mirrored < 130
-    assert all((square == square[:1]).all() for square in squares)
-    assert {int(square.min()) for square in squares} == set(range(9))
+def test_each_clip_of_a_batch_is_cut_mirrored_and_normalised_by_its_own_view():
+    frames_BVTHWC = torch.randint(0, 256, (2, 3, 4, 10, 16, 3), dtype=torch.uint8)
+    views = [View([(0, 1), (2, 8)], flip=True), View([(1, 3), (0, 0)])]
+    clips_BVCTHW = transforms.inputs(frames_BVTHWC, views, 8)
+    assert clips_BVCTHW.shape == (2, 6, 3, 4, 8, 8)
+    assert clips_BVCTHW.flatten(0, 1).is_contiguous(memory_format=torch.channels_last_3d)
+    normal = ((frames_BVTHWC / 255 - 0.45) / 0.225).permute(0, 1, 5, 2, 3, 4)
+    torch.testing.assert_close(clips_BVCTHW[0, 3:], normal[0, ..., 2:10, 8:16].flip(-1))  # the second square's windows
+    torch.testing.assert_close(clips_BVCTHW[1, :3], normal[1, ..., 1:9, 3:11])
+
+
+def test_colours_are_torchvisions_by_the_factors_of_the_view():
+    frames_BVTHWC = torch.randint(0, 256, (2, 1, 4, 8, 8, 3), dtype=torch.uint8)
+    jittered, plain = transforms.inputs(frames_BVTHWC, [View([(0, 0)], color=(1.2, 0.7, 1.5)), View([(0, 0)])], 8)
+    frames_TCHW = functional.to_dtype(frames_BVTHWC[0, 0].permute(0, 3, 1, 2), torch.float32, scale=True)
+    brighter = functional.adjust_brightness(frames_TCHW, 1.2)
+    expected = functional.adjust_saturation(functional.adjust_contrast(brighter, 0.7), 1.5)
+    torch.testing.assert_close(jittered[0], theirs.Normalize((0.45,) * 3, (0.225,) * 3)(expected.transpose(0, 1)))
+    torch.testing.assert_close(plain, transforms.inputs(frames_BVTHWC[1:], [View([(0, 0)])], 8)[0])
+
+
+def test_random_views_reach_every_corner_mirror_half_and_keep_to_the_jitter():
+    views = [transforms.random_view(8, 16, 8, True, 0.4, np.random.default_rng(seed)) for seed in range(200)]
+    assert {view.corners[0] for view in views} == {(0, left) for left in range(9)}
+    assert 70 < sum(view.flip for view in views) < 130
+    factors = np.array([view.color for view in views])
+    assert 0.6 <= factors.min() < 0.65
+    assert 1.35 < factors.max() <= 1.4
+    plain = transforms.random_view(8, 16, 8, False, 0, np.random.default_rng(0))
+    assert (plain.flip, plain.color) == (False, None)

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytorch_lightning as pl
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from framebudget.params import Params
 from framebudget.video.dataset import Clips, loader
+from framebudget.video.transforms import inputs
 
 
 class ClipData(pl.LightningDataModule):
@@ -31,3 +33,8 @@ class ClipData(pl.LightningDataModule):
         clips = Clips(Path(p.clips), rows, self.T, p.input(self.model), self.seed, views)
         rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return loader(clips, p.recipe(self.model).batch_size, p.workers, rank, ranks)
+
+    def on_after_batch_transfer(self, batch: tuple, dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """clips_BVCTHW and labels_B, made on the device."""
+        frames_BVTHWC, views, labels_B, _ = batch
+        return inputs(frames_BVTHWC, views, self.params.input(self.model).crop), labels_B

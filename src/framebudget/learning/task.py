@@ -21,9 +21,9 @@ class Classification(pl.LightningModule):
         )
         self.curve: list[dict] = []  # one row an epoch
 
-    def step(self, batch: tuple, subset: str) -> Tensor:
-        clips_BVTHWC, labels_B, _ = batch
-        logits_BK = logits_of(self.network, clips_BVTHWC).mean(1)
+    def step(self, batch: tuple[Tensor, Tensor], subset: str) -> Tensor:
+        clips_BVCTHW, labels_B = batch
+        logits_BK = logits_of(self.network, clips_BVCTHW).mean(1)
         loss = F.cross_entropy(logits_BK, labels_B)
         if not loss.isfinite():
             raise FloatingPointError(
@@ -38,10 +38,10 @@ class Classification(pl.LightningModule):
     def on_train_epoch_start(self) -> None:  # by the time of validation, the schedule has moved on
         self.lr = self.optimizers().param_groups[0]["lr"]
 
-    def training_step(self, batch: tuple) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         return self.step(batch, "train")
 
-    def validation_step(self, batch: tuple) -> None:
+    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
         self.step(batch, "val")
 
     def on_validation_epoch_end(self) -> None:  # Lightning validates before it closes the training epoch

@@ -2,10 +2,7 @@
 
 from torch import Tensor, nn
 
-from framebudget.video.transforms import normalise
 
-
-def logits_of(network: nn.Module, clips_BVTHWC: Tensor) -> Tensor:
-    """uint8 clips -> logits_BVK."""
-    logits_NK = network(normalise(clips_BVTHWC))
-    return logits_NK.unflatten(0, clips_BVTHWC.shape[:2])
+def logits_of(network: nn.Module, clips_BVCTHW: Tensor) -> Tensor:
+    """logits_BVK, the views taken as a batch."""
+    return network(clips_BVCTHW.flatten(0, 1)).unflatten(0, clips_BVCTHW.shape[:2])

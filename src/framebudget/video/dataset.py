@@ -1,4 +1,4 @@
-"""The clips of a subset as batches of uint8.
+"""The clips of a subset as batches of uint8 frames.
 
 What is drawn for a clip is a function of (seed, epoch, clip) alone. The sampler hands out (epoch, clip) pairs and the
 data set holds no state, so neither the number of workers nor their order changes a sample.
@@ -10,18 +10,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from framebudget.params import Input
 from framebudget.video import sampling, transforms
 from framebudget.video.reader import ClipError, read_frames
+from framebudget.video.transforms import View
 
 
 class Clips(Dataset):
-    """Item (epoch, i) -> clips_VTHWC (uint8), label, i. `views` None: one random view, drawn from (seed, epoch, i).
+    """Item (epoch, i) -> frames_VTHWC (uint8), what a network sees of them, label, i.
 
     rows: path (below `clips`), label, frames, fps and packets, a Packets or None, of each clip.
-    views: spans of time, in evaluation; crops: squares of each, 1 or 3; V is their product.
+    views: spans of time, in evaluation; None: one, and all else that is random, drawn from (seed, epoch, i).
+    crops: squares of each span, 1 or 3, in evaluation.
     Raises ClipError if a clip is too short and `input.short` is `error`.
     """
 
@@ -34,32 +37,36 @@ class Clips(Dataset):
         self.packets = rows["packets"].tolist()
         self.labels = rows["label"].tolist()
         self.T, self.input, self.seed, self.views, self.crops = T, input, seed, views, crops
-        if input.short == "error":
-            for path, frames, span in zip(self.paths, self.frames, self.spans, strict=True):
-                if frames < span:
-                    raise ClipError(
-                        f"{path}: {frames} frames, but {span} are needed; lower `frames`, leave the clip out, or set "
-                        "input.short to repeat_last or wrap in params.yaml"
-                    )
+        for path, frames, span in zip(self.paths, self.frames, self.spans, strict=True):
+            try:
+                sampling.within(frames, np.array([span - 1]), input.short)
+            except ValueError as error:
+                raise ClipError(
+                    f"{path}: {error}; lower `frames`, leave the clip out, or set input.short to repeat_last or wrap "
+                    "in params.yaml"
+                ) from None
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int, int]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, View, int, int]:
         epoch, i = key
         input, frames, span = self.input, self.frames[i], self.spans[i]
         generator = np.random.default_rng([self.seed, epoch, i])
+        side = input.short_side
         if self.views is None:
             indices_VT = sampling.draw(input.sampling, frames, self.T, span, generator, input.short)[None]
+            if input.scale_jitter:
+                side = int(generator.integers(side, round(side * (1 + input.scale_jitter)), endpoint=True))
         else:
             indices_VT = sampling.views(frames, self.T, span, self.views, input.short)
-        frames_NHWC = read_frames(self.paths[i], indices_VT.ravel(), input.short_side, self.packets[i])
+        frames_NHWC = read_frames(self.paths[i], indices_VT.ravel(), side, self.packets[i])
+        H, W = frames_NHWC.shape[1:3]
         if self.views is None:
-            squares = [transforms.random_crop(frames_NHWC, input.crop, input.flip, generator)]
+            view = transforms.random_view(H, W, input.crop, input.flip, input.color_jitter, generator)
         else:
-            squares = transforms.even_crops(frames_NHWC, input.crop, self.crops)
-        clips_VTHWC = np.concatenate([square.reshape(*indices_VT.shape, *square.shape[1:]) for square in squares])
-        return torch.from_numpy(clips_VTHWC), self.labels[i], i
+            view = transforms.even_view(H, W, input.crop, self.crops)
+        return torch.from_numpy(frames_NHWC).unflatten(0, indices_VT.shape), view, self.labels[i], i
 
 
 class EpochSampler(Sampler):
@@ -76,22 +83,32 @@ class EpochSampler(Sampler):
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
-    def __len__(self) -> int:
-        return len(self.order())
+    @property
+    def places(self) -> range:
+        """Where in an epoch's order this rank's clips stand."""
+        end = self.length // self.ranks * self.ranks if self.shuffle else self.length
+        return range(self.rank, end, self.ranks)
 
-    def order(self) -> np.ndarray:
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.arange(self.length)
         if self.shuffle:
             np.random.default_rng([self.seed, self.epoch]).shuffle(order)
-            order = order[: self.length // self.ranks * self.ranks]
-        return order[self.rank :: self.ranks]
+        return ((self.epoch, int(order[place])) for place in self.places)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((self.epoch, int(i)) for i in self.order())
+
+def collate(samples: list[tuple]) -> tuple[torch.Tensor, list[View], torch.Tensor, torch.Tensor]:
+    """The items as a batch; below and to the right of the smaller frames stand zeros, which no view sees."""
+    frames, views, labels, positions = zip(*samples, strict=True)
+    H, W = (max(clip.shape[axis] for clip in frames) for axis in (2, 3))
+    padded = [F.pad(clip, (0, 0, 0, W - clip.shape[3], 0, H - clip.shape[2])) for clip in frames]
+    return torch.stack(padded), list(views), torch.tensor(labels), torch.tensor(positions)
 
 
 def loader(clips: Clips, batch_size: int, workers: int, rank: int = 0, ranks: int = 1) -> DataLoader:
-    """Batches of clips_BVTHWC, labels_B and positions_B. Training clips (random views) are shuffled."""
+    """Batches of frames_BVTHWC (uint8), their B views, labels_B and positions_B. Training clips are shuffled."""
     training = clips.views is None
     sampler = EpochSampler(len(clips), clips.seed, training, rank, ranks)
     return DataLoader(
@@ -100,6 +117,7 @@ def loader(clips: Clips, batch_size: int, workers: int, rank: int = 0, ranks: in
         sampler=sampler,
         # a last batch of one clip has no batch statistics to speak of
         drop_last=training and len(sampler) > batch_size and len(sampler) % batch_size == 1,
+        collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),

@@ -1,35 +1,67 @@
-"""From uint8 frames to what a network expects."""
+"""From uint8 frames to what a network expects: on the device, for a whole batch, each clip by its own numbers.
+
+Scaling is not among it: the reader does that in its pass over the pixels, so that full-size frames are never moved.
+"""
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import functional
 
 MEAN, STD = 0.45, 0.225  # per channel, as in PyTorchVideo's Kinetics-400 training
+ADJUST = functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation
 
 
-def random_crop(frames_THWC: np.ndarray, crop: int, flip: bool, generator: np.random.Generator) -> np.ndarray:
-    """A crop×crop square at a random place, the same for all frames; mirrored half of the time if `flip`."""
-    H, W = frames_THWC.shape[1:3]
-    top, left = generator.integers(H - crop + 1), generator.integers(W - crop + 1)
-    square = frames_THWC[:, top : top + crop, left : left + crop]
-    return square[:, :, ::-1] if flip and generator.integers(2) else square
+class View(NamedTuple):
+    """What a network sees of one clip.
+
+    corners: top and left of each of S squares.
+    flip: mirrored.
+    color: factors of brightness, contrast and saturation; None leaves the colours alone.
+    """
+
+    corners: list[tuple[int, int]]
+    flip: bool = False
+    color: tuple[float, float, float] | None = None
 
 
-def even_crops(frames_THWC: np.ndarray, crop: int, n: int = 1) -> list[np.ndarray]:
-    """n crop×crop squares: the middle one, or several, evenly from one end of the longer side to the other."""
-    rooms = np.array(frames_THWC.shape[1:3]) - crop
-    longer = rooms.argmax()
-    squares = []
+def random_view(H: int, W: int, crop: int, flip: bool, color_jitter: float, generator: np.random.Generator) -> View:
+    """One square anywhere, mirrored half of the time if `flip`, each colour factor within 1 ± color_jitter."""
+    corner = int(generator.integers(H - crop + 1)), int(generator.integers(W - crop + 1))
+    mirrored = flip and bool(generator.integers(2))
+    color = tuple(generator.uniform(1 - color_jitter, 1 + color_jitter, 3)) if color_jitter else None
+    return View([corner], mirrored, color)
+
+
+def even_view(H: int, W: int, crop: int, n: int = 1) -> View:
+    """n squares: the middle one, or several, evenly from one end of the longer side to the other."""
+    rooms = H - crop, W - crop
+    longer = int(W > H)
+    corners = []
     for k in range(n):
-        corner = rooms // 2
+        corner = [room // 2 for room in rooms]
         if n > 1:
             corner[longer] = rooms[longer] * k // (n - 1)
-        top, left = corner
-        squares.append(frames_THWC[:, top : top + crop, left : left + crop])
-    return squares
+        corners.append(tuple(corner))
+    return View(corners)
 
 
-def normalise(clips_BVTHWC: Tensor) -> Tensor:
-    """uint8 (B, V, T, H, W, C) -> float32 (B·V, C, T, H, W), channels last in memory."""
-    clips_NTHWC = clips_BVTHWC.flatten(0, 1).float().div_(255).sub_(MEAN).div_(STD)
-    return clips_NTHWC.permute(0, 4, 1, 2, 3).contiguous(memory_format=torch.channels_last_3d)
+def inputs(frames_BVTHWC: Tensor, views: list[View], crop: int) -> Tensor:
+    """uint8 frames -> normalised float32 clips (B, S·V, C, T, crop, crop), channels last in memory."""
+    B, V, T, *_, C = frames_BVTHWC.shape
+    S = len(views[0].corners)
+    clips_BSVTHWC = torch.empty(B, S, V, T, crop, crop, C, device=frames_BVTHWC.device)
+    for clip_SVTHWC, frames_VTHWC, view in zip(clips_BSVTHWC, frames_BVTHWC, views, strict=True):
+        for square_VTHWC, (top, left) in zip(clip_SVTHWC, view.corners, strict=True):
+            cut = frames_VTHWC[:, :, top : top + crop, left : left + crop]
+            square_VTHWC.copy_(cut.flip(3) if view.flip else cut)
+    clips_BSVTHWC.div_(255)
+    for clip_SVTHWC, view in zip(clips_BSVTHWC, views, strict=True):
+        if view.color:
+            colored = clip_SVTHWC.movedim(-1, -3)
+            for adjust, factor in zip(ADJUST, view.color, strict=True):
+                colored = adjust(colored, factor)
+            clip_SVTHWC.copy_(colored.movedim(-3, -1))
+    return clips_BSVTHWC.sub_(MEAN).div_(STD).flatten(1, 2).movedim(-1, 2)
