@@ -21,6 +21,7 @@ from tqdm import tqdm
 from framebudget import models, params
 from framebudget.console import read_csv, stage, write_csv, write_text
 from framebudget.models import weights
+from framebudget.models.layers import for_evaluation
 from framebudget.models.views import logits_of
 from framebudget.params import Params
 from framebudget.report import tables
@@ -59,8 +60,9 @@ def main() -> None:
 def predict(p: Params, test: pd.DataFrame, classes: list[str], model: str, T: int, seed: int) -> pd.DataFrame:
     """One row for every test clip: who says what about it, and a probability for every class."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = models.BUILD[model](len(classes)).to(device).eval()
+    network = models.BUILD[model](len(classes))
     weights.load(network, Path("work") / model / f"{T}f_s{seed}.pt")
+    network = for_evaluation(network).to(device)
     input = p.input(model)
     clips = Clips(Path(p.clips), test, T, input, seed, p.data.evaluate.views, p.data.evaluate.crops)
     probabilities = []

@@ -6,6 +6,7 @@ import torch
 
 from framebudget import models
 from framebudget.models import weights
+from framebudget.models.layers import for_evaluation
 from framebudget.models.views import logits_of
 from framebudget.params import Input
 from framebudget.video import sampling, transforms
@@ -32,8 +33,9 @@ def best_classes(video: Path, file: Path) -> list[tuple[str, float]]:
     """(class, probability), most probable first, from windows placed evenly over the video. Raises ClipError."""
     checkpoint = weights.read(file)
     input = Input(**checkpoint["input"])
-    network = models.BUILD[checkpoint["model"]](len(checkpoint["classes"])).eval()
+    network = models.BUILD[checkpoint["model"]](len(checkpoint["classes"]))
     weights.load(network, file)
+    for_evaluation(network)
     facts = probe(video)
     span = input.span(facts["frames"], facts["fps"], checkpoint["frames"])
     indices_VT = sampling.views(facts["frames"], checkpoint["frames"], span, VIEWS, input.short)

@@ -9,7 +9,13 @@ from torch import nn
 
 from framebudget import models
 from framebudget.models import layers
-from framebudget.models.layers import DepthwiseConv3d, NarrowConv3d, SpatialMaxPool
+from framebudget.models.layers import (
+    DepthwiseConv3d,
+    NarrowConv3d,
+    SpatialMaxPool,
+    TemporalDepthwiseConv3d,
+    for_evaluation,
+)
 from framebudget.models.slowfast import slow_frames
 from framebudget.report.cost import cost
 
@@ -62,25 +68,61 @@ def test_every_fourth_frame_is_slow_rounded_up():
 
 @pytest.mark.parametrize("shape", [(2, 6, 5, 8, 8), (1, 6, 1, 2, 2), (2, 6, 2, 1, 3), (2, 6, 3, 7, 5)])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_the_depthwise_convolution_is_conv3d_forward_and_backward(shape, stride):
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_depthwise_convolution_is_conv3d_forward_and_backward(shape, stride, bias, dtype):
     torch.manual_seed(0)
-    stock = nn.Conv3d(6, 6, 3, (1, stride, stride), 1, groups=6, bias=False).double()
+    stock = nn.Conv3d(6, 6, 3, (1, stride, stride), 1, groups=6, bias=bias).to(dtype)
     check_against(stock, DepthwiseConv3d, shape)
 
 
 def check_against(stock, kind, shape):
-    """The same convolution as a layer of this kind: output and both gradients."""
+    """The same convolution as a layer of this kind: output and all gradients."""
     ours = copy.deepcopy(stock)
     ours.__class__ = kind
-    x = torch.randn(shape, dtype=torch.double, requires_grad=True)
+    dtype = stock.weight.dtype
+    close = {"rtol": 1e-4, "atol": 1e-6} if dtype == torch.float32 else {}
+    x = torch.randn(shape, dtype=dtype, requires_grad=True)
     y = x.detach().clone().requires_grad_()
     theirs, mine = stock(x), ours(y)
-    torch.testing.assert_close(mine, theirs)
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)
     weight = torch.randn_like(theirs)
     (theirs * weight).sum().backward()
     (mine * weight).sum().backward()
-    torch.testing.assert_close(y.grad, x.grad)
-    torch.testing.assert_close(ours.weight.grad, stock.weight.grad)
+    torch.testing.assert_close(y.grad, x.grad, **close)
+    for name, weight in stock.named_parameters():
+        torch.testing.assert_close(ours.get_parameter(name).grad, weight.grad, **close)
+
+
+def test_the_temporal_depthwise_convolution_is_conv3d_forward_and_backward():
+    torch.manual_seed(0)
+    stock = nn.Conv3d(6, 6, (5, 1, 1), 1, (2, 0, 0), groups=6, bias=False).double()
+    check_against(stock, TemporalDepthwiseConv3d, (2, 6, 5, 3, 4))
+
+
+def test_x3ds_gradients_are_those_of_the_stock_network():
+    """In float64: through so many norms, the stock network's own gradients in float32 are wrong in the third digit."""
+    torch.manual_seed(0)
+    stock, ours = with_lively_statistics(stock_x3d(5, 4, 64)).double(), models.BUILD["x3d_m"](5).double()
+    ours.load_state_dict(stock.state_dict())
+    stock.blocks[-1].activation = None
+    clips_BCTHW, labels_B = torch.randn(3, 3, 4, 64, 64, dtype=torch.double), torch.arange(3)
+    for network in (stock, ours):
+        network.train().blocks[-1].dropout = None
+        F.cross_entropy(network(clips_BCTHW), labels_B).backward()
+    for name, weight in stock.named_parameters():
+        assert (ours.get_parameter(name).grad - weight.grad).norm() < 1e-10 * weight.grad.norm(), name
+
+
+@pytest.mark.parametrize("model", models.BUILD)
+def test_for_evaluation_the_norms_are_in_the_convolutions_and_the_logits_the_same(model):
+    torch.manual_seed(0)
+    network, clips_BCTHW = with_lively_statistics(models.BUILD[model](5)), torch.randn(2, 3, 8, 64, 64)
+    with torch.inference_mode():
+        logits_BK = network(clips_BCTHW)
+        folded = for_evaluation(network)
+        assert not any(isinstance(module, nn.BatchNorm3d) for module in folded.modules())
+        torch.testing.assert_close(folded(clips_BCTHW), logits_BK, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kernel", [(1, 1, 1), (3, 1, 1), (1, 3, 3), (5, 7, 7)])

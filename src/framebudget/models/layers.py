@@ -6,6 +6,8 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 POSITIONS = 512  # from here on, convolving is faster
 
@@ -40,18 +42,66 @@ class DepthwiseConv3d(nn.Conv3d):
     """
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        B, C = x_BCTHW.shape[:2]
-        x = fold_frames(x_BCTHW)
-        padding = 1
-        if min(x.shape[2:]) < 3:  # oneDNN's weight gradient is 70 times slower when the padding is wider than the rest
+        x, padding = x_BCTHW, 1
+        if min(x.shape[3:]) < 3:  # oneDNN's weight gradient is 70 times slower when the padding is wider than the rest
             x, padding = F.pad(x, (1, 1, 1, 1)), 0
+        tensors, device = (x, self.weight, self.bias), x.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            tensors = (tensor if tensor is None else tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors)
+        return Depthwise.apply(*tensors, self.stride[1], padding)
+
+
+class Depthwise(torch.autograd.Function):
+    """The three convolutions, each one frame further; its backward copies next to nothing."""
+
+    @staticmethod
+    def forward(ctx, x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
+        ctx.save_for_backward(x_BCTHW, weight)
+        ctx.geometry = [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight)
+        x = fold_frames(x_BCTHW)
         before, now, after = (
-            unfold_frames(F.conv2d(x, self.weight[:, :, k], None, self.stride[1:], padding, groups=C), B)
-            for k in range(3)
+            unfold_frames(F.conv2d(x, weight[:, :, k], b, stride, padding, groups=len(weight)), len(x_BCTHW))
+            for k, b in enumerate([None, bias, None])
         )
         now[:, :, 1:] += before[:, :, :-1]
         now[:, :, :-1] += after[:, :, 1:]
         return now
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_BCTHW: Tensor) -> tuple[Tensor | None, ...]:
+        x_BCTHW, weight = ctx.saved_tensors
+        B = len(x_BCTHW)
+        x, grad_BCTHW = fold_frames(x_BCTHW), grad_BCTHW.contiguous(memory_format=torch.channels_last_3d)
+
+        def gradients(k: int, grad: Tensor, x: Tensor, of_x: bool, of_weight: bool) -> tuple[Tensor, Tensor]:
+            mask = [of_x, of_weight, False]
+            dx, dw, _ = torch.ops.aten.convolution_backward(grad, x, weight[:, :, k], None, *ctx.geometry, mask)
+            return dx, dw
+
+        before, now, after = (
+            unfold_frames(gradients(k, fold_frames(grad_BCTHW), x, True, False)[0], B) for k in range(3)
+        )
+        now[:, :, :-1] += before[:, :, 1:]
+        now[:, :, 1:] += after[:, :, :-1]
+        # one frame on, in all clips at once: what would cross from a clip to the next meets a zero
+        shifted = grad_BCTHW.clone()
+        shifted[:, :, 0] = 0
+        first = gradients(0, fold_frames(shifted)[1:], x[:-1], False, True)[1]
+        middle = gradients(1, fold_frames(grad_BCTHW), x, False, True)[1]
+        shifted[:, :, 0] = grad_BCTHW[:, :, 0]
+        shifted[:, :, -1] = 0
+        last = gradients(2, fold_frames(shifted)[:-1], x[1:], False, True)[1]
+        bias = grad_BCTHW.sum((0, 2, 3, 4)) if ctx.needs_input_grad[2] else None
+        return now, torch.stack([first, middle, last], 2), bias, None, None
+
+
+class TemporalDepthwiseConv3d(nn.Conv3d):
+    """A depthwise k×1×1 convolution, computed as a 2-D one over (T, H·W): X3D's stem. Strides and dilation are 1."""
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        y = F.conv2d(x_BCTHW.flatten(3), self.weight.flatten(3), self.bias, 1, self.padding[:2], groups=self.groups)
+        return y.unflatten(3, x_BCTHW.shape[3:])
 
 
 class NarrowConv3d(nn.Conv3d):
@@ -87,7 +137,21 @@ def faster(network: nn.Module) -> nn.Module:
             module.__class__ = NarrowConv3d
         elif isinstance(module, nn.Conv3d) and module.kernel_size == (3, 3, 3):
             module.__class__ = DepthwiseConv3d
+        elif isinstance(module, nn.Conv3d):
+            module.__class__ = TemporalDepthwiseConv3d
     return network.to(memory_format=torch.channels_last_3d)
+
+
+def for_evaluation(network: nn.Module) -> nn.Module:
+    """Multiply every BatchNorm into the convolution before it, and let activations overwrite their input; in place."""
+    leaves = [(name, module) for name, module in network.eval().named_modules() if not any(module.children())]
+    for (first, before), (second, module) in itertools.pairwise(leaves):
+        if isinstance(before, nn.Conv3d) and isinstance(module, nn.BatchNorm3d):
+            network.set_submodule(first, fuse_conv_bn_eval(before, module))
+            network.set_submodule(second, nn.Identity())
+        elif isinstance(module, (nn.ReLU, nn.SiLU)):
+            module.inplace = True
+    return network
 
 
 def fold_frames(x_BCTHW: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ def x3d_m(classes: int) -> nn.Module:
 
     The stock head averages over a fixed 16×7×7 window and ends in a softmax, in training too; a cross-entropy on top
     takes the softmax of a softmax, which for 5 classes cannot fall below 0.905. Here the mean runs over whatever
-    there is, and logits come out.
+    there is, and logits come out. PyTorchVideo's own Swish keeps the input and computes torch's SiLU in three passes.
     """
-    network = create_x3d(input_clip_length=16, input_crop_size=224, model_num_class=classes, depth_factor=2.2)
+    network = create_x3d(input_clip_length=16, input_crop_size=224, model_num_class=classes, inner_act=nn.SiLU)
     head = network.blocks[-1]
     head.pool.pool = GlobalMean()
     head.activation = None

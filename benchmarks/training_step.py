@@ -1,0 +1,151 @@
+"""A training step and an evaluation of PyTorchVideo's networks, as they come and as the study computes them.
+
+    $ python benchmarks/training_step.py [--model x3d_m slowfast_r50] [--shape 8x112 16x112 16x224] [--rounds 5]
+
+For each model and shape (frames × pixels, batch 8) a table: seconds forward, backward and for the whole step (with
+AdamW), for the same clips in evaluation, and the peak of memory; the median of all rounds and half their spread. Each
+measurement runs in a process of its own, stock and ours in turn.
+
+    stock   pytorchvideo's network, float32, contiguous, AdamW as torch gives it
+    ours    framebudget.models as framebudget.train runs it, in each of the given precisions
+"""
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from framebudget import models  # before pytorchvideo: silences what fvcore warns of
+from framebudget.learning.runtime import prepare
+from framebudget.models.layers import for_evaluation
+from framebudget.models.slowfast import slow_frames
+
+from pytorchvideo.models.slowfast import create_slowfast  # isort: skip
+from pytorchvideo.models.x3d import create_x3d  # isort: skip
+
+CLASSES = 5
+WARM_UP = 3  # steps: the allocator needs them
+
+
+def stock_x3d(T: int, side: int) -> nn.Module:
+    return create_x3d(input_clip_length=T, input_crop_size=side, model_num_class=CLASSES)
+
+
+def stock_slowfast(T: int, side: int) -> nn.Module:
+    """Takes the clip alone, as ours does."""
+    pools = ((-(-T // 4), side // 32, side // 32), (T, side // 32, side // 32))
+    network = create_slowfast(model_num_class=CLASSES, head_pool_kernel_sizes=pools)
+    network.register_forward_pre_hook(lambda _, args: ([args[0][:, :, slow_frames(T)], args[0]],))
+    return network
+
+
+STOCK = {"x3d_m": stock_x3d, "slowfast_r50": stock_slowfast}
+
+
+class Times(NamedTuple):
+    forward: float
+    backward: float
+    step: float
+    evaluation: float
+    memory: float  # GiB above what the process held before the network was built
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", nargs="+", default=list(models.BUILD), choices=models.BUILD)
+    parser.add_argument("--shape", nargs="+", default=["8x112", "16x112", "16x224"])
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--precision", nargs="+", default=["32-true"], choices=["32-true", "bf16-mixed"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3, help="steps in each round")
+    arguments = parser.parse_args()
+    kinds = ["stock", *(f"ours {precision}" for precision in arguments.precision)]
+    for model in arguments.model:
+        for shape in arguments.shape:
+            T, side = map(int, shape.split("x"))
+            found = {kind: [] for kind in kinds}
+            for _ in range(arguments.rounds):
+                for kind in kinds:
+                    found[kind].append(alone(measure, model, kind, arguments.batch, T, side, arguments.repeats))
+            print_table(f"{model}, {arguments.batch} clips of {T} frames, {side} px", found)
+
+
+def alone(function: Callable, *arguments: object) -> object:
+    """The result of a call in a fresh process."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def measure(model: str, kind: str, B: int, T: int, side: int, repeats: int) -> Times:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    before = held(device)
+    torch.manual_seed(0)
+    labels_B = torch.arange(B, device=device) % CLASSES
+    clips_BCTHW = torch.randn(B, 3, T, side, side, device=device)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=kind.endswith("bf16-mixed"))
+    if kind == "stock":
+        network = STOCK[model](T, side).to(device)
+        optimizer = torch.optim.AdamW(network.parameters())
+    else:
+        prepare(0)
+        network = models.BUILD[model](CLASSES).to(device)
+        clips_BCTHW = clips_BCTHW.contiguous(memory_format=torch.channels_last_3d)
+        optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+
+    def now() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    forward, backward, step, evaluation = [], [], [], []
+    for _ in range(WARM_UP + repeats):
+        start = now()
+        with autocast:
+            loss = F.cross_entropy(network(clips_BCTHW), labels_B)
+        middle = now()
+        loss.backward()
+        end = now()
+        optimizer.step()
+        optimizer.zero_grad()
+        step.append(now() - start)
+        forward.append(middle - start)
+        backward.append(end - middle)
+    memory = held(device) - before
+    network = network.eval() if kind == "stock" else for_evaluation(network)
+    with torch.inference_mode(), autocast:
+        for _ in range(WARM_UP + repeats):
+            start = now()
+            network(clips_BCTHW)
+            evaluation.append(now() - start)
+    return Times(*(statistics.median(times[WARM_UP:]) for times in (forward, backward, step, evaluation)), memory)
+
+
+def held(device: torch.device) -> float:
+    """Peak memory in GiB, of the device or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def print_table(title: str, found: dict[str, list[Times]]) -> None:
+    print(f"\n| {title} | {' | '.join(Times._fields)} | step is | evaluation is |")
+    print("|" + " --- |" * (len(Times._fields) + 3))
+    stock = Times(*(statistics.median(column) for column in zip(*found["stock"], strict=True)))
+    for kind, rounds in found.items():
+        medians = Times(*(statistics.median(column) for column in zip(*rounds, strict=True)))
+        spreads = Times(*((max(column) - min(column)) / 2 for column in zip(*rounds, strict=True)))
+        cells = [f"{median:.3f} ± {spread:.3f}" for median, spread in zip(medians, spreads, strict=True)]
+        cells += [f"{stock.step / medians.step:.2f} ×", f"{stock.evaluation / medians.evaluation:.2f} ×"]
+        print(f"| {kind} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
