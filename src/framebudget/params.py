@@ -44,6 +44,7 @@ def number(value: object) -> object:
 Count = Annotated[int, Field(ge=1)]
 Float = Annotated[float, BeforeValidator(number)]
 Positive = Annotated[float, BeforeValidator(number), Field(gt=0)]
+NotNegative = Annotated[float, BeforeValidator(number), Field(ge=0)]
 Fraction = Annotated[float, BeforeValidator(number), Field(gt=0, lt=1)]
 
 
@@ -80,7 +81,7 @@ class Input(Strict):
     stride: Count
     short: Literal["repeat_last", "wrap", "error"]
     flip: bool
-    scale_jitter: Annotated[float, BeforeValidator(number), Field(ge=0)]
+    scale_jitter: NotNegative
     color_jitter: Annotated[float, BeforeValidator(number), Field(ge=0, le=1)]
 
     @model_validator(mode="after")
@@ -97,16 +98,30 @@ class Input(Strict):
         return max(T, frames if whole else min(round(self.window * fps), frames))
 
 
+class Trainer(Strict):
+    """As Lightning's Trainer takes them."""
+
+    devices: Count | Literal["auto"]
+    num_nodes: Count
+    strategy: str
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+
+
 class Train(Strict):
     weights: str | None
-    optimizer: Literal["ASGD", "SGD", "Adam", "AdamW"]
+    optimizer: str
+    optimizer_args: dict
     lr: Positive
-    weight_decay: Annotated[float, BeforeValidator(number), Field(ge=0)]
-    step_size: Count
-    gamma: Positive
+    weight_decay: NotNegative
+    scheduler: str
+    scheduler_args: dict
     epochs: Count
     patience: Count
     batch_size: Annotated[int, Field(ge=2)]
+    label_smoothing: Annotated[float, BeforeValidator(number), Field(ge=0, lt=1)]
+    gradient_clip: Positive | None
+    frozen_stages: Annotated[int, Field(ge=0)]
+    frozen_norms: bool
 
 
 class Evaluate(Strict):
@@ -131,6 +146,8 @@ class Params(Strict):
     frames: Annotated[list[Count], BeforeValidator(as_list), Field(min_length=1)]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(as_list), Field(min_length=1)]
     workers: Annotated[int, Field(ge=0)]
+    launcher: str
+    trainer: Trainer
     train: Train
     datasets: dict[str, DataSet]
 

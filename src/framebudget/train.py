@@ -4,26 +4,31 @@
     $ python -m framebudget.train slowfast_r50  (dvc repro train_slowfast)
 
 reads   work/split.csv, work/packets.json, and the clips that they name
-        params.yaml             frames, seeds, train, datasets.<dataset>.{input, train, <model>}
+        params.yaml             frames, seeds, trainer, train, datasets.<dataset>.{input, train, <model>}
 writes  work/<model>/curves.csv             model, frames, seed, epoch, losses, accuracies, learning rate
         work/<model>/<frames>f_s<seed>.pt   the weights of the epoch with the best validation accuracy
         mlflow.db                           one run for each
+        work/unfinished/                    what a killed training needs to go on; gone at the end
 
-The same parameters give the same bytes on one machine, however many workers decode.
+The same parameters give the same bytes on one machine, however many workers decode and however often the training was
+killed: the same command goes on from the last finished epoch.
 """
 
 import argparse
+import hashlib
+import json
 import logging
+import shutil
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import Checkpoint, TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
+from pytorch_lightning.utilities import rank_zero_only
 
 from framebudget import models, params
 from framebudget.console import new_folder, read_csv, stage, write_csv
@@ -43,14 +48,22 @@ def main() -> None:
     model = parser.parse_args().model
     p = params.load()
     split = packets.joined(read_csv(Path("work/split.csv")))
-    with new_folder(Path("work") / model) as folder:
-        curves = [train(p, split, model, T, seed, folder) for T in p.frames for seed in p.seeds]
-        write_csv(pd.concat(curves), folder / "curves.csv")
+    runs = [train(p, split, model, T, seed) for T in p.frames for seed in p.seeds]
+    if rank_zero_only.rank == 0:
+        with new_folder(Path("work") / model) as folder:
+            for run in runs:
+                shutil.copy(next(run.glob("*.pt")), folder)
+            write_csv(pd.concat([pd.read_csv(run / "curve.csv") for run in runs]), folder / "curves.csv")
+        for run in runs:
+            shutil.rmtree(run)
 
 
-def train(p: Params, split: pd.DataFrame, model: str, T: int, seed: int, folder: Path) -> pd.DataFrame:
-    """One training at T frames. Writes <T>f_s<seed>.pt into the folder and returns the learning curve."""
+def train(p: Params, split: pd.DataFrame, model: str, T: int, seed: int) -> Path:
+    """One training at T frames, from wherever it was left. Returns the folder with <T>f_s<seed>.pt and curve.csv."""
     recipe, input = p.recipe(model), p.input(model)
+    run = Path("work/unfinished") / f"{model}_{T}f_s{seed}_{identity(p, model, T, seed)}"
+    if (run / "curve.csv").exists():
+        return run
     prepare(seed)
     classes = sorted(split["class"].unique())  # in the order of their labels
     network = models.BUILD[model](len(classes))
@@ -58,35 +71,59 @@ def train(p: Params, split: pd.DataFrame, model: str, T: int, seed: int, folder:
         weights.load(network, Path(recipe.weights), models.HEAD[model])
 
     task = Classification(network, recipe)
-    logger = start_run(p, model, T, seed)
-    with tempfile.TemporaryDirectory() as scratch:
-        best = ModelCheckpoint(scratch, monitor="val_accuracy", mode="max", save_weights_only=True)
-        trainer = pl.Trainer(
-            max_epochs=recipe.epochs,
-            accelerator="auto",
-            devices=1,
-            deterministic=True,
-            use_distributed_sampler=False,  # ours divides the clips itself
-            logger=logger,
-            callbacks=[
-                EarlyStopping("val_accuracy", patience=recipe.patience, mode="max"),
-                best,
-                Progress(f"{params.MODELS[model]}, {T} frames, seed {seed}"),
-            ],
-            num_sanity_val_steps=0,
-            enable_model_summary=False,
-        )
-        trainer.fit(task, datamodule=ClipData(p, split, model, T, seed))
-        if trainer.interrupted:
-            raise KeyboardInterrupt
-        task.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
-    facts = {"model": model, "frames": T, "seed": seed, "classes": classes, "input": input.model_dump()}
-    weights.save(folder / f"{T}f_s{seed}.pt", network, **facts)
-    curve = pd.DataFrame(task.curve)
-    curve.insert(0, "model", model)
-    curve.insert(1, "frames", T)
-    curve.insert(2, "seed", seed)
-    return curve
+    task.configure_optimizers()  # what torch does not take is said before a run begins
+    resume = LastEpoch(run / "last.ckpt")
+    trainer = pl.Trainer(
+        max_epochs=recipe.epochs,
+        accelerator="auto",
+        deterministic=True,
+        gradient_clip_val=recipe.gradient_clip,
+        use_distributed_sampler=False,  # ours divides the clips itself
+        logger=start_run(p, model, T, seed, run / "mlflow_run") if rank_zero_only.rank == 0 else False,
+        callbacks=[resume, Progress(f"{params.MODELS[model]}, {T} frames, seed {seed}")],
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        **p.trainer.model_dump(),
+    )
+    trainer.fit(task, datamodule=ClipData(p, split, model, T, seed), ckpt_path=resume.found, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if trainer.is_global_zero:
+        network.load_state_dict(task.best)
+        facts = {"model": model, "frames": T, "seed": seed, "classes": classes, "input": input.model_dump()}
+        weights.save(run / f"{T}f_s{seed}.pt", network, **facts)
+        curve = pd.DataFrame(task.curve)
+        curve.insert(0, "model", model)
+        curve.insert(1, "frames", T)
+        curve.insert(2, "seed", seed)
+        write_csv(curve, run / "curve.csv")  # the last: it says that all is there
+        resume.path.unlink()
+    return run
+
+
+def identity(p: Params, model: str, T: int, seed: int) -> str:
+    """A digest of all that determines a training: parameters, clips, given weights, this package, and torch."""
+    recipe, package = p.recipe(model), Path(__file__).parent
+    said = [model, T, seed, p.input(model).model_dump(), recipe.model_dump(), p.trainer.model_dump(), torch.__version__]
+    files = [Path("work/split.csv"), *sorted(package.rglob("*.py"))] + (
+        [Path(recipe.weights)] if recipe.weights else []
+    )
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    return hashlib.sha256(json.dumps(said + digests).encode()).hexdigest()[:12]
+
+
+class LastEpoch(Checkpoint):
+    """Keep what is needed to go on after the last finished epoch, in one file that is replaced as a whole."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.found = str(path) if path.exists() else None
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, task: Classification) -> None:
+        partial = self.path.with_suffix(".partial")
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            partial.replace(self.path)
 
 
 class Progress(TQDMProgressBar):

@@ -8,8 +8,9 @@ from tests.conftest import ROOT, run
 START = """
 import sys
 from framebudget import params
+from pathlib import Path
 from framebudget.learning.tracking import start_run
-start_run(params.load(), "x3d_m", int(sys.argv[1]), 0)
+start_run(params.load(), "x3d_m", int(sys.argv[1]), 0, Path("run"))
 """
 
 

@@ -135,6 +135,20 @@ def test_the_narrow_convolution_is_conv3d_forward_and_backward(kernel, stride, p
     check_against(stock, NarrowConv3d, (2, 3, 5, 6, 7))
 
 
+def test_a_clips_dropout_depends_on_its_seed_alone():
+    x_BF = torch.rand(3, 2000) + 1
+    dropout = layers.ClipDropout(0.25)
+    dropout.seeds = [7, 8, 9]
+    together = dropout(x_BF)
+    dropout.seeds = [9, 7]
+    torch.testing.assert_close(dropout(x_BF[[2, 0]]), together[[2, 0]])
+    kept = together != 0
+    torch.testing.assert_close(together[kept], x_BF[kept] / 0.75)
+    assert 0.7 < kept.float().mean() < 0.8
+    assert not torch.equal(kept[0], kept[1])
+    assert torch.equal(dropout.eval()(x_BF), x_BF)
+
+
 def test_the_max_pool_is_maxpool3d():
     x = torch.randn(2, 3, 4, 9, 10)
     torch.testing.assert_close(SpatialMaxPool()(x), nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))(x))

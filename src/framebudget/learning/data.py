@@ -31,10 +31,13 @@ class ClipData(pl.LightningDataModule):
     def batches(self, subset: str, views: int | None) -> DataLoader:
         p, rows = self.params, self.split[self.split["subset"] == subset]
         clips = Clips(Path(p.clips), rows, self.T, p.input(self.model), self.seed, views)
-        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return loader(clips, p.recipe(self.model).batch_size, p.workers, rank, ranks)
+        rank, ranks, batch_size = self.trainer.global_rank, self.trainer.world_size, p.recipe(self.model).batch_size
+        if batch_size % ranks:
+            raise ValueError(f"train.batch_size: {batch_size} clips cannot be shared out evenly to {ranks} devices")
+        return loader(clips, batch_size // ranks, p.workers, rank, ranks)
 
-    def on_after_batch_transfer(self, batch: tuple, dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """clips_BVCTHW and labels_B, made on the device."""
+    def on_after_batch_transfer(self, batch: tuple, dataloader_idx: int) -> tuple[Tensor, Tensor, list[int]]:
+        """clips_BVCTHW, made on the device, labels_B, and a seed for each clip."""
         frames_BVTHWC, views, labels_B, _ = batch
-        return inputs(frames_BVTHWC, views, self.params.input(self.model).crop), labels_B
+        clips_BVCTHW = inputs(frames_BVTHWC, views, self.params.input(self.model).crop)
+        return clips_BVCTHW, labels_B, [view.seed for view in views]

@@ -1,30 +1,51 @@
-"""The Lightning module: what a step is, and what is measured of it."""
+"""The Lightning module: what a step is, what is measured of it, and when it has been enough."""
+
+import inspect
+import time
 
 import pytorch_lightning as pl
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 from torchmetrics import MeanMetric
 
+from framebudget.models.layers import ClipDropout
 from framebudget.models.views import logits_of
 from framebudget.params import Train
 
 
 class Classification(pl.LightningModule):
-    """Cross-entropy on logits. Means over an epoch weigh every clip the same."""
+    """Cross-entropy on logits. Means over an epoch weigh every clip the same.
+
+    curve: one row an epoch. best: the network's weights after the epoch with the best validation accuracy, the first
+    of several. Both are part of a checkpoint.
+    """
 
     def __init__(self, network: nn.Module, recipe: Train):
         super().__init__()
         self.network, self.recipe = network, recipe
+        self.dropouts = [module for module in network.modules() if isinstance(module, ClipDropout)]
         self.means = nn.ModuleDict(
             {f"{subset}_{what}": MeanMetric() for subset in ("train", "val") for what in ("loss", "accuracy")}
         )
-        self.curve: list[dict] = []  # one row an epoch
+        self.curve: list[dict] = []
+        self.best: dict[str, Tensor] = {}
+        frozen = nn.ModuleList(network.blocks[: recipe.frozen_stages] if recipe.frozen_stages else [])
+        frozen.requires_grad_(False)
+        within = (network if recipe.frozen_norms else frozen).modules()
+        self.frozen_norms = [module for module in within if isinstance(module, nn.BatchNorm3d)]
 
-    def step(self, batch: tuple[Tensor, Tensor], subset: str) -> Tensor:
-        clips_BVCTHW, labels_B = batch
-        logits_BK = logits_of(self.network, clips_BVCTHW).mean(1)
-        loss = F.cross_entropy(logits_BK, labels_B)
+    def train(self, mode: bool = True) -> "Classification":
+        super().train(mode)
+        for norm in self.frozen_norms:
+            norm.eval()
+        return self
+
+    def step(self, batch: tuple[Tensor, Tensor, list[int]], subset: str) -> Tensor:
+        clips_BVCTHW, labels_B, seeds = batch
+        for dropout in self.dropouts:
+            dropout.seeds = seeds
+        logits_BK = logits_of(self.network, clips_BVCTHW).mean(1).float()
+        loss = F.cross_entropy(logits_BK, labels_B, label_smoothing=self.recipe.label_smoothing)
         if not loss.isfinite():
             raise FloatingPointError(
                 f"the {subset} loss is {loss.item()} in epoch {self.current_epoch}, step {self.global_step}; "
@@ -35,13 +56,18 @@ class Classification(pl.LightningModule):
         self.means[f"{subset}_accuracy"].update(hits_B)
         return loss
 
-    def on_train_epoch_start(self) -> None:  # by the time of validation, the schedule has moved on
-        self.lr = self.optimizers().param_groups[0]["lr"]
+    def on_train_epoch_start(self) -> None:
+        self.lr = self.optimizers().param_groups[0]["lr"]  # by the time of validation, the schedule has moved on
+        self.start, self.clips = time.perf_counter(), 0
 
-    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor, list[int]]) -> Tensor:
+        self.clips += len(batch[1]) * self.trainer.world_size
         return self.step(batch, "train")
 
-    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
+    def on_validation_epoch_start(self) -> None:
+        self.seconds = time.perf_counter() - self.start
+
+    def validation_step(self, batch: tuple[Tensor, Tensor, list[int]]) -> None:
         self.step(batch, "val")
 
     def on_validation_epoch_end(self) -> None:  # Lightning validates before it closes the training epoch
@@ -49,15 +75,44 @@ class Classification(pl.LightningModule):
         row["lr"] = self.lr
         for mean in self.means.values():
             mean.reset()
+        if not self.curve or row["val_accuracy"] > max(before["val_accuracy"] for before in self.curve):
+            self.best = {key: value.detach().cpu().clone() for key, value in self.network.state_dict().items()}
         self.curve.append({"epoch": self.current_epoch} | row)
+        self.trainer.should_stop = self.enough()
         for name, value in row.items():
             self.log(name, value, prog_bar=name in ("train_loss", "val_accuracy"))
+        self.log_dict({"epoch_seconds": self.seconds, "clips_per_second": self.clips / self.seconds})
+
+    def enough(self) -> bool:
+        """All epochs are done, or `patience` of them without a better validation accuracy."""
+        accuracies = [row["val_accuracy"] for row in self.curve]
+        waited = len(accuracies) - 1 - accuracies.index(max(accuracies)) if accuracies else 0
+        return len(accuracies) >= self.recipe.epochs or waited >= self.recipe.patience
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint |= {"curve": self.curve, "best": self.best}
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self.curve, self.best = checkpoint["curve"], checkpoint["best"]
 
     def configure_optimizers(self) -> dict:
+        """By torch's names. Raises ValueError where torch does not take them, or their arguments."""
         recipe = self.recipe
-        fused = {} if recipe.optimizer == "ASGD" else {"fused": True}  # ASGD has no such kernel
-        optimizer = getattr(torch.optim, recipe.optimizer)(
-            self.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, **fused
-        )
-        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, recipe.step_size, recipe.gamma)
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        trained = [weight for weight in self.parameters() if weight.requires_grad]
+        optimizer = made(
+            "optimizer", optim, recipe.optimizer, trained, recipe.optimizer_args,
+            lr=recipe.lr, weight_decay=recipe.weight_decay,
+        )  # fmt: skip
+        scheduler = made("scheduler", optim.lr_scheduler, recipe.scheduler, optimizer, recipe.scheduler_args)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val_loss"}}
+
+
+def made(key: str, module: object, name: str, subject: object, arguments: dict, **more: float) -> object:
+    """module.name(subject, **arguments, **more); the fused kernel of an optimiser that has one."""
+    try:
+        kind = getattr(module, name)
+        if "fused" in inspect.signature(kind).parameters and "fused" not in arguments:
+            more["fused"] = True
+        return kind(subject, **more, **arguments)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"train.{key}: torch's {name}, with train.{key}_args {arguments}: {error}") from None

@@ -1,12 +1,15 @@
 """One MLflow run for every training."""
 
+import contextlib
 import os
 from pathlib import Path
 
 from filelock import FileLock
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from pytorch_lightning.loggers import MLFlowLogger
 
+from framebudget.console import write_text
 from framebudget.params import Params
 
 
@@ -21,10 +24,11 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{top() / 'mlflow.db'}"
 
 
-def start_run(params: Params, model: str, frames: int, seed: int) -> MLFlowLogger:
+def start_run(params: Params, model: str, frames: int, seed: int, note: Path) -> MLFlowLogger:
     """A logger whose run is named `<model>-<frames>f-s<seed>` in an experiment named after the data set.
 
     Its parameters are those of params.yaml that shaped this training; its tags lead back to the DVC experiment.
+    note: a file that keeps the run's id; if the run it names is there, that one goes on.
     """
     uri = tracking_uri()
     with FileLock(top() / "mlflow.lock"):  # two first runs at once would both make the tables (mlflow#4123)
@@ -38,15 +42,21 @@ def start_run(params: Params, model: str, frames: int, seed: int) -> MLFlowLogge
         "dvc.baseline_rev": os.environ.get("DVC_EXP_BASELINE_REV"),
         "dvc.stage": os.environ.get("DVC_STAGE"),
     }
+    run_id = note.read_text() if note.exists() else None
+    with contextlib.suppress(MlflowException):
+        if run_id and client.get_run(run_id):
+            return MLFlowLogger(tracking_uri=uri, run_id=run_id)
     logger = MLFlowLogger(
         experiment_name=params.dataset,
         run_name=f"{model}-{frames}f-s{seed}",
         tracking_uri=uri,
         tags={key: value for key, value in tags.items() if value},
     )
+    write_text(note, logger.run_id)
     logger.log_hyperparams(
         {"model": model, "frames": frames, "seed": seed}
         | params.input(model).model_dump()
         | params.recipe(model).model_dump()
+        | {"precision": params.trainer.precision}
     )
     return logger

@@ -5,8 +5,9 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
+from torch.distributed.nn.functional import all_reduce
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 POSITIONS = 512  # from here on, convolving is faster
@@ -130,8 +131,43 @@ class NarrowConv3d(nn.Conv3d):
         return y.view(len(x), *out, -1).permute(0, 4, 1, 2, 3)
 
 
+class ClipDropout(nn.Dropout):
+    """Dropout by a mask that is drawn for each clip from a seed of its own, whatever batch, rank or run it is in.
+
+    seeds: one for each clip of the next batch, set before every training step; None for torch's own dropout.
+    """
+
+    seeds: list[int] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.seeds is None:
+            return super().forward(x)
+        draws = [torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in self.seeds]
+        return x * (torch.stack(draws) >= self.p).to(x) / (1 - self.p)
+
+
+class RankedBatchNorm3d(nn.BatchNorm3d):
+    """BatchNorm whose statistics are those of the batch on all ranks, on any device (nn.SyncBatchNorm is for GPUs)."""
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        if not (self.training and distributed.is_initialized() and distributed.get_world_size() > 1):
+            return super().forward(x_BCTHW)
+
+        x = x_BCTHW.float()
+        count = all_reduce(x.new_tensor(x.numel() / x.shape[1]))
+        mean_C = all_reduce(x.sum((0, 2, 3, 4))) / count
+        x = x - mean_C[:, None, None, None]
+        variance_C = all_reduce(x.square().sum((0, 2, 3, 4))) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean_C, self.momentum)
+            self.running_var.lerp_(variance_C * count / (count - 1), self.momentum)
+        scale_C = self.weight * (variance_C + self.eps).rsqrt()
+        return (x * scale_C[:, None, None, None] + self.bias[:, None, None, None]).to(x_BCTHW.dtype)
+
+
 def faster(network: nn.Module) -> nn.Module:
-    """Compute the convolutions of a network by the layers above, in place; channels last in memory."""
+    """Compute a network by the layers above, in place; channels last in memory."""
     for module in network.modules():
         if isinstance(module, nn.Conv3d) and module.groups == 1:
             module.__class__ = NarrowConv3d
@@ -139,6 +175,10 @@ def faster(network: nn.Module) -> nn.Module:
             module.__class__ = DepthwiseConv3d
         elif isinstance(module, nn.Conv3d):
             module.__class__ = TemporalDepthwiseConv3d
+        elif isinstance(module, nn.BatchNorm3d):
+            module.__class__ = RankedBatchNorm3d
+        elif isinstance(module, nn.Dropout):
+            module.__class__ = ClipDropout
     return network.to(memory_format=torch.channels_last_3d)
 
 

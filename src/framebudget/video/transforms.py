@@ -20,11 +20,13 @@ class View(NamedTuple):
     corners: top and left of each of S squares.
     flip: mirrored.
     color: factors of brightness, contrast and saturation; None leaves the colours alone.
+    seed: of whatever else is random for this clip in this epoch.
     """
 
     corners: list[tuple[int, int]]
     flip: bool = False
     color: tuple[float, float, float] | None = None
+    seed: int = 0
 
 
 def random_view(H: int, W: int, crop: int, flip: bool, color_jitter: float, generator: np.random.Generator) -> View:
@@ -32,7 +34,7 @@ def random_view(H: int, W: int, crop: int, flip: bool, color_jitter: float, gene
     corner = int(generator.integers(H - crop + 1)), int(generator.integers(W - crop + 1))
     mirrored = flip and bool(generator.integers(2))
     color = tuple(generator.uniform(1 - color_jitter, 1 + color_jitter, 3)) if color_jitter else None
-    return View([corner], mirrored, color)
+    return View([corner], mirrored, color, int(generator.integers(2**63)))
 
 
 def even_view(H: int, W: int, crop: int, n: int = 1) -> View:
