@@ -9,6 +9,7 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
+import yaml
 
 from framebudget.sources.motion import ACTIONS, draw_scene, render, write_clip
 
@@ -57,6 +58,19 @@ def run(*command: str, cwd: Path, check: bool = True) -> subprocess.CompletedPro
     if check and result.returncode:
         raise AssertionError(f"{command} failed:\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}")
     return result
+
+
+def set_params(repository, **changes):
+    """Set params by their dotted names."""
+    path = repository / "params.yaml"
+    content = yaml.safe_load(path.read_text())
+    for name, value in changes.items():
+        *parents, last = name.split(".")
+        section = content
+        for parent in parents:
+            section = section[parent]
+        section[last] = value
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
 
 
 @pytest.fixture(scope="session")

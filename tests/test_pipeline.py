@@ -8,24 +8,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.conftest import ROOT, run
+from tests.conftest import ROOT, run, set_params
 
 OUTPUTS = ["work/manifest.csv", "work/split.csv", "work/x3d_m/curves.csv", "work/slowfast_r50/2f_s0.pt",
            "work/predictions.csv", "work/metrics.json", "work/tables/results.tex", "work/figures/strips.pdf",
            "paper/paper.pdf"]  # fmt: skip
-
-
-def set_params(repository, **changes):
-    """Set params by their dotted names."""
-    path = repository / "params.yaml"
-    content = yaml.safe_load(path.read_text())
-    for name, value in changes.items():
-        *parents, last = name.split(".")
-        section = content
-        for parent in parents:
-            section = section[parent]
-        section[last] = value
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
 
 
 @pytest.fixture(scope="module")

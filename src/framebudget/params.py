@@ -99,11 +99,12 @@ class Input(Strict):
 
 
 class Trainer(Strict):
-    """As Lightning's Trainer takes them."""
+    """As Lightning's Trainer takes them; the timeout is its DDPStrategy's, in seconds."""
 
     devices: Count | Literal["auto"]
     num_nodes: Count
     strategy: str
+    timeout: Count
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
 
 

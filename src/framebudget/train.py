@@ -15,12 +15,15 @@ killed: the same command goes on from the last finished epoch.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import logging
 import shutil
 import sys
 import warnings
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -28,6 +31,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint, TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
 from framebudget import models, params
@@ -83,9 +87,13 @@ def train(p: Params, split: pd.DataFrame, model: str, T: int, seed: int) -> Path
         callbacks=[resume, Progress(f"{params.MODELS[model]}, {T} frames, seed {seed}")],
         num_sanity_val_steps=0,
         enable_model_summary=False,
-        **p.trainer.model_dump(),
+        strategy=DDPStrategy(timeout=timedelta(seconds=p.trainer.timeout))
+        if p.trainer.strategy == "ddp"
+        else p.trainer.strategy,
+        **p.trainer.model_dump(exclude={"strategy", "timeout"}),
     )
-    trainer.fit(task, datamodule=ClipData(p, split, model, T, seed), ckpt_path=resume.found, weights_only=True)
+    with clear_about_ranks(p.trainer.timeout):
+        trainer.fit(task, datamodule=ClipData(p, split, model, T, seed), ckpt_path=resume.found, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     if trainer.is_global_zero:
@@ -99,6 +107,19 @@ def train(p: Params, split: pd.DataFrame, model: str, T: int, seed: int) -> Path
         write_csv(curve, run / "curve.csv")  # the last: it says that all is there
         resume.path.unlink()
     return run
+
+
+@contextlib.contextmanager
+def clear_about_ranks(timeout: int) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+            raise
+        raise ConnectionError(
+            f"another rank has died, or has not answered for {timeout} s (trainer.timeout); what it said stands above, "
+            f"if anything. The same command goes on from the last finished epoch. ({error})"
+        ) from None
 
 
 def identity(p: Params, model: str, T: int, seed: int) -> str:
@@ -146,15 +167,17 @@ class Progress(TQDMProgressBar):
     def on_train_end(self, trainer: pl.Trainer, task: Classification) -> None:
         super().on_train_end(trainer, task)
         best = max(task.curve, key=lambda row: row["val_accuracy"])
-        print(
-            f"{self.title}: validation accuracy {best['val_accuracy']:.3f} "
-            f"after epoch {best['epoch'] + 1} of {len(task.curve)}"
-        )
+        if trainer.is_global_zero:
+            print(
+                f"{self.title}: validation accuracy {best['val_accuracy']:.3f} "
+                f"after epoch {best['epoch'] + 1} of {len(task.curve)}"
+            )
 
 
 if __name__ == "__main__":
-    for name in ("pytorch_lightning", "lightning.pytorch"):
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     warnings.filterwarnings("ignore", module="pytorchvideo")
+    warnings.filterwarnings("ignore", "Grad strides do not match")  # of weights that are channels last
     main()

@@ -5,9 +5,9 @@ import math
 
 import torch
 import torch.nn.functional as F
+from fvcore.nn.distributed import differentiable_all_reduce as all_reduce
 from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 POSITIONS = 512  # from here on, convolving is faster

@@ -1,0 +1,181 @@
+"""The training command: killed, on several ranks, on several machines, and with what it cannot do."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from hashlib import sha256
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.conftest import ROOT, run, set_params
+
+TRAIN = ("python", "-m", "framebudget.train", "x3d_m")
+TWO = {"trainer.devices": 2, "trainer.strategy": "ddp", "frames": [2]}
+
+
+@pytest.fixture(scope="module")
+def split(clips, tmp_path_factory) -> Path:
+    """A folder ready to train in: 9 clips, 3 to validate with; 2 budgets, 3 epochs of 2 batches, by ASGD."""
+    folder = tmp_path_factory.mktemp("split")
+    shutil.copy(ROOT / "params.yaml", folder)
+    set_params(
+        folder, dataset="folder", clips=str(clips), frames=[1, 2], workers=0, **{
+            "train.epochs": 3, "train.batch_size": 4, "datasets.folder.fetch.group": r"_(g\d+)_",
+            "datasets.folder.input.short_side": 40, "datasets.folder.input.crop": 32,
+        },
+    )  # fmt: skip
+    for stage in ("fetch", "split"):
+        run("python", "-m", f"framebudget.{stage}", cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(split) -> Path:
+    """The same, trained without interruption."""
+    folder = split.with_name("trained")
+    shutil.copytree(split, folder)
+    run(*TRAIN, cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def fresh(split, tmp_path) -> Path:
+    return shutil.copytree(split, tmp_path / "fresh")
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: sha256(path.read_bytes()).hexdigest() for path in sorted((folder / "work/x3d_m").iterdir())}
+
+
+def curve(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "work/x3d_m/curves.csv").query("frames == 2").reset_index(drop=True)
+
+
+def start(*command: str, cwd: Path) -> subprocess.Popen:
+    """In a process group of its own, for no child to outlive the test."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return subprocess.Popen(
+        command, cwd=cwd, env=os.environ | {"PATH": path}, start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def epochs(folder: Path) -> dict[str, int]:
+    """When each training's state was last written."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("work/unfinished/*/last.ckpt")}
+
+
+def wait_for_an_epoch(process: subprocess.Popen, folder: Path, before: dict[str, int]) -> None:
+    while process.poll() is None and epochs(folder) in ({}, before):
+        time.sleep(0.01)
+
+
+def second_rank(first: subprocess.Popen) -> int:
+    """The process that Lightning started beside this one."""
+    children = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
+    return next(int(pid) for pid in children if b"framebudget.train" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def test_killed_five_times_it_ends_in_the_bytes_of_a_training_that_was_not(fresh, trained):
+    moments = random.Random(0)
+    for kill in range(5):
+        before = epochs(fresh)
+        process = start(*TRAIN, cwd=fresh)
+        if kill:
+            wait_for_an_epoch(process, fresh, before)
+        time.sleep(moments.uniform(0, 0.4 if kill else 4))
+        assert process.poll() is None, process.stdout.read()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (fresh / "work/x3d_m").exists()
+    assert epochs(fresh)
+    finished = {path: path.stat().st_mtime_ns for path in fresh.glob("work/unfinished/*/*.pt")}
+    assert len(finished) == 1  # of two; it must not be repeated
+    output = run(*TRAIN, cwd=fresh).stdout
+    assert "1 frames" not in output
+    assert digests(fresh) == digests(trained)
+    assert not list((fresh / "work/unfinished").iterdir())
+
+
+def test_other_parameters_never_go_on_from_a_state(fresh):
+    process = start(*TRAIN, cwd=fresh)
+    wait_for_an_epoch(process, fresh, {})
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    left = epochs(fresh)
+    set_params(fresh, frames=[1], **{"train.epochs": 1, "train.lr": 0.02})
+    run(*TRAIN, cwd=fresh)
+    assert epochs(fresh) == left
+    assert pd.read_csv(fresh / "work/x3d_m/curves.csv")["lr"].tolist() == [0.02]
+
+
+def same_curve(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    numbers = one.select_dtypes("number").columns
+    return len(one) == len(other) and (one[numbers] - other[numbers]).abs().max().max() < 1e-5
+
+
+def test_two_processes_learn_what_one_does_and_survive_the_death_of_one(fresh, trained):
+    """9 clips to train and 3 to validate with, uneven on two ranks; the batch is shared, its statistics too."""
+    set_params(fresh, **TWO)
+    process = start(*TRAIN, cwd=fresh)
+    wait_for_an_epoch(process, fresh, {})
+    os.kill(second_rank(process), signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode
+    assert "error: another rank has died" in output
+    assert "Traceback" not in output
+
+    run(*TRAIN, cwd=fresh)
+    assert same_curve(curve(fresh), curve(trained))
+    assert sorted(digests(fresh)) == ["2f_s0.pt", "curves.csv"]
+    assert len(list((fresh / "mlruns").glob("*"))) <= 1
+
+
+def test_two_nodes_under_torchrun_learn_what_one_process_does(fresh, trained):
+    set_params(fresh, **TWO | {"trainer.devices": 1, "trainer.num_nodes": 2})
+    agents = [
+        start(
+            "torchrun", "--nnodes=2", f"--node-rank={node}", "--nproc-per-node=1",
+            "--master-addr=127.0.0.1", "--master-port=29517", "-m", "framebudget.train", "x3d_m", cwd=fresh,
+        )
+        for node in (0, 1)
+    ]  # fmt: skip
+    said = [agent.communicate(timeout=120)[0] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], said
+    assert same_curve(curve(fresh), curve(trained))
+
+
+def test_a_rank_that_hangs_ends_the_training_after_the_timeout(fresh):
+    set_params(fresh, **TWO | {"trainer.timeout": 15, "train.epochs": 1000, "train.patience": 1000})
+    process = start(*TRAIN, cwd=fresh)
+    wait_for_an_epoch(process, fresh, {})
+    os.kill(second_rank(process), signal.SIGSTOP)
+    try:
+        process.wait(timeout=40)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+    output, _ = process.communicate()
+    assert "has not answered for 15 s (trainer.timeout)" in output
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (TWO | {"train.batch_size": 5}, "train.batch_size: 5 clips cannot be shared out evenly to 2 devices"),
+        ({"train.optimizer": "Magic"}, "train.optimizer: torch's Magic"),
+        ({"train.lr": 1e30, "train.optimizer": "SGD"}, "loss is nan in epoch 0, step 1; lower the learning rate"),
+    ],
+)
+def test_what_cannot_be_is_said_and_nothing_is_left_behind(fresh, change, says):
+    set_params(fresh, **change)
+    result = run(*TRAIN, cwd=fresh, check=False)
+    assert result.returncode == 1
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (fresh / "work/x3d_m").exists()
