@@ -60,7 +60,7 @@ class Times(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", nargs="+", default=list(models.BUILD), choices=models.BUILD)
+    parser.add_argument("--model", nargs="+", default=list(STOCK), choices=STOCK)
     parser.add_argument("--shape", nargs="+", default=["8x112", "16x112", "16x224"])
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--precision", nargs="+", default=["32-true"], choices=["32-true", "bf16-mixed"])

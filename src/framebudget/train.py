@@ -60,6 +60,8 @@ def main() -> None:
             write_csv(pd.concat([pd.read_csv(run / "curve.csv") for run in runs]), folder / "curves.csv")
         for run in runs:
             shutil.rmtree(run)
+        with contextlib.suppress(OSError):  # other trainings may wait there to go on
+            Path("work/unfinished").rmdir()
 
 
 def train(p: Params, split: pd.DataFrame, model: str, T: int, seed: int) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from framebudget import models
+from framebudget import models, params
 from framebudget.learning.runtime import prepare
 from framebudget.learning.task import Classification
 from tests.learning.test_task import RECIPE
@@ -37,7 +37,7 @@ def losses(model: str) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("model", models.BUILD)
+@pytest.mark.parametrize("model", params.MODELS)
 def test_ten_steps_lose_what_they_did(model):
     golden = json.loads(FILE.read_text())
     if DEVICE not in golden:
@@ -51,5 +51,5 @@ def test_the_same_seed_gives_the_same_bits():
 
 if __name__ == "__main__":
     golden = json.loads(FILE.read_text()) if FILE.exists() else {}
-    golden[DEVICE] = {model: losses(model) for model in models.BUILD}
+    golden[DEVICE] = {model: losses(model) for model in params.MODELS}
     FILE.write_text(json.dumps(golden, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""X3D-M (Feichtenhofer, arXiv:2004.04730) as PyTorchVideo builds it, for any number of frames, logits as output."""
+"""X3D-XS, -S and -M (Feichtenhofer, arXiv:2004.04730) as PyTorchVideo builds them, at any number of frames, to logits."""
 
 from pytorchvideo.models.x3d import create_x3d
 from torch import nn
@@ -8,8 +8,8 @@ from framebudget.models.layers import GlobalMean, faster
 HEAD = "blocks.5.proj."  # the keys that depend on the number of classes
 
 
-def x3d_m(classes: int) -> nn.Module:
-    """The network, clips_BCTHW -> logits_BK, with the state dict keys of PyTorchVideo's `x3d_m`.
+def x3d(classes: int) -> nn.Module:
+    """clips_BCTHW -> logits_BK. XS, S and M are one network, with the state dict keys of PyTorchVideo's.
 
     The stock head averages over a fixed 16×7×7 window and ends in a softmax, in training too; a cross-entropy on top
     takes the softmax of a softmax, which for 5 classes cannot fall below 0.905. Here the mean runs over whatever
