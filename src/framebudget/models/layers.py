@@ -108,14 +108,14 @@ class TemporalDepthwiseConv3d(nn.Conv3d):
 class NarrowConv3d(nn.Conv3d):
     """A convolution that is computed as one matrix product where few positions come out of it.
 
-    oneDNN's weight gradient is much slower than that on maps of a few pixels, where SlowFast has most of its weights.
-    Dilation is 1: all that the two networks use.
+    oneDNN's weight gradient is much slower than that on maps of a few pixels, where SlowFast has most of its weights;
+    without gradients, convolving is faster. Dilation is 1: all that the two networks use.
     """
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         geometry = list(zip(x_BCTHW.shape[2:], self.kernel_size, self.stride, self.padding, strict=True))
         out = [(size + 2 * padding - kernel) // stride + 1 for size, kernel, stride, padding in geometry]
-        if x_BCTHW.is_cuda or len(x_BCTHW) * math.prod(out) > POSITIONS:
+        if x_BCTHW.is_cuda or not torch.is_grad_enabled() or len(x_BCTHW) * math.prod(out) > POSITIONS:
             return super().forward(x_BCTHW)
         pads = [side for *_, padding in reversed(geometry) for side in (padding, padding)]
         x = x_BCTHW.permute(0, 2, 3, 4, 1)

@@ -1,4 +1,4 @@
-"""X3D-XS, -S and -M (Feichtenhofer, arXiv:2004.04730) as PyTorchVideo builds them, at any number of frames, to logits."""
+"""X3D-XS, -S and -M (Feichtenhofer, arXiv:2004.04730) as PyTorchVideo builds them, at any number of frames; logits."""
 
 from pytorchvideo.models.x3d import create_x3d
 from torch import nn
