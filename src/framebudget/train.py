@@ -39,7 +39,7 @@ from framebudget.console import new_folder, read_csv, stage, write_csv
 from framebudget.learning.data import ClipData
 from framebudget.learning.runtime import prepare
 from framebudget.learning.task import Classification
-from framebudget.learning.tracking import start_run
+from framebudget.learning.tracking import start_run, system_metrics
 from framebudget.models import weights
 from framebudget.params import Params
 from framebudget.video import packets
@@ -79,22 +79,23 @@ def train(p: Params, split: pd.DataFrame, model: str, T: int, seed: int) -> Path
     task = Classification(network, recipe)
     task.configure_optimizers()  # what torch does not take is said before a run begins
     resume = LastEpoch(run / "last.ckpt")
+    logger = start_run(p, model, T, seed, run / "mlflow_run") if rank_zero_only.rank == 0 else None
+    options = p.trainer.model_dump(exclude={"timeout"})
+    if p.trainer.strategy == "ddp":
+        options["strategy"] = DDPStrategy(timeout=timedelta(seconds=p.trainer.timeout))
     trainer = pl.Trainer(
         max_epochs=recipe.epochs,
         accelerator="auto",
         deterministic=True,
         gradient_clip_val=recipe.gradient_clip,
         use_distributed_sampler=False,  # ours divides the clips itself
-        logger=start_run(p, model, T, seed, run / "mlflow_run") if rank_zero_only.rank == 0 else False,
+        logger=logger or False,
         callbacks=[resume, Progress(f"{params.MODELS[model]}, {T} frames, seed {seed}")],
         num_sanity_val_steps=0,
         enable_model_summary=False,
-        strategy=DDPStrategy(timeout=timedelta(seconds=p.trainer.timeout))
-        if p.trainer.strategy == "ddp"
-        else p.trainer.strategy,
-        **p.trainer.model_dump(exclude={"strategy", "timeout"}),
+        **options,
     )
-    with clear_about_ranks(p.trainer.timeout):
+    with clear_about_ranks(p.trainer.timeout), system_metrics(logger):
         trainer.fit(task, datamodule=ClipData(p, split, model, T, seed), ckpt_path=resume.found, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -128,9 +129,9 @@ def identity(p: Params, model: str, T: int, seed: int) -> str:
     """A digest of all that determines a training: parameters, clips, given weights, this package, and torch."""
     recipe, package = p.recipe(model), Path(__file__).parent
     said = [model, T, seed, p.input(model).model_dump(), recipe.model_dump(), p.trainer.model_dump(), torch.__version__]
-    files = [Path("work/split.csv"), *sorted(package.rglob("*.py"))] + (
-        [Path(recipe.weights)] if recipe.weights else []
-    )
+    files = [Path("work/split.csv"), *sorted(package.rglob("*.py"))]
+    if recipe.weights:
+        files.append(Path(recipe.weights))
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     return hashlib.sha256(json.dumps(said + digests).encode()).hexdigest()[:12]
 
@@ -177,7 +178,7 @@ class Progress(TQDMProgressBar):
 
 
 if __name__ == "__main__":
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     warnings.filterwarnings("ignore", module="pytorchvideo")

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -7,6 +9,7 @@ from torch.utils.data import DataLoader
 from framebudget import models
 from framebudget.learning.task import Classification
 from framebudget.params import Train
+from framebudget.train import LastEpoch
 
 RECIPE = Train(
     weights=None, optimizer="SGD", optimizer_args={}, lr=1e-9, weight_decay=0,
@@ -26,14 +29,16 @@ class Constant(nn.Module):
         return torch.stack([self.logit.expand(len(clips_BCTHW)), torch.zeros(len(clips_BCTHW))], 1)
 
 
-def fit(network: nn.Module, labels: list[int], **recipe) -> Classification:
+def fit(network: nn.Module, labels: list[int], state: Path | None = None, **recipe) -> Classification:
+    """state: where the last epoch is kept; the training goes on from what is there."""
     clips = [(torch.zeros(1, 3, 2, 4, 4), label, i) for i, label in enumerate(labels)]
     task = Classification(network, RECIPE.model_copy(update=recipe))
     batches = DataLoader(clips, batch_size=4)
+    callbacks = [LastEpoch(state)] if state else []
     pl.Trainer(
-        max_epochs=task.recipe.epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, num_sanity_val_steps=0, enable_model_summary=False,
-    ).fit(task, batches, batches)  # fmt: skip
+        max_epochs=task.recipe.epochs, accelerator="cpu", logger=False, enable_checkpointing=bool(state),
+        enable_progress_bar=False, num_sanity_val_steps=0, enable_model_summary=False, callbacks=callbacks,
+    ).fit(task, batches, batches, ckpt_path=callbacks[0].found if state else None, weights_only=True)  # fmt: skip
     return task
 
 
@@ -62,6 +67,13 @@ def test_training_stops_after_patience_epochs_without_a_better_accuracy_and_keep
     assert len(task.curve) == 3
     first = fit(Constant(), [0, 1], epochs=1, lr=1e-3)
     assert task.best["logit"] == first.best["logit"] != task.network.logit
+
+
+def test_killed_after_its_last_epoch_a_training_does_not_take_another(tmp_path):
+    stopped = fit(Constant(), [0, 1], tmp_path / "last.ckpt", epochs=9, patience=2)
+    again = fit(Constant(), [0, 1], tmp_path / "last.ckpt", epochs=9, patience=2)
+    assert again.curve == stopped.curve
+    assert torch.equal(again.best["logit"], stopped.best["logit"])
 
 
 def test_label_smoothing_is_torchs():

@@ -56,6 +56,9 @@ class Classification(pl.LightningModule):
         self.means[f"{subset}_accuracy"].update(hits_B)
         return loss
 
+    def on_train_start(self) -> None:
+        self.trainer.should_stop = self.enough()  # killed after its last epoch
+
     def on_train_epoch_start(self) -> None:
         self.lr = self.optimizers().param_groups[0]["lr"]  # by the time of validation, the schedule has moved on
         self.start, self.clips = time.perf_counter(), 0

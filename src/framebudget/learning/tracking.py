@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 from pytorch_lightning.loggers import MLFlowLogger
 
@@ -60,3 +62,17 @@ def start_run(params: Params, model: str, frames: int, seed: int, note: Path) ->
         | {"precision": params.trainer.precision}
     )
     return logger
+
+
+@contextlib.contextmanager
+def system_metrics(logger: MLFlowLogger | None) -> Iterator[None]:
+    """Log the use of CPU, memory, disk, network and GPU into the run every ten seconds."""
+    if not logger:
+        yield
+        return
+    monitor = SystemMetricsMonitor(logger.run_id, resume_logging=True, tracking_uri=tracking_uri())
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
