@@ -90,7 +90,7 @@ def measure(model: str, kind: str, B: int, T: int, side: int, repeats: int) -> T
     torch.manual_seed(0)
     labels_B = torch.arange(B, device=device) % CLASSES
     clips_BCTHW = torch.randn(B, 3, T, side, side, device=device)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=kind.endswith("bf16-mixed"))
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled="bf16-mixed" in kind)
     if kind == "stock":
         network = STOCK[model](T, side).to(device)
         optimizer = torch.optim.AdamW(network.parameters())

@@ -111,6 +111,12 @@ def test_killed_five_times_it_ends_in_the_bytes_of_a_training_that_was_not(fresh
     assert not (fresh / "work/unfinished").exists()
 
 
+def test_workers_change_no_byte(fresh, trained):
+    set_params(fresh, workers=2)
+    run(*TRAIN, cwd=fresh)
+    assert digests(fresh) == digests(trained)
+
+
 def test_other_parameters_never_go_on_from_a_state(fresh):
     process = start(*TRAIN, cwd=fresh)
     wait_for_an_epoch(process, fresh, {})
@@ -175,11 +181,12 @@ def test_a_rank_that_hangs_ends_the_training_after_the_timeout(fresh):
     ("change", "says"),
     [
         (TWO | {"train.batch_size": 5}, "train.batch_size: 5 clips cannot be shared out evenly to 2 devices"),
+        (TWO | {"trainer.devices": 4}, "trainer.devices: 3 validation clips are too few for 4 devices"),
         ({"train.optimizer": "Magic"}, "train.optimizer: torch's Magic"),
         ({"train.lr": 1e30, "train.optimizer": "SGD"}, "loss is nan in epoch 0, step 1; lower the learning rate"),
     ],
 )
-def test_what_cannot_be_is_said_and_nothing_is_left_behind(fresh, change, says):
+def test_what_cannot_be_is_said(fresh, change, says):
     set_params(fresh, **change)
     result = run(*TRAIN, cwd=fresh, check=False)
     assert result.returncode == 1

@@ -103,7 +103,7 @@ class Trainer(Strict):
 
     devices: Count | Literal["auto"]
     num_nodes: Count
-    strategy: str
+    strategy: Literal["auto", "ddp"]
     timeout: Count
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
 

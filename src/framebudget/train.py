@@ -31,8 +31,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint, TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from framebudget import models, params
 from framebudget.console import new_folder, read_csv, stage, write_csv
@@ -59,6 +61,7 @@ def main() -> None:
                 shutil.copy(next(run.glob("*.pt")), folder)
             write_csv(pd.concat([pd.read_csv(run / "curve.csv") for run in runs]), folder / "curves.csv")
         for run in runs:
+            (run / "curve.csv").unlink()  # without it, the rest counts as unfinished
             shutil.rmtree(run)
         with contextlib.suppress(OSError):  # other trainings may wait there to go on
             Path("work/unfinished").rmdir()
@@ -81,24 +84,24 @@ def train(p: Params, split: pd.DataFrame, model: str, T: int, seed: int) -> Path
     resume = LastEpoch(run / "last.ckpt")
     logger = start_run(p, model, T, seed, run / "mlflow_run") if rank_zero_only.rank == 0 else None
     options = p.trainer.model_dump(exclude={"timeout"})
-    if p.trainer.strategy == "ddp":
+    if p.trainer.strategy == "ddp" or (p.trainer.devices, p.trainer.num_nodes) != (1, 1):
         options["strategy"] = DDPStrategy(timeout=timedelta(seconds=p.trainer.timeout))
-    trainer = pl.Trainer(
-        max_epochs=recipe.epochs,
-        accelerator="auto",
-        deterministic=True,
-        gradient_clip_val=recipe.gradient_clip,
-        use_distributed_sampler=False,  # ours divides the clips itself
-        logger=logger or False,
-        callbacks=[resume, Progress(f"{params.MODELS[model]}, {T} frames, seed {seed}")],
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-        **options,
-    )
-    with clear_about_ranks(p.trainer.timeout), system_metrics(logger):
+    if SLURMEnvironment.detect():  # its requeueing would load the state of one training into the next
+        options["plugins"] = [SLURMEnvironment(auto_requeue=False)]
+    with clear_about_devices(p.trainer.timeout), system_metrics(logger):
+        trainer = pl.Trainer(
+            max_epochs=recipe.epochs,
+            accelerator="auto",
+            deterministic=True,
+            gradient_clip_val=recipe.gradient_clip,
+            use_distributed_sampler=False,  # ours divides the clips itself
+            logger=logger or False,
+            callbacks=[resume, Progress(f"{params.MODELS[model]}, {T} frames, seed {seed}")],
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            **options,
+        )
         trainer.fit(task, datamodule=ClipData(p, split, model, T, seed), ckpt_path=resume.found, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     if trainer.is_global_zero:
         network.load_state_dict(task.best)
         facts = {"model": model, "frames": T, "seed": seed, "classes": classes, "input": input.model_dump()}
@@ -113,9 +116,12 @@ def train(p: Params, split: pd.DataFrame, model: str, T: int, seed: int) -> Path
 
 
 @contextlib.contextmanager
-def clear_about_ranks(timeout: int) -> Iterator[None]:
+def clear_about_devices(timeout: int) -> Iterator[None]:
+    """Turn Lightning's and gloo's errors into messages."""
     try:
         yield
+    except MisconfigurationException as error:
+        raise ValueError(f"trainer: {error}") from None
     except RuntimeError as error:
         if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
             raise
@@ -128,7 +134,15 @@ def clear_about_ranks(timeout: int) -> Iterator[None]:
 def identity(p: Params, model: str, T: int, seed: int) -> str:
     """A digest of all that determines a training: parameters, clips, given weights, this package, and torch."""
     recipe, package = p.recipe(model), Path(__file__).parent
-    said = [model, T, seed, p.input(model).model_dump(), recipe.model_dump(), p.trainer.model_dump(), torch.__version__]
+    said = [
+        model,
+        T,
+        seed,
+        p.input(model).model_dump(),
+        recipe.model_dump(),
+        p.trainer.model_dump(exclude={"timeout"}),
+        torch.__version__,
+    ]
     files = [Path("work/split.csv"), *sorted(package.rglob("*.py"))]
     if recipe.weights:
         files.append(Path(recipe.weights))

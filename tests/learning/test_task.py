@@ -4,7 +4,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from framebudget import models
 from framebudget.learning.task import Classification
@@ -29,15 +29,23 @@ class Constant(nn.Module):
         return torch.stack([self.logit.expand(len(clips_BCTHW)), torch.zeros(len(clips_BCTHW))], 1)
 
 
-def fit(network: nn.Module, labels: list[int], state: Path | None = None, **recipe) -> Classification:
-    """state: where the last epoch is kept; the training goes on from what is there."""
-    clips = [(torch.zeros(1, 3, 2, 4, 4), label, i) for i, label in enumerate(labels)]
+def seeds(samples: list[tuple]) -> list[int]:
+    return [seed for *_, seed in samples]
+
+
+def fit(network: nn.Module, labels: list, state: Path | None = None, precision="32-true", **recipe) -> Classification:
+    """labels: of black clips, or samples. state: where the last epoch is kept; the training goes on from there."""
+    black = torch.zeros(1, 3, 2, 4, 4)
+    clips = [label if isinstance(label, tuple) else (black, label, i) for i, label in enumerate(labels)]
     task = Classification(network, RECIPE.model_copy(update=recipe))
-    batches = DataLoader(clips, batch_size=4)
+    batches = DataLoader(
+        clips, batch_size=4, collate_fn=lambda samples: (*default_collate(samples)[:2], seeds(samples))
+    )
     callbacks = [LastEpoch(state)] if state else []
     pl.Trainer(
         max_epochs=task.recipe.epochs, accelerator="cpu", logger=False, enable_checkpointing=bool(state),
         enable_progress_bar=False, num_sanity_val_steps=0, enable_model_summary=False, callbacks=callbacks,
+        precision=precision, gradient_clip_val=task.recipe.gradient_clip,
     ).fit(task, batches, batches, ckpt_path=callbacks[0].found if state else None, weights_only=True)  # fmt: skip
     return task
 
@@ -85,6 +93,8 @@ def test_label_smoothing_is_torchs():
 @pytest.mark.parametrize(
     ("recipe", "says"),
     [
+        ({"optimizer": "AdamW", "optimizer_args": {"foreach": True}}, "train.optimizer: .*`fused` and `foreach`"),
+        ({"scheduler": "ReduceLROnPlateau"}, "train.scheduler: ReduceLROnPlateau"),
         ({"optimizer": "Magic"}, "train.optimizer: torch's Magic"),
         ({"optimizer_args": {"momentun": 0.9}}, "train.optimizer: torch's SGD.*'momentun'"),
         ({"optimizer_args": {"momentum": -1}}, "train.optimizer: .*Invalid momentum"),
@@ -102,14 +112,18 @@ def test_any_optimiser_and_schedule_of_torch(name):
     assert [row["lr"] for row in task.curve] == pytest.approx([1e-9, 0.5e-9])
 
 
-def test_frozen_stages_keep_their_weights_and_frozen_norms_their_statistics():
+@pytest.mark.parametrize(("stages", "norms"), [(2, False), (0, True)])
+def test_frozen_stages_keep_their_weights_and_frozen_norms_their_statistics(stages, norms):
     network = models.BUILD["x3d_m"](2)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    task = Classification(network, RECIPE.model_copy(update={"frozen_stages": 2, "frozen_norms": True, "lr": 0.1}))
-    assert not any(module.training for module in task.train().modules() if isinstance(module, nn.BatchNorm3d))
-    optimizer = task.configure_optimizers()["optimizer"]
-    task.step((torch.randn(2, 1, 3, 2, 32, 32), torch.arange(2), [1, 2]), "train").backward()
-    optimizer.step()
-    changed = {key.split(".")[1] for key, value in network.state_dict().items() if not torch.equal(value, before[key])}
-    assert changed == {"2", "3", "4", "5"}
-    assert all(torch.equal(network.state_dict()[key], before[key]) for key in before if "running" in key)
+    clips = [(torch.randn(1, 3, 2, 32, 32), i, i) for i in range(2)]
+    fit(network, clips, epochs=2, lr=0.1, frozen_stages=stages, frozen_norms=norms)
+    changed = {key for key, value in network.state_dict().items() if not torch.equal(value, before[key])}
+    assert {key.split(".")[1] for key in changed} == set("012345"[stages:])
+    assert any("running" in key for key in changed) != norms
+
+
+def test_gradients_are_clipped_in_mixed_precision_too():
+    torch.manual_seed(0)
+    clips = [(torch.randn(1, 3, 2, 32, 32), i, i) for i in range(2)]
+    fit(models.BUILD["x3d_m"](2), clips, epochs=1, optimizer="AdamW", gradient_clip=1.0, precision="bf16-mixed")

@@ -103,3 +103,10 @@ def test_in_evaluation_two_ranks_see_every_clip_once(clips, rows):
     data = [loader(Clips(clips, rows, 4, INPUT, 0, 1), 4, 0, rank, 2) for rank in (0, 1)]
     seen = [int(i) for batches in data for *_, indices in batches for i in indices]
     assert sorted(seen) == list(range(15))
+
+
+def test_a_last_batch_of_one_clip_is_left_out_on_one_rank_and_shared_on_several(clips, rows):
+    dataset = Clips(clips, rows[:9], 4, INPUT, 0, None)
+    assert [len(loader(dataset, 8, 0)), len(loader(dataset, 4, 0, 0, 2))] == [1, 1]
+    dataset = Clips(clips, rows[:10], 4, INPUT, 0, None)
+    assert [len(loader(dataset, 4, 0)), len(loader(dataset, 2, 0, 0, 2))] == [3, 3]

@@ -34,6 +34,8 @@ class ClipData(pl.LightningDataModule):
         rank, ranks, batch_size = self.trainer.global_rank, self.trainer.world_size, p.recipe(self.model).batch_size
         if batch_size % ranks:
             raise ValueError(f"train.batch_size: {batch_size} clips cannot be shared out evenly to {ranks} devices")
+        if len(rows) < ranks:
+            raise ValueError(f"trainer.devices: {len(rows)} {subset} clips are too few for {ranks} devices")
         return loader(clips, batch_size // ranks, p.workers, rank, ranks)
 
     def on_after_batch_transfer(self, batch: tuple, dataloader_idx: int) -> tuple[Tensor, Tensor, list[int]]:

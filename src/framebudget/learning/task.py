@@ -33,6 +33,7 @@ class Classification(pl.LightningModule):
         frozen.requires_grad_(False)
         within = (network if recipe.frozen_norms else frozen).modules()
         self.frozen_norms = [module for module in within if isinstance(module, nn.BatchNorm3d)]
+        self.train()  # Lightning keeps each module's mode as it finds it
 
     def train(self, mode: bool = True) -> "Classification":
         super().train(mode)
@@ -102,20 +103,19 @@ class Classification(pl.LightningModule):
         """By torch's names. Raises ValueError where torch does not take them, or their arguments."""
         recipe = self.recipe
         trained = [weight for weight in self.parameters() if weight.requires_grad]
-        optimizer = made(
-            "optimizer", optim, recipe.optimizer, trained, recipe.optimizer_args,
-            lr=recipe.lr, weight_decay=recipe.weight_decay,
-        )  # fmt: skip
+        more = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+        kernel = getattr(optim, recipe.optimizer, None)
+        if kernel and "fused" in inspect.signature(kernel).parameters and not recipe.gradient_clip:
+            more["fused"] = True  # Lightning does not clip for it in mixed precision
+        if recipe.scheduler == "ReduceLROnPlateau":
+            raise ValueError("train.scheduler: ReduceLROnPlateau moves on after a checkpoint, and could not be resumed")
+        optimizer = made("optimizer", optim, recipe.optimizer, trained, more | recipe.optimizer_args)
         scheduler = made("scheduler", optim.lr_scheduler, recipe.scheduler, optimizer, recipe.scheduler_args)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val_loss"}}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
 
-def made(key: str, module: object, name: str, subject: object, arguments: dict, **more: float) -> object:
-    """module.name(subject, **arguments, **more); the fused kernel of an optimiser that has one."""
+def made(key: str, module: object, name: str, subject: object, arguments: dict) -> object:
     try:
-        kind = getattr(module, name)
-        if "fused" in inspect.signature(kind).parameters and "fused" not in arguments:
-            more["fused"] = True
-        return kind(subject, **more, **arguments)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"train.{key}: torch's {name}, with train.{key}_args {arguments}: {error}") from None
+        return getattr(module, name)(subject, **arguments)
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"train.{key}: torch's {name} with {arguments}: {error}") from None

@@ -46,7 +46,7 @@ def start_run(params: Params, model: str, frames: int, seed: int, note: Path) ->
     }
     run_id = note.read_text() if note.exists() else None
     with contextlib.suppress(MlflowException):
-        if run_id and client.get_run(run_id):
+        if run_id and client.get_run(run_id).info.lifecycle_stage == "active":
             return MLFlowLogger(tracking_uri=uri, run_id=run_id)
     logger = MLFlowLogger(
         experiment_name=params.dataset,

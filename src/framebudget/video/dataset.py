@@ -115,8 +115,8 @@ def loader(clips: Clips, batch_size: int, workers: int, rank: int = 0, ranks: in
         clips,
         batch_size=batch_size,
         sampler=sampler,
-        # a last batch of one clip has no batch statistics to speak of
-        drop_last=training and len(sampler) > batch_size and len(sampler) % batch_size == 1,
+        # a last batch of one clip has no batch statistics to speak of; several ranks have a clip each at least
+        drop_last=training and ranks == 1 and len(sampler) > batch_size and len(sampler) % batch_size == 1,
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
