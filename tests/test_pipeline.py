@@ -63,7 +63,6 @@ def test_mlflow_holds_a_run_a_training(study):
     assert runs["x3d_m-2f-s0"].params["frames"] == "2"
     assert 0 <= runs["x3d_m-2f-s0"].metrics["val_accuracy"] <= 1
     assert runs["x3d_m-2f-s0"].metrics["clips_per_second"] > 0
-    assert runs["x3d_m-2f-s0"].metrics["system/cpu_utilization_percentage"] > 0
     assert runs["x3d_m-2f-s0"].tags["dvc.stage"] == "train_x3d"
 
 

@@ -1,8 +1,11 @@
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from mlflow.tracking import MlflowClient
 
+from framebudget import params
+from framebudget.learning.tracking import start_run, system_metrics
 from tests.conftest import ROOT, run
 
 START = """
@@ -27,3 +30,17 @@ def test_first_runs_that_start_at_once_share_one_new_store(tmp_path):
     experiment = client.get_experiment_by_name("motion")
     names = {run.info.run_name for run in client.search_runs([experiment.experiment_id])}
     assert names == {"x3d_m-1f-s0", "x3d_m-2f-s0", "x3d_m-3f-s0"}
+
+
+def test_the_use_of_the_machine_is_logged_while_a_training_runs(tmp_path, monkeypatch):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    logger = start_run(params.load(), "x3d_m", 1, 0, tmp_path / "run")
+    with system_metrics(logger):
+        time.sleep(2)
+    metrics = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(logger.run_id).data.metrics
+    assert metrics["system/system_memory_usage_megabytes"] > 0
+    again = start_run(params.load(), "x3d_m", 1, 0, tmp_path / "run")
+    assert again.run_id == logger.run_id
