@@ -35,12 +35,12 @@ def test_first_runs_that_start_at_once_share_one_new_store(tmp_path):
 def test_the_use_of_the_machine_is_logged_while_a_training_runs(tmp_path, monkeypatch):
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store := f"sqlite:///{tmp_path / 'mlflow.db'}")  # the logger sets it too
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     logger = start_run(params.load(), "x3d_m", 1, 0, tmp_path / "run")
     with system_metrics(logger):
         time.sleep(2)
-    metrics = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(logger.run_id).data.metrics
+    metrics = MlflowClient(store).get_run(logger.run_id).data.metrics
     assert metrics["system/system_memory_usage_megabytes"] > 0
     again = start_run(params.load(), "x3d_m", 1, 0, tmp_path / "run")
     assert again.run_id == logger.run_id
