@@ -8,6 +8,7 @@ measurement runs in a process of its own, stock and ours in turn.
 
     stock   pytorchvideo's network, float32, contiguous, AdamW as torch gives it
     ours    framebudget.models as framebudget.train runs it, in each of the given precisions
+            compiled    with torch.compile too (--compile), whose minutes of compiling fall into the warm-up
 """
 
 import argparse
@@ -64,10 +65,13 @@ def main() -> None:
     parser.add_argument("--shape", nargs="+", default=["8x112", "16x112", "16x224"])
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--precision", nargs="+", default=["32-true"], choices=["32-true", "bf16-mixed"])
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=3, help="steps in each round")
     arguments = parser.parse_args()
     kinds = ["stock", *(f"ours {precision}" for precision in arguments.precision)]
+    if arguments.compile:
+        kinds += [f"{kind} compiled" for kind in kinds[1:]]
     for model in arguments.model:
         for shape in arguments.shape:
             T, side = map(int, shape.split("x"))
@@ -99,6 +103,8 @@ def measure(model: str, kind: str, B: int, T: int, side: int, repeats: int) -> T
         network = models.BUILD[model](CLASSES).to(device)
         clips_BCTHW = clips_BCTHW.contiguous(memory_format=torch.channels_last_3d)
         optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    if "compiled" in kind:
+        network.compile(dynamic=False)
 
     def now() -> float:
         if device.type == "cuda":

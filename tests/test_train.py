@@ -12,11 +12,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from mlflow.tracking import MlflowClient
+from torch import nn
 
+from framebudget.console import read_csv
+from framebudget.video import packets
 from tests.conftest import ROOT, run, set_params
 
 TRAIN = ("python", "-m", "framebudget.train", "x3d_m")
+LOSSES = ["train_loss", "val_loss"]
 TWO = {"trainer.devices": 2, "trainer.strategy": "ddp", "frames": [2]}
 
 
@@ -114,6 +119,43 @@ def test_killed_six_times_it_ends_in_the_bytes_of_a_training_that_was_not(fresh,
     }
     assert len(runs) == 2
     assert not (fresh / "work/unfinished").exists()
+
+
+def test_compiled_too_it_goes_on_to_the_same_bytes(fresh, monkeypatch):
+    """A small network, for compiling X3D-M takes minutes. One process holds what the killed training compiled."""
+    from framebudget import models, params, train
+    from framebudget.models.layers import ClipDropout, GlobalMean
+
+    def small(classes: int) -> nn.Module:
+        layers = nn.Conv3d(3, 8, 3), nn.BatchNorm3d(8), nn.ReLU(), GlobalMean(), ClipDropout(), nn.Flatten()
+        return nn.Sequential(*layers, nn.Linear(8, classes))
+
+    class Killed(train.LastEpoch):
+        def on_train_epoch_end(self, trainer, task):
+            super().on_train_epoch_end(trainer, task)
+            raise InterruptedError
+
+    set_params(fresh, frames=[3], **{"trainer.compile": True, "train.epochs": 2, "datasets.folder.x3d_m.lr": 0.1})
+    monkeypatch.chdir(fresh)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{fresh / 'mlflow.db'}")
+    monkeypatch.setitem(models.BUILD, "x3d_m", small)
+    p, split = params.load(), packets.joined(read_csv(Path("work/split.csv")))
+    torch._dynamo.utils.counters.clear()
+    whole = train.train(p, split, "x3d_m", 3, 0).rename("whole")
+    assert torch._dynamo.utils.counters["frames"]["ok"] > 0
+    with monkeypatch.context() as once, pytest.raises(InterruptedError):
+        once.setattr(train, "LastEpoch", Killed)
+        train.train(p, split, "x3d_m", 3, 0)
+    again = train.train(p, split, "x3d_m", 3, 0)
+    for name in ("3f_s0.pt", "curve.csv"):
+        assert (again / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_precision_and_memory_format_change_the_losses_but_little(fresh, trained):
+    set_params(fresh, frames=[2], **{"trainer.memory_format": "contiguous_format", "trainer.precision": "bf16-mixed"})
+    run(*TRAIN, cwd=fresh)
+    change = (curve(fresh)[LOSSES] - curve(trained)[LOSSES]).abs()
+    assert 1e-4 < change.max().max() < 0.05
 
 
 def test_workers_change_no_byte(fresh, trained):

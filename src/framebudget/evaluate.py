@@ -3,7 +3,8 @@
     $ python -m framebudget.evaluate        (dvc repro evaluate)
 
 reads   work/split.csv, work/packets.json, work/<model>/<frames>f_s<seed>.pt, and the test clips
-        params.yaml             frames, seeds, train, datasets.<dataset>.{input, evaluate, train, <model>}
+        params.yaml             frames, seeds, trainer.precision, train,
+                                datasets.<dataset>.{input, evaluate, train, <model>}
 writes  work/predictions.csv    one row for every test clip, model, budget and seed
         work/metrics.json       accuracy, top-k accuracy, macro-F1, parameters and GFLOPs by model and budget
         work/tables/            results and classes, as .csv and as booktabs .tex
@@ -22,7 +23,7 @@ from framebudget import models, params
 from framebudget.console import read_csv, stage, write_csv, write_text
 from framebudget.models import weights
 from framebudget.models.layers import for_evaluation
-from framebudget.models.views import logits_of
+from framebudget.models.views import autocast, logits_of
 from framebudget.params import Params
 from framebudget.report import tables
 from framebudget.report.cost import cost
@@ -67,8 +68,9 @@ def predict(p: Params, test: pd.DataFrame, classes: list[str], model: str, T: in
     clips = Clips(Path(p.clips), test, T, input, seed, p.data.evaluate.views, p.data.evaluate.crops)
     probabilities = []
     for frames_BVTHWC, views, _, _ in loader(clips, p.recipe(model).batch_size, p.workers):
-        logits_BVK = logits_of(network, inputs(frames_BVTHWC.to(device), views, input.crop))
-        probabilities.append(logits_BVK.mean(1).softmax(1).cpu())
+        with autocast(p.trainer.precision, device):
+            logits_BVK = logits_of(network, inputs(frames_BVTHWC.to(device), views, input.crop))
+        probabilities.append(logits_BVK.float().mean(1).softmax(1).cpu())
     probabilities_NK = torch.cat(probabilities).numpy()
     table = test[["clip", "group"]].reset_index(drop=True)
     table.insert(0, "model", model)

@@ -62,6 +62,7 @@ class Fetch(Strict):
 
 
 class Split(Strict):
+    by: Literal["group", "clip"]
     test: Fraction
     validation: Fraction
     seed: Annotated[int, Field(ge=0)]
@@ -99,13 +100,15 @@ class Input(Strict):
 
 
 class Trainer(Strict):
-    """As Lightning's Trainer takes them; the timeout is its DDPStrategy's, in seconds."""
+    """As Lightning's Trainer takes them, and torch's names; the timeout is DDPStrategy's, in seconds."""
 
     devices: Count | Literal["auto"]
     num_nodes: Count
     strategy: Literal["auto", "ddp"]
     timeout: Count
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    memory_format: Literal["channels_last_3d", "contiguous_format"]
+    compile: bool
 
 
 class Train(Strict):

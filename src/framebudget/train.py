@@ -75,15 +75,19 @@ def train(p: Params, split: pd.DataFrame, model: str, T: int, seed: int) -> Path
         return run
     prepare(seed)
     classes = sorted(split["class"].unique())  # in the order of their labels
-    network = models.BUILD[model](len(classes))
+    network = models.BUILD[model](len(classes)).to(memory_format=getattr(torch, p.trainer.memory_format))
     if recipe.weights:
         weights.load(network, Path(recipe.weights), models.HEAD[model])
+
+    if p.trainer.compile:
+        torch.compiler.reset()  # what came before must not decide what is compiled, or a training that goes on differs
+        network.compile(dynamic=False)
 
     task = Classification(network, recipe)
     task.configure_optimizers()  # what torch does not take is said before a run begins
     resume = LastEpoch(run / "last.ckpt")
     logger = start_run(p, model, T, seed, run / "mlflow_run") if rank_zero_only.rank == 0 else None
-    options = p.trainer.model_dump(exclude={"timeout"})
+    options = p.trainer.model_dump(include={"devices", "num_nodes", "strategy", "precision"})
     if p.trainer.strategy == "ddp" or (p.trainer.devices, p.trainer.num_nodes) != (1, 1):
         options["strategy"] = DDPStrategy(timeout=timedelta(seconds=p.trainer.timeout))
     if SLURMEnvironment.detect():  # its requeueing would load the state of one training into the next

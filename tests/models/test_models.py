@@ -57,6 +57,17 @@ def test_slowfast_is_the_stock_network(T, crop):
         torch.testing.assert_close(ours(clips_BCTHW), theirs, rtol=1e-5, atol=1e-5)
 
 
+def test_the_memory_format_changes_no_gradient():
+    torch.manual_seed(0)
+    network, clips_BCTHW, found = models.BUILD["x3d_m"](5).double(), torch.randn(2, 3, 2, 32, 32).double(), []
+    next(module for module in network.modules() if isinstance(module, layers.ClipDropout)).seeds = [0, 1]
+    for memory_format in (torch.channels_last_3d, torch.contiguous_format):
+        network.to(memory_format=memory_format).zero_grad()
+        network(clips_BCTHW.contiguous(memory_format=memory_format)).square().sum().backward()
+        found.append([weight.grad for weight in network.parameters()])
+    torch.testing.assert_close(*found)
+
+
 @pytest.mark.parametrize("model", params.MODELS)
 @pytest.mark.parametrize("T", [1, 2, 3, 6, 9])
 def test_any_number_of_frames(model, T):

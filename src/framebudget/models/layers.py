@@ -139,6 +139,7 @@ class ClipDropout(nn.Dropout):
 
     seeds: list[int] | None = None
 
+    @torch.compiler.disable  # the seeds of a batch are no part of a graph
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.seeds is None:
             return super().forward(x)

@@ -1,8 +1,15 @@
 """One network, several views of a clip."""
 
+import torch
 from torch import Tensor, nn
 
 
 def logits_of(network: nn.Module, clips_BVCTHW: Tensor) -> Tensor:
     """logits_BVK, the views taken as a batch."""
     return network(clips_BVCTHW.flatten(0, 1)).unflatten(0, clips_BVCTHW.shape[:2])
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """What Lightning computes in, given this precision."""
+    dtype = torch.float16 if precision == "16-mixed" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=precision != "32-true")
