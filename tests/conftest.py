@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import yaml
 
+from framebudget.sources import download
 from framebudget.sources.motion import ACTIONS, draw_scene, render, write_clip
+from tests.server import serving
 
 ROOT = Path(__file__).parents[1]
 hypothesis.settings.register_profile("same every time", derandomize=True, deadline=None)
@@ -36,6 +38,15 @@ def clips(tmp_path_factory) -> Path:
             frames = render(draw_scene(number), action)[:30]
             write_clip(folder / action / f"v_{action}_g{number:02d}_c01.avi", frames)
     return folder
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A web server on loopback; pauses and timeouts of what asks it are short."""
+    monkeypatch.setattr(download, "PAUSE", 0.01)
+    monkeypatch.setattr(download, "TIMEOUT", 0.5)
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

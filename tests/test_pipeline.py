@@ -3,11 +3,14 @@
 import json
 import re
 import shutil
+import zipfile
 
 import pandas as pd
 import pytest
 import yaml
+from mlflow.tracking import MlflowClient
 
+from framebudget.sources.weights import sha256
 from tests.conftest import ROOT, run, set_params
 
 OUTPUTS = ["work/manifest.csv", "work/split.csv", "work/x3d_m/curves.csv", "work/slowfast_r50/2f_s0.pt",
@@ -54,8 +57,6 @@ def test_predictions_hold_one_row_a_test_clip_and_model(study):
 
 
 def test_mlflow_holds_a_run_a_training(study):
-    from mlflow.tracking import MlflowClient
-
     client = MlflowClient(f"sqlite:///{study / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("folder")
     runs = {r.info.run_name: r.data for r in client.search_runs([experiment.experiment_id])}
@@ -90,6 +91,41 @@ def test_forced_again_every_output_is_the_same_bytes(study):
     assert (study / "dvc.lock").read_text() == before
 
 
+def test_ucf101_comes_from_a_server_and_so_do_the_weights(study, clips, server, tmp_path, monkeypatch):
+    """A zip over HTTP, an official test list, weights from the network, the published protocol, and the sound one."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    folder = shutil.copytree(study, tmp_path / "ucf101")
+    with zipfile.ZipFile(tmp_path / "UCF101_videos.zip", "w") as archive:
+        for path in sorted(clips.rglob("*.avi")):
+            group = {"g01": "g01", "g02": "g08", "g03": "g09", "g04": "g15", "g05": "g16"}[path.stem.split("_")[2]]
+            archive.write(path, f"UCF101/v_{path.parent.name}_{group}_c01.avi")
+    server.files["UCF101_videos.zip"] = (tmp_path / "UCF101_videos.zip").read_bytes()
+    server.files["X3D_M.pyth"] = (study / "work/x3d_m/2f_s0.pt").read_bytes()
+    (folder / "data/motion").mkdir(parents=True, exist_ok=True)
+    set_params(folder, dataset="ucf101", clips="data/motion", protocol="published", frames=[1], **{
+        "datasets.ucf101.fetch.archive": server.url + "UCF101_videos.zip",
+        "datasets.ucf101.fetch.classes": ["Approach", "Recede"],
+        "datasets.ucf101.x3d_m.weights": server.url + "X3D_M.pyth", "datasets.ucf101.slowfast_r50.weights": None,
+        "datasets.ucf101.input.short_side": 32, "datasets.ucf101.input.crop": 32,
+    })  # fmt: skip
+    run("dvc", "repro", "train_x3d", cwd=folder)
+    digest = sha256(study / "work/x3d_m/2f_s0.pt")
+    assert f"x3d_m: {digest}" in (folder / "dvc.lock").read_text()
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    (found,) = client.search_runs([client.get_experiment_by_name("ucf101").experiment_id])
+    assert (found.data.params["weights_sha256"], found.data.params["protocol"]) == (digest, "published")
+    split = pd.read_csv(folder / "work/split.csv")
+    assert split["subset"].value_counts().to_dict() == {"train": 5, "validation": 4, "test": 1}
+    assert set(split.loc[split["subset"] == "validation", "group"]) == {"g08", "g09"}
+
+    set_params(folder, protocol="sound")
+    said = run("dvc", "repro", "split", cwd=folder).stdout
+    assert "0 of 4 test clips share their group" in said
+    split = pd.read_csv(folder / "work/split.csv")
+    assert set(split.loc[split["subset"] == "test", "group"]) == {"g08", "g09"}
+    assert {"Approach", "Recede"} == {path.name for path in (folder / "data/ucf101").iterdir()}
+
+
 @pytest.mark.parametrize(
     ("stage", "change", "says"),
     [
@@ -101,6 +137,8 @@ def test_forced_again_every_output_is_the_same_bytes(study):
         ("fetch", {"clips": "empty"}, r"empty/b: no video in this class"),
         ("train x3d_m", {"datasets.folder.x3d_m.weights": "slowfast.pt"}, "slowfast.pt: weights of another network"),
         ("train x3d_m", {"datasets.folder.x3d_m.weights": "text/a/1.avi"}, "1.avi: not a PyTorch checkpoint"),
+        ("train x3d_m", {"datasets.folder.x3d_m.weights": "changed.pt"}, "changed.pt: not the weights that"),
+        ("fetch", {"datasets.folder.x3d_m.weights": "nowhere.pt"}, "nowhere.pt: no such weight file"),
     ],
 )
 def test_bad_input_ends_a_stage_with_one_clear_message(study, clip, stage, change, says, tmp_path):
@@ -114,7 +152,11 @@ def test_bad_input_ends_a_stage_with_one_clear_message(study, clip, stage, chang
                 shutil.copy(clip, tmp_path / folder / name / "1.avi")
     (tmp_path / "text/a/1.avi").write_text("no video")
     (tmp_path / "cut/a/1.avi").write_bytes(clip.read_bytes()[:9000])
-    shutil.copy(study / "work/slowfast_r50/2f_s0.pt", tmp_path / "slowfast.pt")
+    for name in ("slowfast.pt", "changed.pt"):
+        shutil.copy(study / "work/slowfast_r50/2f_s0.pt", tmp_path / name)
+    weights = tmp_path / change.get("datasets.folder.x3d_m.weights", "none")
+    if weights.exists() and weights.name != "changed.pt":  # fetch has seen it
+        (tmp_path / "work/weights.json").write_text(json.dumps({"x3d_m": sha256(weights)}))
     output = tmp_path / "work" / ("manifest.csv" if stage == "fetch" else "x3d_m/curves.csv")
     before = output.read_bytes()
     result = run("python", "-m", *f"framebudget.{stage}".split(), cwd=tmp_path, check=False)
@@ -125,8 +167,6 @@ def test_bad_input_ends_a_stage_with_one_clear_message(study, clip, stage, chang
 
 
 def test_an_experiment_at_another_budget_is_one_command(study):
-    from mlflow.tracking import MlflowClient
-
     run("git", "add", "-A", cwd=study)
     run("git", "commit", "-qm", "tiny", cwd=study)
     run("dvc", "exp", "run", "-n", "three", "-S", "frames=3", cwd=study)

@@ -1,7 +1,11 @@
 import pandas as pd
 import pytest
 
-from framebudget.split import SUBSETS, split_groups
+from framebudget.params import Split
+from framebudget.split import SUBSETS, as_published, leaked, official_test_groups, split_groups, subsets
+
+SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
+STUDY = ["BlowDryHair", "Bowling", "PlayingFlute", "SoccerPenalty", "TrampolineJumping"]
 
 
 def manifest(sizes: dict[str, dict[str, int]]) -> pd.DataFrame:
@@ -22,27 +26,85 @@ UNEVEN = {
 @pytest.mark.parametrize("seed", range(20))
 def test_no_group_is_on_two_sides_and_no_class_is_missing_on_one(seed):
     rows = manifest(UNEVEN)
-    rows["subset"] = split_groups(rows, 0.2, 0.2, seed)
+    rows["subset"] = split_groups(rows, SHARES, seed)
     assert (rows.groupby("group")["subset"].nunique() == 1).all()
     assert (pd.crosstab(rows["class"], rows["subset"])[list(SUBSETS)] > 0).all(axis=None)
 
 
 def test_shares_are_near_the_wanted_ones():
     rows = manifest({name: {f"g{i:02d}": 1 for i in range(64)} for name in "abcde"})
-    rows["subset"] = split_groups(rows, 0.2, 0.2, 0)
+    rows["subset"] = split_groups(rows, SHARES, 0)
     assert pd.crosstab(rows["class"], rows["subset"]).eq([13, 38, 13]).all(axis=None)
 
 
 def test_the_seed_decides_and_the_order_of_rows_does_not():
     rows = manifest(UNEVEN)
-    first = split_groups(rows, 0.2, 0.2, 1)
-    assert first.equals(split_groups(rows, 0.2, 0.2, 1))
-    assert first.equals(split_groups(rows.sample(frac=1, random_state=0), 0.2, 0.2, 1).sort_index())
-    assert not first.equals(split_groups(rows, 0.2, 0.2, 2))
+    first = split_groups(rows, SHARES, 1)
+    assert first.equals(split_groups(rows, SHARES, 1))
+    assert first.equals(split_groups(rows.sample(frac=1, random_state=0), SHARES, 1).sort_index())
+    assert not first.equals(split_groups(rows, SHARES, 2))
+
+
+@pytest.fixture
+def ucf101(shared) -> pd.DataFrame:
+    """All clips of UCF101, with their place in the official lists: trainlist1, 2, 3."""
+    lists = {}
+    for number in (1, 2, 3):
+        for side in ("train", "test"):
+            text = (shared / f"data/ucf101_splits/{side}list{number:02d}.txt").read_bytes().decode()
+            lists[number, side] = [line.split()[0] for line in text.splitlines()]
+    rows = pd.DataFrame({"path": sorted(lists[1, "train"] + lists[1, "test"])})
+    rows["clip"] = rows["path"].str.removesuffix(".avi")
+    rows["class"] = rows["path"].str.split("/").str[0]
+    rows = rows.sort_values(["class", "path"], key=lambda column: column.str.lower(), kind="stable")  # as the lists are
+    rows["group"] = rows["path"].str.extract(r"_(g\d\d)_", expand=False)
+    rows.attrs = lists
+    return rows
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_the_official_lists_follow_from_the_groups_line_by_line(ucf101, number):
+    test = ucf101["group"].isin(official_test_groups(number))
+    assert len(ucf101) == 13320
+    for side, rows in (("test", ucf101[test]), ("train", ucf101[~test])):
+        assert rows["path"].tolist() == ucf101.attrs[number, side]
+
+
+def rule(**changes) -> Split:
+    return Split(**{"by": "group", "test": 0.2, "validation": 0.2, "seed": 0} | changes)
+
+
+def test_the_five_classes_have_497_and_200_clips_on_the_second_list(ucf101):
+    five = ucf101[ucf101["class"].isin(STUDY)]
+    subset = subsets(five, rule(test=None, official=2))
+    counts = pd.crosstab(five["class"], subset)
+    assert counts["test"].tolist() == [40, 43, 42, 40, 35]
+    assert (counts["train"] + counts["validation"]).tolist() == [91, 112, 113, 97, 84]
+    assert counts["validation"].sum() == pytest.approx(0.2 * 497, abs=14)  # whole groups of about 28
+    assert (five.groupby("group").apply(lambda rows: subset[rows.index].nunique()) == 1).all()
+
+
+def test_as_published_what_should_be_tested_on_chooses_and_the_test_leaks(ucf101):
+    five = ucf101[ucf101["class"].isin(STUDY)].copy()
+    sound = subsets(five, rule(test=None, official=2))
+    five["subset"] = as_published(sound, 0)
+    assert (five["subset"] == "validation").equals(sound == "test")
+    assert five["subset"].value_counts().to_dict() == {"train": 482, "validation": 200, "test": 15}
+    assert leaked(five) == 15
+    assert not five["subset"].equals(as_published(sound, 1))
+
+
+def test_a_split_by_clip_leaks_and_one_by_group_does_not():
+    rows = manifest({name: {f"g{i:02d}": 5 for i in range(20)} for name in "abc"})
+    rows["clip"] = rows.index.astype(str)
+    for by, leaks in (("group", False), ("clip", True)):
+        rows["subset"] = subsets(rows, rule(by=by))
+        assert rows["subset"].value_counts().to_dict() == {"train": 180, "validation": 60, "test": 60}
+        assert bool(leaked(rows)) == leaks
 
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_a_class_with_too_few_groups_is_named(groups):
     rows = manifest(UNEVEN | {"lonely": {f"x{i}": 9 for i in range(groups)}})
     with pytest.raises(ValueError, match=f"'lonely' has {groups} group"):
-        split_groups(rows, 0.2, 0.2, 0)
+        split_groups(rows, SHARES, 0)

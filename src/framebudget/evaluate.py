@@ -3,7 +3,7 @@
     $ python -m framebudget.evaluate        (dvc repro evaluate)
 
 reads   work/split.csv, work/packets.json, work/<model>/<frames>f_s<seed>.pt, and the test clips
-        params.yaml             frames, seeds, trainer.precision, train,
+        params.yaml             protocol, frames, seeds, trainer.precision, train,
                                 datasets.<dataset>.{input, evaluate, train, <model>}
 writes  work/predictions.csv    one row for every test clip, model, budget and seed
         work/metrics.json       accuracy, top-k accuracy, macro-F1, parameters and GFLOPs by model and budget
@@ -46,7 +46,9 @@ def main() -> None:
 
     results = tables.summary(tables.scores(predictions, p.data.evaluate.top_k))
     results.insert(2, "crop", [p.input(model).crop for model in results["model"]])
-    costs = [cost(row.model, len(classes), row.frames, row.crop) for row in results.itertuples()]
+    costs = [
+        cost(row.model, len(classes), p.sampled(row.model, row.frames)[0], row.crop) for row in results.itertuples()
+    ]
     results[["parameters_M", "gflops"]] = costs
     write_table(results, "results", "Test accuracy at every frame budget; GFLOPs per view at the given crop.")
     write_table(tables.recall(predictions), "classes", "Share of each class's test clips that are recognised.")
@@ -58,14 +60,14 @@ def main() -> None:
 
 
 @torch.inference_mode()
-def predict(p: Params, test: pd.DataFrame, classes: list[str], model: str, T: int, seed: int) -> pd.DataFrame:
+def predict(p: Params, test: pd.DataFrame, classes: list[str], model: str, budget: int, seed: int) -> pd.DataFrame:
     """One row for every test clip: who says what about it, and a probability for every class."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    T, input = p.sampled(model, budget)
     network = models.BUILD[model](len(classes))
-    weights.load(network, Path("work") / model / f"{T}f_s{seed}.pt")
+    weights.load(network, Path("work") / model / f"{budget}f_s{seed}.pt")
     network = for_evaluation(network).to(device)
-    input = p.input(model)
-    clips = Clips(Path(p.clips), test, T, input, seed, p.data.evaluate.views, p.data.evaluate.crops)
+    clips = Clips(p.folder, test, T, input, seed, p.data.evaluate.views, p.data.evaluate.crops)
     probabilities = []
     for frames_BVTHWC, views, _, _ in loader(clips, p.recipe(model).batch_size, p.workers):
         with autocast(p.trainer.precision, device):
@@ -74,7 +76,7 @@ def predict(p: Params, test: pd.DataFrame, classes: list[str], model: str, T: in
     probabilities_NK = torch.cat(probabilities).numpy()
     table = test[["clip", "group"]].reset_index(drop=True)
     table.insert(0, "model", model)
-    table.insert(1, "frames", T)
+    table.insert(1, "frames", budget)
     table.insert(2, "seed", seed)
     table["label"] = test["class"].to_numpy()
     table["prediction"] = [classes[k] for k in probabilities_NK.argmax(1)]

@@ -3,7 +3,7 @@
     $ python -m framebudget.figures         (dvc repro figures)
 
 reads   work/split.csv, work/predictions.csv, work/<model>/curves.csv, and three test clips
-        params.yaml             frames, datasets.<dataset>.{input, evaluate}
+        params.yaml             protocol, frames, datasets.<dataset>.{input, evaluate}
 writes  work/figures/           clips, strips, curves, confusion and frames, each as .pdf and .png
 """
 
@@ -46,12 +46,12 @@ def examples(p: Params, split: pd.DataFrame) -> list:
     for row in test.iloc[picked].itertuples():
         crop = round(min(row.width, row.height) * p.data.input.crop / p.data.input.short_side)
         seen = {}
-        for T in p.frames:
-            span = p.data.input.span(row.frames, row.fps, T)
-            (indices,) = sampling.views(row.frames, T, span, 1, p.data.input.short)
-            frames_THWC = read_frames(Path(p.clips) / row.path, indices)
+        for budget in p.frames:
+            T, input = p.sampled("x3d_m", budget)
+            (indices,) = sampling.views(row.frames, T, input.span(row.frames, row.fps, T), 1, input.short)
+            frames_THWC = read_frames(p.folder / row.path, indices)
             ((top, left),) = transforms.even_view(*frames_THWC.shape[1:3], crop).corners
-            seen[T] = indices, frames_THWC[:, top : top + crop, left : left + crop]
+            seen[budget] = indices, frames_THWC[:, top : top + crop, left : left + crop]
         clips.append((plots.readable(test.loc[row.Index, "class"]), row.fps, seen))
     return clips
 

@@ -19,6 +19,8 @@ from pydantic import (
 
 MODELS = {"x3d_m": "X3D-M", "slowfast_r50": "SlowFast R50"}  # as the papers write them
 PICTURE = ("short_side", "crop")  # what of `input` a model's section may override
+EMBEDDED = "data/motion"
+PUBLISHED_T = 16  # frames of every clip in the published protocol
 
 
 class ParamsError(ValueError):
@@ -27,6 +29,12 @@ class ParamsError(ValueError):
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def top() -> Path:
+    """The top of the repository. Queued and `--temp` experiments run in copies of it, below .dvc/tmp/exps."""
+    here = Path.cwd()
+    return next((up.parent.parent.parent for up in here.parents if up.parts[-3:] == (".dvc", "tmp", "exps")), here)
 
 
 def as_list(value: object) -> object:
@@ -49,7 +57,9 @@ Fraction = Annotated[float, BeforeValidator(number), Field(gt=0, lt=1)]
 
 
 class Fetch(Strict):
+    classes: Annotated[list[str], Field(min_length=2)] | Literal["all"]
     group: str | None
+    archive: str | None = None
 
     @field_validator("group")
     @classmethod
@@ -63,13 +73,16 @@ class Fetch(Strict):
 
 class Split(Strict):
     by: Literal["group", "clip"]
-    test: Fraction
+    test: Fraction | None
+    official: Literal[1, 2, 3] | None = None
     validation: Fraction
     seed: Annotated[int, Field(ge=0)]
 
     @model_validator(mode="after")
     def leaves_some(self) -> "Split":
-        if self.test + self.validation >= 1:
+        if (self.test is None) == (self.official is None):
+            raise ValueError("either test or official must be null, and not both")
+        if (self.test or 0) + self.validation >= 1:
             raise ValueError("test + validation must stay below 1")
         return self
 
@@ -112,7 +125,6 @@ class Trainer(Strict):
 
 
 class Train(Strict):
-    weights: str | None
     optimizer: str
     optimizer_args: dict
     lr: Positive
@@ -147,6 +159,7 @@ class DataSet(Strict):
 class Params(Strict):
     dataset: str
     clips: str
+    protocol: Literal["sound", "published"]
     frames: Annotated[list[Count], BeforeValidator(as_list), Field(min_length=1)]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(as_list), Field(min_length=1)]
     workers: Annotated[int, Field(ge=0)]
@@ -170,6 +183,8 @@ class Params(Strict):
             for model in MODELS:
                 _recipe(self, name, model)
                 _input(self, name, model)
+                if not isinstance(getattr(self.datasets[name], model).get("weights"), str | None):
+                    raise ValueError(f"datasets.{name}.{model}.weights: a file, a URL, kinetics400, or null")
         return self
 
     @property
@@ -185,12 +200,39 @@ class Params(Strict):
         """The data set's `input`, with the size of the pictures that it gives this model."""
         return _input(self, self.dataset, model)
 
+    @property
+    def unit(self) -> str:
+        """Of a budget."""
+        return "frames" if self.protocol == "sound" else "seconds"
+
+    def sampled(self, model: str, budget: int) -> tuple[int, Input]:
+        """How many frames a budget gives, and from what; in the published protocol it counts seconds."""
+        if self.protocol == "sound":
+            return budget, self.input(model)
+        return PUBLISHED_T, self.input(model).model_copy(update={"window": float(budget)})
+
+    def weights(self, model: str) -> str | None:
+        """The weights that a training starts from, as params.yaml names them."""
+        return getattr(self.data, model).get("weights")
+
+    @property
+    def archive(self) -> str | None:
+        """What the clips are read out of: `clips`, if it is a zip, or the public archive, if it is nothing else."""
+        if self.data.fetch.archive is None or not (self.clips == EMBEDDED or self.clips.endswith(".zip")):
+            return None
+        return self.data.fetch.archive if self.clips == EMBEDDED else self.clips
+
+    @property
+    def folder(self) -> Path:
+        """Where the clips lie: `clips`, or what was read out of an archive, once for all copies of the repository."""
+        return top() / "data" / self.dataset if self.archive else Path(self.clips)
+
 
 def _recipe(params: Params, dataset: str, model: str) -> Train:
     data, values = params.datasets[dataset], params.train.model_dump()
     for section in ("train", model):
         given = getattr(data, section)
-        values |= {key: given[key] for key in given if section == "train" or key not in PICTURE}
+        values |= {key: given[key] for key in given if section == "train" or key not in (*PICTURE, "weights")}
         with _faults_of(f"datasets.{dataset}.{section}."):
             recipe = Train(**values)
     return recipe

@@ -3,7 +3,7 @@
     $ python -m framebudget.split           (dvc repro split)
 
 reads   work/manifest.csv       one row a clip, from fetch
-        params.yaml             datasets.<dataset>.split
+        params.yaml             protocol, datasets.<dataset>.split
 writes  work/split.csv          the manifest, with label (0 … K-1, classes sorted by name) and subset
 
 No group is on two sides: clips of one group share a person, a scene or a source video, and a network that has seen
@@ -17,6 +17,7 @@ import pandas as pd
 
 from framebudget import params
 from framebudget.console import read_csv, stage, write_csv
+from framebudget.params import Split
 
 SUBSETS = ("train", "validation", "test")
 
@@ -24,10 +25,11 @@ SUBSETS = ("train", "validation", "test")
 @stage
 def main() -> None:
     manifest = read_csv(Path("work/manifest.csv"))
-    rule = params.load().data.split
+    p = params.load()
     manifest["label"] = manifest["class"].astype("category").cat.codes
-    kept = manifest if rule.by == "group" else manifest.assign(group=manifest["clip"])
-    manifest["subset"] = split_groups(kept, rule.test, rule.validation, rule.seed)
+    manifest["subset"] = subsets(manifest, p.data.split)
+    if p.protocol == "published":
+        manifest["subset"] = as_published(manifest["subset"], p.data.split.seed)
     test = manifest["subset"] == "test"
     print(f"{leaked(manifest)} of {test.sum()} test clips share their group with clips of training or validation")
     write_csv(manifest, Path("work/split.csv"))
@@ -39,27 +41,49 @@ def leaked(split: pd.DataFrame) -> int:
     return int(split.loc[test, "group"].isin(split.loc[~test, "group"]).sum())
 
 
-def split_groups(manifest: pd.DataFrame, test: float, validation: float, seed: int) -> pd.Series:
-    """The subset of each row, near-stratified by class.
+def subsets(manifest: pd.DataFrame, rule: Split) -> pd.Series:
+    """The subset of each row, by fractions or by UCF101's official test lists."""
+    kept = manifest if rule.by == "group" else manifest.assign(group=manifest["clip"])
+    shares = {"train": 1 - rule.validation, "validation": rule.validation}
+    if rule.official is None:
+        return split_groups(kept, shares | {"train": shares["train"] - rule.test, "test": rule.test}, rule.seed)
+    test = manifest["group"].isin(official_test_groups(rule.official))
+    return split_groups(kept[~test], shares, rule.seed).reindex(manifest.index, fill_value="test")
+
+
+def official_test_groups(number: int) -> list[str]:
+    """Of UCF101's official split 1, 2 or 3: seven groups of every class, g01-g07, g08-g14 or g15-g21."""
+    return [f"g{group:02d}" for group in range(7 * number - 6, 7 * number + 1)]
+
+
+def as_published(subset: pd.Series, seed: int) -> pd.Series:
+    """The split of the study that is redone here: what should be tested on chooses the epoch, and 3 % of the clips
+    that are trained on, whatever their groups, are taken out to test with."""
+    subset = subset.map({"train": "train", "validation": "train", "test": "validation"})
+    training = subset.index[subset == "train"]
+    subset[np.random.default_rng(seed).choice(training, max(1, round(0.03 * len(training))), replace=False)] = "test"
+    return subset
+
+
+def split_groups(manifest: pd.DataFrame, shares: dict[str, float], seed: int) -> pd.Series:
+    """The subset of each row, near-stratified by class. shares: the fraction of the clips that each subset takes.
 
     Classes with the fewest groups choose first. Each of their groups, large ones first, goes to the subset that has
     no clip of the class yet, or else lacks the most of its share of it (after iterative stratification, Sechidis et
-    al. 2011). Raises ValueError if a class has too few groups to be on all three sides.
+    al. 2011). Raises ValueError if a class has too few groups to be on all sides.
     """
     counts = pd.crosstab(manifest["group"], manifest["class"])  # groups × classes, clips
     counts = counts.iloc[np.random.default_rng(seed).permutation(len(counts))]
-    share = pd.DataFrame(
-        {"train": 1 - validation - test, "validation": validation, "test": test}, index=counts.columns
-    ).T
+    share = pd.DataFrame(shares, index=counts.columns).T
     wanted = share * counts.sum()
     have = wanted * 0
     subset_of = {}
     for name in counts.columns[np.argsort((counts > 0).sum(), kind="stable")]:
         groups = counts.index[counts[name] > 0]
-        if len(groups) < 3:
+        if len(groups) < len(shares):
             raise ValueError(
-                f"class {name!r} has {len(groups)} group(s) of clips ({', '.join(groups)}); three are needed, one each "
-                "for training, validation and test. Add clips, or name groups otherwise (fetch.group in params.yaml)"
+                f"class {name!r} has {len(groups)} group(s) of clips ({', '.join(groups)}); {len(shares)} are needed, "
+                f"one each for {' and '.join(shares)}. Add clips, or name groups otherwise (fetch.group in params.yaml)"
             )
         for group in groups[np.argsort(-counts.loc[groups, name], kind="stable")]:
             if group in subset_of:

@@ -3,8 +3,8 @@
     $ python -m framebudget.train x3d_m         (dvc repro train_x3d)
     $ python -m framebudget.train slowfast_r50  (dvc repro train_slowfast)
 
-reads   work/split.csv, work/packets.json, and the clips that they name
-        params.yaml             frames, seeds, trainer, train, datasets.<dataset>.{input, train, <model>}
+reads   work/split.csv, work/packets.json, and the clips that they name; work/weights.json
+        params.yaml             protocol, frames, seeds, trainer, train, datasets.<dataset>.{input, train, <model>}
 writes  work/<model>/curves.csv             model, frames, seed, epoch, losses, accuracies, learning rate
         work/<model>/<frames>f_s<seed>.pt   the weights of the epoch with the best validation accuracy
         mlflow.db                           one run for each
@@ -44,6 +44,7 @@ from framebudget.learning.task import Classification
 from framebudget.learning.tracking import start_run, system_metrics
 from framebudget.models import weights
 from framebudget.params import Params
+from framebudget.sources.weights import local, sha256
 from framebudget.video import packets
 
 
@@ -54,7 +55,7 @@ def main() -> None:
     model = parser.parse_args().model
     p = params.load()
     split = packets.joined(read_csv(Path("work/split.csv")))
-    runs = [train(p, split, model, T, seed) for T in p.frames for seed in p.seeds]
+    runs = [train(p, split, model, budget, seed) for budget in p.frames for seed in p.seeds]
     if rank_zero_only.rank == 0:
         with new_folder(Path("work") / model) as folder:
             for run in runs:
@@ -67,26 +68,27 @@ def main() -> None:
             Path("work/unfinished").rmdir()
 
 
-def train(p: Params, split: pd.DataFrame, model: str, T: int, seed: int) -> Path:
-    """One training at T frames, from wherever it was left. Returns the folder with <T>f_s<seed>.pt and curve.csv."""
-    recipe, input = p.recipe(model), p.input(model)
-    run = Path("work/unfinished") / f"{model}_{T}f_s{seed}_{identity(p, model, T, seed)}"
+def train(p: Params, split: pd.DataFrame, model: str, budget: int, seed: int) -> Path:
+    """One training, from wherever it was left. Returns the folder with <frames>f_s<seed>.pt and curve.csv."""
+    recipe, (T, input) = p.recipe(model), p.sampled(model, budget)
+    file, digest = start_of(p, model)
+    run = Path("work/unfinished") / f"{model}_{budget}f_s{seed}_{identity(p, model, budget, seed, digest)}"
     if (run / "curve.csv").exists():
         return run
     prepare(seed)
     classes = sorted(split["class"].unique())  # in the order of their labels
     network = models.BUILD[model](len(classes)).to(memory_format=getattr(torch, p.trainer.memory_format))
-    if recipe.weights:
-        weights.load(network, Path(recipe.weights), models.HEAD[model])
+    if file:
+        weights.load(network, file, models.HEAD[model])
 
     if p.trainer.compile:
         torch.compiler.reset()  # what came before must not decide what is compiled, or a training that goes on differs
         network.compile(dynamic=False)
 
-    task = Classification(network, recipe)
+    task = Classification(network, recipe, doubly=p.protocol == "published" and model == "x3d_m")
     task.configure_optimizers()  # what torch does not take is said before a run begins
     resume = LastEpoch(run / "last.ckpt")
-    logger = start_run(p, model, T, seed, run / "mlflow_run") if rank_zero_only.rank == 0 else None
+    logger = start_run(p, model, budget, seed, digest, run / "mlflow_run") if rank_zero_only.rank == 0 else None
     options = p.trainer.model_dump(include={"devices", "num_nodes", "strategy", "precision"})
     if p.trainer.strategy == "ddp" or (p.trainer.devices, p.trainer.num_nodes) != (1, 1):
         options["strategy"] = DDPStrategy(timeout=timedelta(seconds=p.trainer.timeout))
@@ -100,19 +102,19 @@ def train(p: Params, split: pd.DataFrame, model: str, T: int, seed: int) -> Path
             gradient_clip_val=recipe.gradient_clip,
             use_distributed_sampler=False,  # ours divides the clips itself
             logger=logger or False,
-            callbacks=[resume, Progress(f"{params.MODELS[model]}, {T} frames, seed {seed}")],
+            callbacks=[resume, Progress(f"{params.MODELS[model]}, {budget} {p.unit}, seed {seed}")],
             num_sanity_val_steps=0,
             enable_model_summary=False,
             **options,
         )
-        trainer.fit(task, datamodule=ClipData(p, split, model, T, seed), ckpt_path=resume.found, weights_only=True)
+        trainer.fit(task, datamodule=ClipData(p, split, model, budget, seed), ckpt_path=resume.found, weights_only=True)
     if trainer.is_global_zero:
         network.load_state_dict(task.best)
         facts = {"model": model, "frames": T, "seed": seed, "classes": classes, "input": input.model_dump()}
-        weights.save(run / f"{T}f_s{seed}.pt", network, **facts)
+        weights.save(run / f"{budget}f_s{seed}.pt", network, **facts)
         curve = pd.DataFrame(task.curve)
         curve.insert(0, "model", model)
-        curve.insert(1, "frames", T)
+        curve.insert(1, "frames", budget)
         curve.insert(2, "seed", seed)
         write_csv(curve, run / "curve.csv")  # the last: it says that all is there
         resume.path.unlink()
@@ -135,22 +137,32 @@ def clear_about_devices(timeout: int) -> Iterator[None]:
         ) from None
 
 
-def identity(p: Params, model: str, T: int, seed: int) -> str:
+def start_of(p: Params, model: str) -> tuple[Path | None, str | None]:
+    """The weights to start from and their sha256. Raises ValueError if they are not those that `fetch` has seen."""
+    given = p.weights(model)
+    seen = json.loads(Path("work/weights.json").read_text())[model]
+    file = local(given, model) if given else None
+    if seen != (file and sha256(file)):
+        raise ValueError(f"{given}: not the weights that work/weights.json names; run fetch again: dvc repro -f fetch")
+    return file, seen
+
+
+def identity(p: Params, model: str, budget: int, seed: int, weights: str | None) -> str:
     """A digest of all that determines a training: parameters, clips, given weights, this package, and torch."""
-    recipe, package = p.recipe(model), Path(__file__).parent
+    T, input = p.sampled(model, budget)
     said = [
         model,
+        p.protocol,
         T,
         seed,
-        p.input(model).model_dump(),
-        recipe.model_dump(),
+        input.model_dump(),
+        p.recipe(model).model_dump(),
         p.trainer.model_dump(exclude={"timeout"}),
+        weights,
         torch.__version__,
     ]
-    files = [Path("work/split.csv"), *sorted(package.rglob("*.py"))]
-    if recipe.weights:
-        files.append(Path(recipe.weights))
-    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    files = [Path("work/split.csv"), *sorted(Path(__file__).parent.rglob("*.py"))]
+    digests = [sha256(path) for path in files]
     return hashlib.sha256(json.dumps(said + digests).encode()).hexdigest()[:12]
 
 

@@ -12,7 +12,7 @@ from framebudget.params import Train
 from framebudget.train import LastEpoch
 
 RECIPE = Train(
-    weights=None, optimizer="SGD", optimizer_args={}, lr=1e-9, weight_decay=0,
+    optimizer="SGD", optimizer_args={}, lr=1e-9, weight_decay=0,
     scheduler="StepLR", scheduler_args={"step_size": 1, "gamma": 0.5}, epochs=2, patience=5, batch_size=4,
     label_smoothing=0, gradient_clip=None, frozen_stages=0, frozen_norms=False,
 )  # fmt: skip

@@ -1,7 +1,5 @@
 """The Lightning data module: the clips of a study as the batches of one training."""
 
-from pathlib import Path
-
 import pandas as pd
 import pytorch_lightning as pl
 from torch import Tensor
@@ -18,9 +16,10 @@ class ClipData(pl.LightningDataModule):
     split: the table of `split`, with the column `packets`.
     """
 
-    def __init__(self, params: Params, split: pd.DataFrame, model: str, T: int, seed: int):
+    def __init__(self, params: Params, split: pd.DataFrame, model: str, budget: int, seed: int):
         super().__init__()
-        self.params, self.split, self.model, self.T, self.seed = params, split, model, T, seed
+        self.params, self.split, self.model, self.seed = params, split, model, seed
+        self.T, self.input = params.sampled(model, budget)
 
     def train_dataloader(self) -> DataLoader:
         return self.batches("train", None)
@@ -30,7 +29,7 @@ class ClipData(pl.LightningDataModule):
 
     def batches(self, subset: str, views: int | None) -> DataLoader:
         p, rows = self.params, self.split[self.split["subset"] == subset]
-        clips = Clips(Path(p.clips), rows, self.T, p.input(self.model), self.seed, views)
+        clips = Clips(p.folder, rows, self.T, self.input, self.seed, views)
         rank, ranks, batch_size = self.trainer.global_rank, self.trainer.world_size, p.recipe(self.model).batch_size
         if batch_size % ranks:
             raise ValueError(f"train.batch_size: {batch_size} clips cannot be shared out evenly to {ranks} devices")
@@ -41,7 +40,7 @@ class ClipData(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: tuple, dataloader_idx: int) -> tuple[Tensor, Tensor, list[int]]:
         """clips_BVCTHW, made on the device, labels_B, and a seed for each clip."""
         frames_BVTHWC, views, labels_B, _ = batch
-        clips_BVCTHW = inputs(frames_BVTHWC, views, self.params.input(self.model).crop)
+        clips_BVCTHW = inputs(frames_BVTHWC, views, self.input.crop)
         if self.params.trainer.memory_format == "contiguous_format":
             clips_BVCTHW = clips_BVCTHW.contiguous()
         return clips_BVCTHW, labels_B, [view.seed for view in views]

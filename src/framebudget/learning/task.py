@@ -16,13 +16,14 @@ from framebudget.params import Train
 class Classification(pl.LightningModule):
     """Cross-entropy on logits. Means over an epoch weigh every clip the same.
 
+    doubly: the loss is taken of a softmax of the softmax, as PyTorchVideo's X3D head makes it (models/x3d.py:575).
     curve: one row an epoch. best: the network's weights after the epoch with the best validation accuracy, the first
     of several. Both are part of a checkpoint.
     """
 
-    def __init__(self, network: nn.Module, recipe: Train):
+    def __init__(self, network: nn.Module, recipe: Train, doubly: bool = False):
         super().__init__()
-        self.network, self.recipe = network, recipe
+        self.network, self.recipe, self.doubly = network, recipe, doubly
         self.dropouts = [module for module in network.modules() if isinstance(module, ClipDropout)]
         self.means = nn.ModuleDict(
             {f"{subset}_{what}": MeanMetric() for subset in ("train", "val") for what in ("loss", "accuracy")}
@@ -46,6 +47,8 @@ class Classification(pl.LightningModule):
         for dropout in self.dropouts:
             dropout.seeds = seeds
         logits_BK = logits_of(self.network, clips_BVCTHW).mean(1).float()
+        if self.doubly:
+            logits_BK = logits_BK.softmax(1)
         loss = F.cross_entropy(logits_BK, labels_B, label_smoothing=self.recipe.label_smoothing)
         if not loss.isfinite():
             raise FloatingPointError(

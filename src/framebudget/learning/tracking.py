@@ -12,13 +12,7 @@ from mlflow.tracking import MlflowClient
 from pytorch_lightning.loggers import MLFlowLogger
 
 from framebudget.console import write_text
-from framebudget.params import Params
-
-
-def top() -> Path:
-    """The top of the repository. Queued and `--temp` experiments run in copies of it, below .dvc/tmp/exps."""
-    here = Path.cwd()
-    return next((up.parent.parent.parent for up in here.parents if up.parts[-3:] == (".dvc", "tmp", "exps")), here)
+from framebudget.params import Params, top
 
 
 def tracking_uri() -> str:
@@ -26,10 +20,11 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{top() / 'mlflow.db'}"
 
 
-def start_run(params: Params, model: str, frames: int, seed: int, note: Path) -> MLFlowLogger:
+def start_run(params: Params, model: str, frames: int, seed: int, weights: str | None, note: Path) -> MLFlowLogger:
     """A logger whose run is named `<model>-<frames>f-s<seed>` in an experiment named after the data set.
 
     Its parameters are those of params.yaml that shaped this training; its tags lead back to the DVC experiment.
+    weights: sha256 of what the training starts from.
     note: a file that keeps the run's id; if the run it names is there, that one goes on.
     """
     uri = tracking_uri()
@@ -59,7 +54,8 @@ def start_run(params: Params, model: str, frames: int, seed: int, note: Path) ->
         {"model": model, "frames": frames, "seed": seed}
         | params.input(model).model_dump()
         | params.recipe(model).model_dump()
-        | {"precision": params.trainer.precision}
+        | {"protocol": params.protocol, "precision": params.trainer.precision}
+        | {"weights": params.weights(model), "weights_sha256": weights}
     )
     return logger
 

@@ -10,7 +10,7 @@ class SourceError(ValueError):
     """A folder of clips that cannot be used; the message names the folder or file."""
 
 
-def find_clips(clips: Path, group: str | None) -> tuple[list[dict], list[str]]:
+def find_clips(clips: Path, group: str | None, classes: list[str] | str = "all") -> tuple[list[dict], list[str]]:
     """Rows of clip, path, class and group, sorted by path, and what was left out, with the reason.
 
     path is relative to `clips`; clip is the path without its suffix, and unique. `group` is a regular expression
@@ -22,7 +22,7 @@ def find_clips(clips: Path, group: str | None) -> tuple[list[dict], list[str]]:
     rows, left_out = [], []
     for path in sorted(clips.rglob("*")):
         name = path.relative_to(clips).as_posix()
-        if path.is_dir():
+        if path.is_dir() or (classes != "all" and name.split("/")[0] not in classes):
             continue
         if path.suffix.lower() not in VIDEOS:
             left_out.append(f"{name}: not a video by its suffix")
@@ -31,10 +31,10 @@ def find_clips(clips: Path, group: str | None) -> tuple[list[dict], list[str]]:
         else:
             clip = name.removesuffix(path.suffix)
             rows.append({"clip": clip, "path": name, "class": name.split("/")[0], "group": clip})
-    empty = {folder.name for folder in clips.iterdir() if folder.is_dir()} - {row["class"] for row in rows}
-    empty = {name for name in empty if not name.startswith(".")}
+    there = {folder.name for folder in clips.iterdir() if folder.is_dir() and not folder.name.startswith(".")}
+    empty = (there if classes == "all" else set(classes)) - {row["class"] for row in rows}
     if empty:
-        raise SourceError(f"{clips / min(empty)}: no video in this class; add clips or remove the folder")
+        raise SourceError(f"{clips / min(empty)}: no video in this class; add clips, or leave it out (fetch.classes)")
     if len({row["class"] for row in rows}) < 2:
         raise SourceError(f"{clips}: clips of at least two classes are needed, as <class>/<video>")
     seen = {}

@@ -1,0 +1,91 @@
+"""Files from the network: a connection that fails is tried again, and a file goes on where it was cut."""
+
+import time
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import requests
+import urllib3
+from remotezip import RemoteIOError
+from tqdm import tqdm
+
+TRIES = 5
+PAUSE = 1.0  # seconds before the second try, twice as long before each one after it
+TIMEOUT = 30  # seconds without a byte
+FAULTS = (
+    requests.RequestException, urllib3.exceptions.HTTPError, RemoteIOError, zipfile.BadZipFile, zlib.error, EOFError
+)  # fmt: skip
+T = TypeVar("T")
+
+
+class DownloadError(OSError):
+    """Something that could not be brought from the network; the message names the URL and what is kept."""
+
+
+def retried(act: Callable[[], T], tries: int = TRIES) -> T:
+    """What `act` returns. It is tried again, after a pause, when the connection or what came through it is broken."""
+    for pause in (PAUSE * 2**k for k in range(tries - 1)):
+        try:
+            return act()
+        except FAULTS as error:
+            response = getattr(error.__context__ or error, "response", None)
+            if response is not None and 400 <= response.status_code < 500 and response.status_code != 429:
+                raise
+            time.sleep(pause)
+    return act()
+
+
+def download(url: str, path: Path) -> None:
+    """Bring a whole file. What has come of it lies in <path>.partial until then, and the next call goes on from there.
+
+    Raises DownloadError.
+    """
+    partial = path.with_name(path.name + ".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with requests.Session() as session:
+            retried(lambda: go_on(session, url, partial))
+    except FAULTS as error:
+        kept = partial.stat().st_size if partial.exists() else 0
+        raise DownloadError(
+            f"{url}: {error}. {kept:,} bytes of it are kept in {partial}, and the same command goes on from there; "
+            "or download it by other means and name the file in params.yaml"
+        ) from None
+    etag_of(partial).unlink(missing_ok=True)
+    partial.replace(path)
+
+
+def etag_of(partial: Path) -> Path:
+    """Where the server's name for the content of a partial file is kept."""
+    return partial.with_name(partial.name + ".etag")
+
+
+def go_on(session: requests.Session, url: str, partial: Path) -> None:
+    """Bring what is missing of a partial file; all of it, if it is no longer certain to be the same one."""
+    held, etag = partial.stat().st_size if partial.exists() else 0, etag_of(partial)
+    headers = {"Accept-Encoding": "identity"}
+    if held and etag.exists() and etag.read_text():
+        headers |= {"Range": f"bytes={held}-", "If-Range": etag.read_text()}
+    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        total = response.headers.get("Content-Range", "").rpartition("/")[2]
+        if response.status_code == 416 and total == str(held):
+            return
+        if response.status_code == 416:
+            partial.unlink()
+        response.raise_for_status()
+        if response.status_code != 206:
+            held, total = 0, response.headers.get("Content-Length", "")
+            etag.write_text(response.headers.get("ETag", ""))
+        bar = tqdm(
+            desc=url.rsplit("/", 1)[1], initial=held, total=int(total) if total.isdigit() else None,
+            unit="B", unit_scale=True, disable=None,
+        )  # fmt: skip
+        with partial.open("ab" if held else "wb") as file, bar:
+            for chunk in response.iter_content(2**16):
+                file.write(chunk)
+                bar.update(len(chunk))
+    if total.isdigit() and partial.stat().st_size != int(total):
+        raise EOFError(f"{partial.stat().st_size} of {total} bytes came")

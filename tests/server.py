@@ -1,0 +1,85 @@
+"""A real HTTP server on loopback, with ranges, that can be told to misbehave."""
+
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Server(ThreadingHTTPServer):
+    """files: {path: content}. faults: what goes wrong with the next answers, one each. asked: ranges, None for all."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.faults: list[str] = []
+        self.always: str | None = None
+        self.asked: list[str | None] = []
+        self.sent = 0
+        self.etag = '"1"'
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        server, content = self.server, self.server.files.get(self.path[1:])
+        fault = server.faults.pop(0) if server.faults else server.always
+        asked = self.headers.get("Range")
+        server.asked.append(asked)
+        if fault in ("500", "503") or content is None:
+            self.send_error(int(fault) if fault else 404)
+            return
+        if self.headers.get("If-Range", server.etag) != server.etag or fault == "whole":
+            asked = None
+        first, last, size = 0, len(content) - 1, len(content)
+        if asked:
+            start, end = re.fullmatch(r"bytes=(-?\d*)-?(\d*)", asked).groups()
+            first = max(0, size + int(start)) if start.startswith("-") else int(start)
+            last = min(last, int(end)) if end else last
+        if first > last:
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{size}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        body = content[first : last + 1]
+        self.send_response(206 if asked else 200)
+        if asked:
+            self.send_header("Content-Range", f"bytes {first}-{last}/{size + (fault == 'grown')}")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", '"2"' if fault == "changed" else server.etag)
+        self.end_headers()
+        if fault == "wrong" and asked and "=-" not in asked:  # in a clip, not in the directory
+            body = body[:-9] + bytes(byte ^ 1 for byte in body[-9:])
+        if fault in ("cut", "stall"):
+            body = body[: len(body) // 2]
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(body)
+            self.wfile.flush()
+        server.sent += len(body)
+        if fault == "stall":
+            time.sleep(2)
+        if fault in ("cut", "stall"):
+            self.close_connection = True
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[Server]:
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
