@@ -4,11 +4,12 @@
     $ python reports/splits/compare.py --summary
 
 Run it at the top of the repository, with changes of params.yaml as for `dvc exp run -S`; reports/README.md has the
-whole commands. For each seed, which draws the split and trains X3D-M, three arms that differ in one parameter:
+whole commands. For each seed, which draws the split and trains X3D-M, four arms:
 
-    group    whole groups on one side, dynamic frames: the study as it is
-    clip     clips on either side, whatever their group (split.by)
-    static   as group, the same frames in every epoch (input.sampling)
+    group      whole groups on one side; frames from the whole clip
+    clip       clips on either side, whatever their group (split.by)
+    static     as group, frames from the middle second (input.window), the same ones in every epoch (input.sampling)
+    dynamic    as static, but from another second in every epoch
 
 writes  reports/splits/<name>.csv   one row for every prediction; leaked: training or validation has clips of its group
 
@@ -33,8 +34,10 @@ HERE = Path(__file__).parent
 ARMS = {
     "group": [],
     "clip": ["datasets.folder.split.by=clip"],
-    "static": ["datasets.folder.input.sampling=static"],
+    "static": ["datasets.folder.input.window=1.0", "datasets.folder.input.sampling=static"],
+    "dynamic": ["datasets.folder.input.window=1.0"],
 }
+AGAINST = {"clip": "group", "dynamic": "static"}
 
 
 def main() -> None:
@@ -76,7 +79,7 @@ def study(folder: Path, changes: list[str]) -> pd.DataFrame:
 
 
 def summary(path: Path) -> pd.DataFrame:
-    """Mean and deviation of each arm; its difference from `group`, paired by seed, with Student's 95 % interval."""
+    """Mean and deviation of each arm; the differences, paired by seed, with Student's 95 % interval."""
     table = read_csv(path)
     clips, leaked = (table.groupby("arm")["leaked"].agg(what) for what in ("size", "sum"))
     accuracy = (table["label"] == table["prediction"]).groupby([table["seed"], table["arm"]]).mean().unstack()
@@ -84,10 +87,10 @@ def summary(path: Path) -> pd.DataFrame:
     for arm in ARMS:
         row = {"data": path.stem, "arm": arm, "seeds": len(accuracy), "test clips": clips[arm], "leaked": leaked[arm]}
         row |= {"mean": accuracy[arm].mean(), "deviation": accuracy[arm].std()}
-        if arm != "group":
-            by_seed = accuracy[arm] - accuracy["group"]
+        if arm in AGAINST:
+            by_seed = accuracy[arm] - accuracy[AGAINST[arm]]
             low, high = stats.ttest_1samp(by_seed, 0).confidence_interval()
-            row |= {"minus group": by_seed.mean(), "95 % from": low, "to": high}
+            row |= {"minus": AGAINST[arm], "difference": by_seed.mean(), "95 % from": low, "to": high}
         rows.append(row)
     return pd.DataFrame(rows).round(3)
 

@@ -33,9 +33,9 @@ from framebudget.video.reader import learn, probe
 def main() -> None:
     p = params.load()
     rule, clips = p.data.fetch, p.folder
-    starts = {model: p.weights(model) and sha256(local(p.weights(model), model)) for model in MODELS}
     if p.archive:
         fetch_clips(p.archive, rule.classes, clips)
+    starts = {model: p.weights(model) and sha256(local(p.weights(model), model)) for model in MODELS}
     rows, left_out = find_clips(clips, rule.group, rule.classes)
     for reason in left_out:
         tqdm.write(f"left out: {reason}")
