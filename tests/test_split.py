@@ -84,6 +84,13 @@ def test_the_five_classes_have_497_and_200_clips_on_the_second_list(ucf101):
     assert (five.groupby("group").apply(lambda rows: subset[rows.index].nunique()) == 1).all()
 
 
+@pytest.mark.parametrize(("official", "side"), [(1, "training"), (3, "test")])
+def test_a_part_of_ucf101_that_is_on_one_list_alone_is_an_error(official, side):
+    rows = manifest({"Biking": {"g01": 3, "g02": 1}, "Diving": {"g01": 5, "g20": 2}})
+    with pytest.raises(ValueError, match=f"class 'Biking' has no clip on the {side} list {official}"):
+        subsets(rows, rule(test=None, official=official))
+
+
 def test_as_published_what_should_be_tested_on_chooses_and_the_test_leaks(ucf101):
     five = ucf101[ucf101["class"].isin(STUDY)].copy()
     sound = subsets(five, rule(test=None, official=2))

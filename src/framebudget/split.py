@@ -42,12 +42,19 @@ def leaked(split: pd.DataFrame) -> int:
 
 
 def subsets(manifest: pd.DataFrame, rule: Split) -> pd.Series:
-    """The subset of each row, by fractions or by UCF101's official test lists."""
+    """The subset of each row, by fractions or by UCF101's official test lists. Raises ValueError."""
     kept = manifest if rule.by == "group" else manifest.assign(group=manifest["clip"])
     shares = {"train": 1 - rule.validation, "validation": rule.validation}
     if rule.official is None:
         return split_groups(kept, shares | {"train": shares["train"] - rule.test, "test": rule.test}, rule.seed)
     test = manifest["group"].isin(official_test_groups(rule.official))
+    for name, in_test in test.groupby(manifest["class"]):
+        if in_test.nunique() < 2:
+            side = "training" if in_test.all() else "test"
+            raise ValueError(
+                f"class {name!r} has no clip on the {side} list {rule.official} (split.official in params.yaml); for a part "
+                "of UCF101 set split.official to null and split.test to a fraction"
+            )
     return split_groups(kept[~test], shares, rule.seed).reindex(manifest.index, fill_value="test")
 
 
