@@ -52,8 +52,8 @@ def subsets(manifest: pd.DataFrame, rule: Split) -> pd.Series:
         if in_test.nunique() < 2:
             side = "training" if in_test.all() else "test"
             raise ValueError(
-                f"class {name!r} has no clip on the {side} list {rule.official} (split.official in params.yaml); for a part "
-                "of UCF101 set split.official to null and split.test to a fraction"
+                f"class {name!r} has no clip on the {side} list {rule.official} (split.official in params.yaml); "
+                "for a part of UCF101 set split.official to null and split.test to a fraction"
             )
     return split_groups(kept[~test], shares, rule.seed).reindex(manifest.index, fill_value="test")
 
