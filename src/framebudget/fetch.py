@@ -35,8 +35,8 @@ def main() -> None:
     rule, clips = p.data.fetch, p.folder
     if p.archive:
         fetch_clips(p.archive, rule.classes, clips)
-    starts = {model: p.weights(model) and sha256(local(p.weights(model), model)) for model in MODELS}
     rows, left_out = find_clips(clips, rule.group, rule.classes)
+    starts = {model: p.weights(model) and sha256(local(p.weights(model), model)) for model in MODELS}
     for reason in left_out:
         tqdm.write(f"left out: {reason}")
     if not rule.group:

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from framebudget.sources.download import DownloadError, download
@@ -16,7 +18,7 @@ def test_a_file_comes_whole_whatever_happens_on_the_way(server, url, tmp_path, f
     server.faults = faults.copy()
     download(url, tmp_path / "a/weights.pyth")
     assert (tmp_path / "a/weights.pyth").read_bytes() == CONTENT
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["weights.pyth"]
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"weights.pyth", "weights.pyth.lock"}
     assert len(server.asked) == len(faults) + 1
 
 
@@ -31,6 +33,13 @@ def test_it_goes_on_where_it_was_cut_in_another_process_too(server, url, tmp_pat
     download(url, tmp_path / "weights.pyth")
     assert (tmp_path / "weights.pyth").read_bytes() == CONTENT
     assert server.sent == len(CONTENT) - held
+
+
+def test_two_that_want_it_at_once_ask_for_it_once(server, url, tmp_path):
+    with ThreadPoolExecutor(2) as users:
+        list(users.map(lambda _: download(url, tmp_path / "weights.pyth"), range(2)))
+    assert (tmp_path / "weights.pyth").read_bytes() == CONTENT
+    assert len(server.asked) == 1
 
 
 def test_killed_before_the_last_rename_it_asks_for_nothing_more(server, url, tmp_path):

@@ -113,6 +113,12 @@ def test_without_network_there_are_three_ways_on(server, tmp_path):
         fetch_clips(server.url + "UCF101_videos.zip", TWO, tmp_path / "ucf101")
 
 
+def test_an_address_where_nothing_is_is_said_at_once(server, tmp_path):
+    with pytest.raises(SourceError, match=r"404 Client Error.* Three ways on"):
+        fetch_clips(server.url + "nowhere.zip", TWO, tmp_path / "ucf101")
+    assert len(server.asked) == 1
+
+
 def test_a_clip_that_is_there_with_other_content_is_replaced(url, tmp_path):
     path = tmp_path / "ucf101/Swing/v_Swing_g01_c01.avi"
     path.parent.mkdir(parents=True)
@@ -136,7 +142,7 @@ def test_an_archive_that_is_not_what_it_should_be_is_refused_before_anything_is_
     server.files["bad.zip"] = zipped(NAMES + names, **attributes)
     with pytest.raises(SourceError, match=f"not the archive of UCF101: .*{says}"):
         fetch_clips(server.url + "bad.zip", TWO, tmp_path / "ucf101")
-    assert not files(tmp_path)
+    assert not files(tmp_path / "ucf101")
 
 
 @pytest.mark.parametrize(
@@ -158,7 +164,7 @@ def test_an_entry_that_lies_is_refused(server, tmp_path, flag, says):
     server.files["bad.zip"] = bytes(content)
     with pytest.raises(SourceError, match=says):
         fetch_clips(server.url + "bad.zip", ["Bowling"], tmp_path / "ucf101")
-    assert not files(tmp_path)
+    assert not files(tmp_path / "ucf101")
 
 
 def test_more_than_the_disk_has_is_refused(url, tmp_path, monkeypatch):

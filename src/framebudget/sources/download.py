@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import requests
 import urllib3
+from filelock import FileLock
 from remotezip import RemoteIOError
 from tqdm import tqdm
 
@@ -39,23 +40,24 @@ def retried(act: Callable[[], T], tries: int = TRIES) -> T:
 
 
 def download(url: str, path: Path) -> None:
-    """Bring a whole file. What has come of it lies in <path>.partial until then, and the next call goes on from there.
+    """Bring a whole file, if it is not there. What has come of it lies in <path>.partial, and the next call goes on.
 
     Raises DownloadError.
     """
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with requests.Session() as session:
-            retried(lambda: go_on(session, url, partial))
+        with FileLock(path.with_name(path.name + ".lock")), requests.Session() as session:
+            if not path.exists():
+                retried(lambda: go_on(session, url, partial))
+                partial.replace(path)
+                etag_of(partial).unlink()
     except FAULTS as error:
         kept = partial.stat().st_size if partial.exists() else 0
         raise DownloadError(
             f"{url}: {error}. {kept:,} bytes of it are kept in {partial}, and the same command goes on from there; "
             "or download it by other means and name the file in params.yaml"
         ) from None
-    etag_of(partial).unlink(missing_ok=True)
-    partial.replace(path)
 
 
 def etag_of(partial: Path) -> Path:

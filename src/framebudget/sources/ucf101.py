@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import requests
+from filelock import FileLock
 from remotezip import RangeNotSupported, RemoteZip
 from tqdm import tqdm
 
@@ -33,7 +34,8 @@ def fetch_clips(archive: str, classes: list[str] | str, folder: Path) -> None:
     """
     remote = archive.startswith(("http://", "https://"))
     tries = download.TRIES if remote else 1
-    with requests.Session() as session:
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(folder.name + ".lock")), requests.Session() as session:
         session.hooks["response"].append(same_archive(archive))
 
         def opened() -> zipfile.ZipFile:
@@ -44,7 +46,6 @@ def fetch_clips(archive: str, classes: list[str] | str, folder: Path) -> None:
             clips = clips_of(archive, source.infolist(), classes)
             missing = {name: info for name, info in clips.items() if not is_there(folder / name, info)}
             size, needed = (sum(info.file_size for info in infos.values()) for infos in (clips, missing))
-            folder.mkdir(parents=True, exist_ok=True)
             if needed > (free := shutil.disk_usage(folder).free):
                 raise SourceError(f"{archive}: {needed:,} bytes are needed in {folder}, and {free:,} are free")
             with tqdm(desc="UCF101", total=size, initial=size - needed, unit="B", unit_scale=True, disable=None) as bar:

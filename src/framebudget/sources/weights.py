@@ -17,8 +17,7 @@ def local(given: str, model: str) -> Path:
 
         name = f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{url.rsplit('/', 1)[1]}"
         path = Path(torch.hub.get_dir(), "checkpoints", name)
-        if not path.exists():
-            download(url, path)
+        download(url, path)
         return path
     if not Path(url).is_file():
         raise FileNotFoundError(
