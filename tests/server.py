@@ -63,16 +63,15 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if fault == "wrong" and asked and "=-" not in asked:  # in a clip, not in the directory
             body = body[:-9] + bytes(byte ^ 1 for byte in body[-9:])
-        if fault in ("cut", "stall"):
-            body = body[: len(body) // 2]
+        if fault in ("cut", "stall", "silence"):
+            body = body[: 0 if fault == "silence" else len(body) // 2]
         with contextlib.suppress(ConnectionError):
             self.wfile.write(body)
             self.wfile.flush()
         server.sent += len(body)
-        if fault == "stall":
+        if fault in ("stall", "silence"):
             time.sleep(2)
-        if fault in ("cut", "stall"):
-            self.close_connection = True
+        self.close_connection = fault in ("cut", "stall", "silence")
 
 
 @contextlib.contextmanager

@@ -75,7 +75,7 @@ def test_of_the_archive_only_the_wanted_classes_are_read(server, url, tmp_path):
 
 @pytest.mark.parametrize(
     "faults",
-    [["cut"], ["503"], [None, "cut"], [None, "500", "503"], [None, "wrong"], [None, None, "stall"]],
+    [["cut"], ["503"], [None, "cut"], [None, "500", "503"], [None, "wrong"], [None, None, "stall"], [None, "silence"]],
 )
 def test_what_breaks_is_tried_again(server, url, tmp_path, faults):
     server.faults = faults.copy()
