@@ -4,12 +4,11 @@
     $ python reports/splits/compare.py --summary
 
 Run it at the top of the repository, with changes of params.yaml as for `dvc exp run -S`; reports/README.md has the
-whole commands. For each seed, which draws the split and trains X3D-M, four arms:
+whole commands. For each seed, which draws the split and trains X3D-M, three arms:
 
-    group      whole groups on one side; frames from the whole clip
-    clip       clips on either side, whatever their group (split.by)
-    static     as group, frames from the middle second (input.window), the same ones in every epoch (input.sampling)
-    dynamic    as static, but from another second in every epoch
+    group      whole groups on one side; dynamic frames: every epoch sees another window of a clip
+    clip       as group, but clips on either side, whatever their group (split.by)
+    static     as group, but every epoch sees the window in the middle of a clip (input.sampling)
 
 writes  reports/splits/<name>.csv   one row for every prediction; leaked: training or validation has clips of its group
 
@@ -18,6 +17,7 @@ What was trained is kept in work/splits, so that the command goes on where it wa
 
 import argparse
 import contextlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,10 +34,8 @@ HERE = Path(__file__).parent
 ARMS = {
     "group": [],
     "clip": ["datasets.folder.split.by=clip"],
-    "static": ["datasets.folder.input.window=1.0", "datasets.folder.input.sampling=static"],
-    "dynamic": ["datasets.folder.input.window=1.0"],
+    "static": ["datasets.folder.input.sampling=static"],
 }
-AGAINST = {"clip": "group", "dynamic": "static"}
 
 
 def main() -> None:
@@ -50,26 +48,34 @@ def main() -> None:
     if arguments.summary:
         print(pd.concat([summary(path) for path in sorted(HERE.glob("*.csv"))]).to_markdown(index=False))
         return
-    tables = []
+    tables, found = [], Path(f"work/splits/{arguments.name}")
+    run(found, arguments.change, ["fetch"])
     for seed in arguments.seeds:
         for arm, own in ARMS.items():
             print(f"{arguments.name}, seed {seed}, {arm}", flush=True)
             changes = [*arguments.change, *own, f"seeds={seed}", f"datasets.folder.split.seed={seed}"]
-            table = study(Path(f"work/splits/{arguments.name}_{arm}_s{seed}"), changes)
+            table = study(found, found.with_name(f"{arguments.name}_{arm}_s{seed}"), changes)
             table.insert(0, "arm", arm)
             tables.append(table)
             write_csv(pd.concat(tables), HERE / f"{arguments.name}.csv")
 
 
-def study(folder: Path, changes: list[str]) -> pd.DataFrame:
-    """One split, one training of X3D-M and its test, by the project's own stages, in a folder of their own."""
+def run(folder: Path, changes: list[str], *stages: list[str]) -> None:
+    """The project's own stages in a folder of their own, with changed parameters, if they have not been run there."""
     folder.mkdir(parents=True, exist_ok=True)
     changed = OmegaConf.merge(OmegaConf.load("params.yaml"), OmegaConf.from_dotlist(changes))
     OmegaConf.save(changed, folder / "params.yaml")
+    if not (folder / "ran").exists():
+        for stage, *arguments in stages:
+            subprocess.run([sys.executable, "-m", f"framebudget.{stage}", *arguments], check=True, cwd=folder)
+        (folder / "ran").touch()
+
+
+def study(found: Path, folder: Path, changes: list[str]) -> pd.DataFrame:
+    """One split of the clips that were found, one training of X3D-M and its test."""
+    shutil.copytree(found / "work", folder / "work", dirs_exist_ok=True)
+    run(folder, changes, ["split"], ["train", "x3d_m"])
     with contextlib.chdir(folder):
-        if not Path("work/x3d_m").exists():
-            for stage in (["fetch"], ["split"], ["train", "x3d_m"]):
-                subprocess.run([sys.executable, "-m", f"framebudget.{stage[0]}", *stage[1:]], check=True)
         p = params.load()
         split = packets.joined(read_csv(Path("work/split.csv")))
         test = split["subset"] == "test"
@@ -87,10 +93,10 @@ def summary(path: Path) -> pd.DataFrame:
     for arm in ARMS:
         row = {"data": path.stem, "arm": arm, "seeds": len(accuracy), "test clips": clips[arm], "leaked": leaked[arm]}
         row |= {"mean": accuracy[arm].mean(), "deviation": accuracy[arm].std()}
-        if arm in AGAINST:
-            by_seed = accuracy[arm] - accuracy[AGAINST[arm]]
+        if arm != "group":
+            by_seed = accuracy[arm] - accuracy["group"]
             low, high = stats.ttest_1samp(by_seed, 0).confidence_interval()
-            row |= {"minus": AGAINST[arm], "difference": by_seed.mean(), "95 % from": low, "to": high}
+            row |= {"minus group": by_seed.mean(), "95 % from": low, "to": high}
         rows.append(row)
     return pd.DataFrame(rows).round(3)
 
