@@ -2,7 +2,15 @@ import pandas as pd
 import pytest
 
 from framebudget.params import Split
-from framebudget.split import SUBSETS, as_published, leaked, official_test_groups, split_groups, subsets
+from framebudget.split import (
+    SUBSETS,
+    as_published,
+    cross_validation,
+    leaked,
+    official_test_groups,
+    split_groups,
+    subsets,
+)
 
 SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
 STUDY = ["BlowDryHair", "Bowling", "PlayingFlute", "SoccerPenalty", "TrampolineJumping"]
@@ -57,14 +65,14 @@ def ucf101(shared) -> pd.DataFrame:
     rows["clip"] = rows["path"].str.removesuffix(".avi")
     rows["class"] = rows["path"].str.split("/").str[0]
     rows = rows.sort_values(["class", "path"], key=lambda column: column.str.lower(), kind="stable")  # as the lists are
-    rows["group"] = rows["path"].str.extract(r"_(g\d\d)_", expand=False)
+    rows["group"] = rows["path"].str.extract(r"v_(.+_g\d\d)_", expand=False)
     rows.attrs = lists
     return rows
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_the_official_lists_follow_from_the_groups_line_by_line(ucf101, number):
-    test = ucf101["group"].isin(official_test_groups(number))
+    test = ucf101["group"].str[-3:].isin(official_test_groups(number))
     assert len(ucf101) == 13320
     for side, rows in (("test", ucf101[test]), ("train", ucf101[~test])):
         assert rows["path"].tolist() == ucf101.attrs[number, side]
@@ -108,6 +116,23 @@ def test_a_split_by_clip_leaks_and_one_by_group_does_not():
         rows["subset"] = subsets(rows, rule(by=by))
         assert rows["subset"].value_counts().to_dict() == {"train": 180, "validation": 60, "test": 60}
         assert bool(leaked(rows)) == leaks
+
+
+@pytest.mark.parametrize("folds", [3, 5, 20])
+def test_in_cross_validation_every_clip_is_tested_once_and_no_group_is_on_two_sides(folds):
+    rows = manifest({name: {f"g{i:02d}": 1 + i % 3 for i in range(20)} for name in "abc"})
+    found = cross_validation(rows, rule(folds=folds))
+    assert len(found) == folds
+    assert (sum((subset == "test").astype(int) for subset in found) == 1).all()
+    for subset in found:
+        assert (subset.groupby(rows["group"]).nunique() == 1).all()
+        assert (pd.crosstab(rows["class"], subset)[list(SUBSETS)] > 0).all(axis=None)
+        assert (subset == "test").mean() == pytest.approx(1 / folds, abs=0.05)
+
+
+def test_more_folds_than_a_class_has_groups_are_refused():
+    with pytest.raises(ValueError, match=r"class 'a' has 3 group.*4 are needed"):
+        cross_validation(manifest({name: {"g1": 2, "g2": 2, "g3": 2} for name in "ab"}), rule(folds=4))
 
 
 @pytest.mark.parametrize("groups", [1, 2])

@@ -16,7 +16,9 @@ import torch
 from mlflow.tracking import MlflowClient
 from torch import nn
 
+from framebudget import evaluate, params
 from framebudget.console import read_csv
+from framebudget.runs import Run, runs_of
 from framebudget.video import packets
 from tests.conftest import ROOT, run, set_params
 
@@ -105,10 +107,11 @@ def test_killed_six_times_it_ends_in_the_bytes_of_a_training_that_was_not(fresh,
         kills += 1
         assert not (fresh / "work/x3d_m").exists()
     else:
-        finished = [path.name.partition("f_")[0] for path in fresh.glob("work/unfinished/*/*.pt")]
+        finished = [path.stem for path in fresh.glob("work/unfinished/*/*.pt")]
         output = run(*TRAIN, cwd=fresh).stdout
-        assert not any(f"{T} frames" in output for T in finished)
-        assert "1" in finished
+        assert "2f-s0" in output
+        assert not any(name in output for name in finished)
+        assert "1f-s0" in finished
     assert kills > 2
     assert digests(fresh) == digests(trained)
     client = MlflowClient(f"sqlite:///{fresh / 'mlflow.db'}")
@@ -123,7 +126,7 @@ def test_killed_six_times_it_ends_in_the_bytes_of_a_training_that_was_not(fresh,
 
 def test_compiled_too_it_goes_on_to_the_same_bytes(fresh, monkeypatch):
     """A small network, for compiling X3D-M takes minutes. One process holds what the killed training compiled."""
-    from framebudget import models, params, train
+    from framebudget import models, train
     from framebudget.models.layers import ClipDropout, GlobalMean
 
     def small(classes: int) -> nn.Module:
@@ -141,13 +144,13 @@ def test_compiled_too_it_goes_on_to_the_same_bytes(fresh, monkeypatch):
     monkeypatch.setitem(models.BUILD, "x3d_m", small)
     p, split = params.load(), packets.joined(read_csv(Path("work/split.csv")))
     torch._dynamo.utils.counters.clear()
-    whole = train.train(p, split, "x3d_m", 3, 0).rename("whole")
+    whole = train.train(p, split, "x3d_m", Run(3, 0)).rename("whole")
     assert torch._dynamo.utils.counters["frames"]["ok"] > 0
     with monkeypatch.context() as once, pytest.raises(InterruptedError):
         once.setattr(train, "LastEpoch", Killed)
-        train.train(p, split, "x3d_m", 3, 0)
-    again = train.train(p, split, "x3d_m", 3, 0)
-    for name in ("3f_s0.pt", "curve.csv"):
+        train.train(p, split, "x3d_m", Run(3, 0))
+    again = train.train(p, split, "x3d_m", Run(3, 0))
+    for name in ("3f-s0.pt", "curve.csv"):
         assert (again / name).read_bytes() == (whole / name).read_bytes()
 
 
@@ -176,6 +179,19 @@ def test_other_parameters_never_go_on_from_a_state(fresh):
     assert pd.read_csv(fresh / "work/x3d_m/curves.csv")["lr"].tolist() == [0.02]
 
 
+def test_in_cross_validation_every_clip_is_tested_once_by_a_network_that_has_not_seen_its_group(fresh, monkeypatch):
+    set_params(fresh, frames=[1], **{"datasets.folder.split.folds": 3, "train.epochs": 1})
+    run("python", "-m", "framebudget.split", cwd=fresh)
+    run(*TRAIN, cwd=fresh)
+    assert list(digests(fresh)) == ["1f-s0-k0.pt", "1f-s0-k1.pt", "1f-s0-k2.pt", "curves.csv"]
+    assert pd.read_csv(fresh / "work/x3d_m/curves.csv")["fold"].tolist() == [0, 1, 2]
+    monkeypatch.chdir(fresh)
+    p, split = params.load(), packets.joined(read_csv(Path("work/split.csv")))
+    classes = sorted(split["class"].unique())
+    said = pd.concat([evaluate.predict(p, run.rows(split), classes, "x3d_m", run) for run in runs_of(p, split)])
+    assert sorted(said["clip"]) == sorted(split["clip"].unique())
+
+
 def same_curve(one: pd.DataFrame, other: pd.DataFrame) -> bool:
     numbers = one.select_dtypes("number").columns
     return len(one) == len(other) and (one[numbers] - other[numbers]).abs().max().max() < 1e-5
@@ -194,7 +210,7 @@ def test_two_processes_learn_what_one_does_and_survive_the_death_of_one(fresh, t
 
     run(*TRAIN, cwd=fresh)
     assert same_curve(curve(fresh), curve(trained))
-    assert sorted(digests(fresh)) == ["2f_s0.pt", "curves.csv"]
+    assert sorted(digests(fresh)) == ["2f-s0.pt", "curves.csv"]
 
 
 def test_two_nodes_under_torchrun_learn_what_one_process_does(fresh, trained):

@@ -11,6 +11,7 @@ whole commands. For each seed, which draws the split and trains X3D-M, three arm
     static     as group, but every epoch sees the window in the middle of a clip (input.sampling)
 
 writes  reports/splits/<name>.csv   one row for every prediction; leaked: training or validation has clips of its group
+        reports/splits/summary.csv  with --summary; the paper reads it
 
 What was trained is kept in work/splits, so that the command goes on where it was interrupted.
 """
@@ -28,6 +29,7 @@ from scipy import stats
 
 from framebudget import evaluate, params
 from framebudget.console import read_csv, write_csv
+from framebudget.runs import Run
 from framebudget.video import packets
 
 HERE = Path(__file__).parent
@@ -43,10 +45,12 @@ def main() -> None:
     parser.add_argument("name", nargs="?", help="of the table that is written")
     parser.add_argument("change", nargs="*", help="key=value in params.yaml; paths absolute")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--summary", action="store_true", help="of the tables that are there, as Markdown")
+    parser.add_argument("--summary", action="store_true", help="of the tables that are there; printed as Markdown too")
     arguments = parser.parse_args()
     if arguments.summary:
-        print(pd.concat([summary(path) for path in sorted(HERE.glob("*.csv"))]).to_markdown(index=False))
+        table = pd.concat([summary(path) for path in sorted(HERE.glob("*.csv")) if path.stem != "summary"])
+        write_csv(table, HERE / "summary.csv")
+        print(table.round(3).to_markdown(index=False))
         return
     tables, found = [], Path(f"work/splits/{arguments.name}")
     run(found, arguments.change, ["fetch"])
@@ -78,27 +82,26 @@ def study(found: Path, folder: Path, changes: list[str]) -> pd.DataFrame:
     with contextlib.chdir(folder):
         p = params.load()
         split = packets.joined(read_csv(Path("work/split.csv")))
-        test = split["subset"] == "test"
-        said = evaluate.predict(p, split[test], sorted(split["class"].unique()), "x3d_m", p.frames[0], p.seeds[0])
-    said["leaked"] = said["group"].isin(split.loc[~test, "group"])
+        said = evaluate.predict(p, split, sorted(split["class"].unique()), "x3d_m", Run(p.frames[0], p.seeds[0]))
+    said["leaked"] = said["group"].isin(split.loc[split["subset"] != "test", "group"])
     return said[["seed", "clip", "group", "label", "prediction", "leaked"]]
 
 
 def summary(path: Path) -> pd.DataFrame:
-    """Mean and deviation of each arm; the differences, paired by seed, with Student's 95 % interval."""
+    """Mean and deviation of each arm; its difference to `group`, paired by seed, with Student's 95 % interval."""
     table = read_csv(path)
     clips, leaked = (table.groupby("arm")["leaked"].agg(what) for what in ("size", "sum"))
     accuracy = (table["label"] == table["prediction"]).groupby([table["seed"], table["arm"]]).mean().unstack()
     rows = []
     for arm in ARMS:
-        row = {"data": path.stem, "arm": arm, "seeds": len(accuracy), "test clips": clips[arm], "leaked": leaked[arm]}
+        row = {"data": path.stem, "arm": arm, "seeds": len(accuracy), "clips": clips[arm], "leaked": leaked[arm]}
         row |= {"mean": accuracy[arm].mean(), "deviation": accuracy[arm].std()}
         if arm != "group":
             by_seed = accuracy[arm] - accuracy["group"]
             low, high = stats.ttest_1samp(by_seed, 0).confidence_interval()
-            row |= {"minus group": by_seed.mean(), "95 % from": low, "to": high}
+            row |= {"difference": by_seed.mean(), "low": low, "high": high}
         rows.append(row)
-    return pd.DataFrame(rows).round(3)
+    return pd.DataFrame(rows)
 
 
 if __name__ == "__main__":

@@ -75,6 +75,7 @@ class Split(Strict):
     by: Literal["group", "clip"]
     test: Fraction | None
     official: Literal[1, 2, 3] | None = None
+    folds: Annotated[int, Field(ge=3)] | None = None
     validation: Fraction
     seed: Annotated[int, Field(ge=0)]
 
@@ -179,6 +180,8 @@ class Params(Strict):
     def coherent(self) -> "Params":
         if self.dataset not in self.datasets:
             raise ValueError(f"dataset: {self.dataset!r} is not one of {', '.join(self.datasets)}")
+        if self.protocol == "published" and self.data.split.folds:
+            raise ValueError(f"datasets.{self.dataset}.split.folds: null, where protocol is published")
         for name in self.datasets:
             for model in MODELS:
                 _recipe(self, name, model)

@@ -1,5 +1,6 @@
 """The classes of any video, by a network that the study has trained."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -16,16 +17,17 @@ VIEWS = 3
 
 
 def trained_weights(folder: Path, frames: int | None) -> Path:
-    """The weight file of a budget (None: the largest), of the first seed. Raises FileNotFoundError."""
+    """The weight file of a budget (None: the largest), of the first seed and fold. Raises FileNotFoundError."""
     files = {}
-    for path in folder.glob("*f_s*.pt"):
-        T, seed = map(int, path.stem.split("f_s"))
-        files[T, -seed] = path
-    found = [key for key in files if frames in (None, key[0])]
+    for path in folder.glob("*.pt"):
+        T, *seed_and_fold = map(int, re.findall(r"\d+", path.stem))
+        files[T, *seed_and_fold] = path
+    T = frames or max((key[0] for key in files), default=None)
+    found = [key for key in files if key[0] == T]
     if not found:
-        there = f"trained budgets: {sorted({T for T, _ in files})}" if files else "train it first: dvc repro"
+        there = f"trained budgets: {sorted({key[0] for key in files})}" if files else "train it first: dvc repro"
         raise FileNotFoundError(f"{folder}: no weights{f' for {frames} frames' if frames else ''}; {there}")
-    return files[max(found)]
+    return files[min(found)]
 
 
 @torch.inference_mode()

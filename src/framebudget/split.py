@@ -4,7 +4,8 @@
 
 reads   work/manifest.csv       one row a clip, from fetch
         params.yaml             protocol, datasets.<dataset>.split
-writes  work/split.csv          the manifest, with label (0 … K-1, classes sorted by name) and subset
+writes  work/split.csv          the manifest, with label (0 … K-1, classes sorted by name), fold and subset; in
+                                cross-validation, once for every fold
 
 No group is on two sides: clips of one group share a person, a scene or a source video, and a network that has seen
 one recognises the other by its background. `by: clip` splits carelessly instead, to measure what that is worth.
@@ -27,12 +28,14 @@ def main() -> None:
     manifest = read_csv(Path("work/manifest.csv"))
     p = params.load()
     manifest["label"] = manifest["class"].astype("category").cat.codes
-    manifest["subset"] = subsets(manifest, p.data.split)
+    folds = cross_validation(manifest, p.data.split) if p.data.split.folds else [subsets(manifest, p.data.split)]
     if p.protocol == "published":
-        manifest["subset"] = as_published(manifest["subset"], p.data.split.seed)
-    test = manifest["subset"] == "test"
-    print(f"{leaked(manifest)} of {test.sum()} test clips share their group with clips of training or validation")
-    write_csv(manifest, Path("work/split.csv"))
+        folds = [as_published(subset, p.data.split.seed) for subset in folds]
+    tables = [manifest.assign(fold=fold, subset=subset) for fold, subset in enumerate(folds)]
+    split = pd.concat(tables)
+    test, leaks = (split["subset"] == "test").sum(), sum(map(leaked, tables))
+    print(f"{leaks} of {test} test clips share their group with clips of training or validation")
+    write_csv(split, Path("work/split.csv"))
 
 
 def leaked(split: pd.DataFrame) -> int:
@@ -43,11 +46,10 @@ def leaked(split: pd.DataFrame) -> int:
 
 def subsets(manifest: pd.DataFrame, rule: Split) -> pd.Series:
     """The subset of each row, by fractions or by UCF101's official test lists. Raises ValueError."""
-    kept = manifest if rule.by == "group" else manifest.assign(group=manifest["clip"])
-    shares = {"train": 1 - rule.validation, "validation": rule.validation}
     if rule.official is None:
-        return split_groups(kept, shares | {"train": shares["train"] - rule.test, "test": rule.test}, rule.seed)
-    test = manifest["group"].isin(official_test_groups(rule.official))
+        shares = {"train": 1 - rule.validation - rule.test, "validation": rule.validation, "test": rule.test}
+        return split_groups(kept_together(manifest, rule), shares, rule.seed)
+    test = manifest["group"].str[-3:].isin(official_test_groups(rule.official))
     for name, in_test in test.groupby(manifest["class"]):
         if in_test.nunique() < 2:
             side = "training" if in_test.all() else "test"
@@ -55,11 +57,33 @@ def subsets(manifest: pd.DataFrame, rule: Split) -> pd.Series:
                 f"class {name!r} has no clip on the {side} list {rule.official} (split.official in params.yaml); "
                 "for a part of UCF101 set split.official to null and split.test to a fraction"
             )
-    return split_groups(kept[~test], shares, rule.seed).reindex(manifest.index, fill_value="test")
+    return tested_on(test, manifest, rule)
+
+
+def cross_validation(manifest: pd.DataFrame, rule: Split) -> list[pd.Series]:
+    """The subset of each row in each fold; every clip is tested on in one of them. Raises ValueError."""
+    names = [f"fold {fold}" for fold in range(rule.folds)]
+    fold = split_groups(kept_together(manifest, rule), dict.fromkeys(names, 1 / rule.folds), rule.seed)
+    return [tested_on(fold == name, manifest, rule) for name in names]
+
+
+def tested_on(test: pd.Series, manifest: pd.DataFrame, rule: Split) -> pd.Series:
+    """The subset of each row, where these are the test and the others are shared out."""
+    shares = {"train": 1 - rule.validation, "validation": rule.validation}
+    others = split_groups(kept_together(manifest, rule)[~test], shares, rule.seed)
+    return others.reindex(manifest.index, fill_value="test")
+
+
+def kept_together(manifest: pd.DataFrame, rule: Split) -> pd.DataFrame:
+    """The manifest, `group` naming the clips that shall not be parted."""
+    return manifest if rule.by == "group" else manifest.assign(group=manifest["clip"])
 
 
 def official_test_groups(number: int) -> list[str]:
-    """Of UCF101's official split 1, 2 or 3: seven groups of every class, g01-g07, g08-g14 or g15-g21."""
+    """Of UCF101's official split 1, 2 or 3: seven groups of every class, g01-g07, g08-g14 or g15-g21.
+
+    g01 of one class has nothing to do with g01 of another: the manifest's groups begin with the class.
+    """
     return [f"g{group:02d}" for group in range(7 * number - 6, 7 * number + 1)]
 
 

@@ -5,8 +5,8 @@
 
 reads   work/split.csv, work/packets.json, and the clips that they name; work/weights.json
         params.yaml             protocol, frames, seeds, trainer, train, datasets.<dataset>.{input, train, <model>}
-writes  work/<model>/curves.csv             model, frames, seed, epoch, losses, accuracies, learning rate
-        work/<model>/<frames>f_s<seed>.pt   the weights of the epoch with the best validation accuracy
+writes  work/<model>/curves.csv             model, frames, seed, fold, epoch, losses, accuracies, learning rate
+        work/<model>/<frames>f-s<seed>.pt   the weights of the epoch with the best validation accuracy
         mlflow.db                           one run for each
         work/unfinished/                    what a killed training needs to go on; gone at the end
 
@@ -44,6 +44,7 @@ from framebudget.learning.task import Classification
 from framebudget.learning.tracking import start_run, system_metrics
 from framebudget.models import weights
 from framebudget.params import Params
+from framebudget.runs import Run, runs_of
 from framebudget.sources.weights import local, sha256
 from framebudget.video import packets
 
@@ -55,27 +56,27 @@ def main() -> None:
     model = parser.parse_args().model
     p = params.load()
     split = packets.joined(read_csv(Path("work/split.csv")))
-    runs = [train(p, split, model, budget, seed) for budget in p.frames for seed in p.seeds]
+    folders = [train(p, split, model, run) for run in runs_of(p, split)]
     if rank_zero_only.rank == 0:
         with new_folder(Path("work") / model) as folder:
-            for run in runs:
-                shutil.copy(next(run.glob("*.pt")), folder)
-            write_csv(pd.concat([pd.read_csv(run / "curve.csv") for run in runs]), folder / "curves.csv")
-        for run in runs:
-            (run / "curve.csv").unlink()  # without it, the rest counts as unfinished
-            shutil.rmtree(run)
+            for trained in folders:
+                shutil.copy(next(trained.glob("*.pt")), folder)
+            write_csv(pd.concat([pd.read_csv(trained / "curve.csv") for trained in folders]), folder / "curves.csv")
+        for trained in folders:
+            (trained / "curve.csv").unlink()  # without it, the rest counts as unfinished
+            shutil.rmtree(trained)
         with contextlib.suppress(OSError):  # other trainings may wait there to go on
             Path("work/unfinished").rmdir()
 
 
-def train(p: Params, split: pd.DataFrame, model: str, budget: int, seed: int) -> Path:
-    """One training, from wherever it was left. Returns the folder with <frames>f_s<seed>.pt and curve.csv."""
-    recipe, (T, input) = p.recipe(model), p.sampled(model, budget)
+def train(p: Params, split: pd.DataFrame, model: str, run: Run) -> Path:
+    """One training, from wherever it was left. Returns the folder with its weights and curve.csv."""
+    recipe, (T, input) = p.recipe(model), p.sampled(model, run.budget)
     file, digest = start_of(p, model)
-    run = Path("work/unfinished") / f"{model}_{budget}f_s{seed}_{identity(p, model, budget, seed, digest)}"
-    if (run / "curve.csv").exists():
-        return run
-    prepare(seed)
+    folder = Path("work/unfinished") / f"{model}-{run.name}-{identity(p, model, run, digest)}"
+    if (folder / "curve.csv").exists():
+        return folder
+    prepare(run.seed)
     classes = sorted(split["class"].unique())  # in the order of their labels
     network = models.BUILD[model](len(classes)).to(memory_format=getattr(torch, p.trainer.memory_format))
     if file:
@@ -87,8 +88,8 @@ def train(p: Params, split: pd.DataFrame, model: str, budget: int, seed: int) ->
 
     task = Classification(network, recipe, doubly=p.protocol == "published" and model == "x3d_m")
     task.configure_optimizers()  # what torch does not take is said before a run begins
-    resume = LastEpoch(run / "last.ckpt")
-    logger = start_run(p, model, budget, seed, digest, run / "mlflow_run") if rank_zero_only.rank == 0 else None
+    resume = LastEpoch(folder / "last.ckpt")
+    logger = start_run(p, model, run, digest, folder / "mlflow_run") if rank_zero_only.rank == 0 else None
     options = p.trainer.model_dump(include={"devices", "num_nodes", "strategy", "precision"})
     if p.trainer.strategy == "ddp" or (p.trainer.devices, p.trainer.num_nodes) != (1, 1):
         options["strategy"] = DDPStrategy(timeout=timedelta(seconds=p.trainer.timeout))
@@ -102,23 +103,26 @@ def train(p: Params, split: pd.DataFrame, model: str, budget: int, seed: int) ->
             gradient_clip_val=recipe.gradient_clip,
             use_distributed_sampler=False,  # ours divides the clips itself
             logger=logger or False,
-            callbacks=[resume, Progress(f"{params.MODELS[model]}, {budget} {p.unit}, seed {seed}")],
+            callbacks=[resume, Progress(f"{params.MODELS[model]} {run.name}")],
             num_sanity_val_steps=0,
             enable_model_summary=False,
             **options,
         )
-        trainer.fit(task, datamodule=ClipData(p, split, model, budget, seed), ckpt_path=resume.found, weights_only=True)
+        trainer.fit(
+            task, datamodule=ClipData(p, run.rows(split), model, run), ckpt_path=resume.found, weights_only=True
+        )
     if trainer.is_global_zero:
         network.load_state_dict(task.best)
-        facts = {"model": model, "frames": T, "seed": seed, "classes": classes, "input": input.model_dump()}
-        weights.save(run / f"{budget}f_s{seed}.pt", network, **facts)
+        facts = {"model": model, "frames": T, "seed": run.seed, "classes": classes, "input": input.model_dump()}
+        weights.save(folder / f"{run.name}.pt", network, **facts)
         curve = pd.DataFrame(task.curve)
-        curve.insert(0, "model", model)
-        curve.insert(1, "frames", budget)
-        curve.insert(2, "seed", seed)
-        write_csv(curve, run / "curve.csv")  # the last: it says that all is there
+        for place, (name, value) in enumerate(
+            {"model": model, "frames": run.budget, "seed": run.seed, "fold": run.fold or 0}.items()
+        ):
+            curve.insert(place, name, value)
+        write_csv(curve, folder / "curve.csv")  # the last: it says that all is there
         resume.path.unlink()
-    return run
+    return folder
 
 
 @contextlib.contextmanager
@@ -147,14 +151,14 @@ def start_of(p: Params, model: str) -> tuple[Path | None, str | None]:
     return file, seen
 
 
-def identity(p: Params, model: str, budget: int, seed: int, weights: str | None) -> str:
+def identity(p: Params, model: str, run: Run, weights: str | None) -> str:
     """A digest of all that determines a training: parameters, clips, given weights, this package, and torch."""
-    T, input = p.sampled(model, budget)
+    T, input = p.sampled(model, run.budget)
     said = [
         model,
         p.protocol,
         T,
-        seed,
+        run,
         input.model_dump(),
         p.recipe(model).model_dump(),
         p.trainer.model_dump(exclude={"timeout"}),

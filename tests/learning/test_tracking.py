@@ -6,6 +6,7 @@ from mlflow.tracking import MlflowClient
 
 from framebudget import params
 from framebudget.learning.tracking import start_run, system_metrics
+from framebudget.runs import Run
 from tests.conftest import ROOT, run
 
 START = """
@@ -13,7 +14,8 @@ import sys
 from framebudget import params
 from pathlib import Path
 from framebudget.learning.tracking import start_run
-start_run(params.load(), "x3d_m", int(sys.argv[1]), 0, None, Path("run"))
+from framebudget.runs import Run
+start_run(params.load(), "x3d_m", Run(int(sys.argv[1]), 0), None, Path("run"))
 """
 
 
@@ -37,10 +39,10 @@ def test_the_use_of_the_machine_is_logged_while_a_training_runs(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store := f"sqlite:///{tmp_path / 'mlflow.db'}")  # the logger sets it too
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
-    logger = start_run(params.load(), "x3d_m", 1, 0, None, tmp_path / "run")
+    logger = start_run(params.load(), "x3d_m", Run(1, 0), None, tmp_path / "run")
     with system_metrics(logger):
         time.sleep(2)
     metrics = MlflowClient(store).get_run(logger.run_id).data.metrics
     assert metrics["system/system_memory_usage_megabytes"] > 0
-    again = start_run(params.load(), "x3d_m", 1, 0, None, tmp_path / "run")
+    again = start_run(params.load(), "x3d_m", Run(1, 0), None, tmp_path / "run")
     assert again.run_id == logger.run_id

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from framebudget.params import Params
+from framebudget.runs import Run
 from framebudget.video.dataset import Clips, loader
 from framebudget.video.transforms import inputs
 
@@ -13,13 +14,13 @@ from framebudget.video.transforms import inputs
 class ClipData(pl.LightningDataModule):
     """Training clips, drawn anew every epoch, and validation clips, one view each.
 
-    split: the table of `split`, with the column `packets`.
+    clips: the table of `split`, each clip once, with the column `packets`.
     """
 
-    def __init__(self, params: Params, split: pd.DataFrame, model: str, budget: int, seed: int):
+    def __init__(self, params: Params, clips: pd.DataFrame, model: str, run: Run):
         super().__init__()
-        self.params, self.split, self.model, self.seed = params, split, model, seed
-        self.T, self.input = params.sampled(model, budget)
+        self.params, self.clips, self.model, self.seed = params, clips, model, run.seed
+        self.T, self.input = params.sampled(model, run.budget)
 
     def train_dataloader(self) -> DataLoader:
         return self.batches("train", None)
@@ -28,7 +29,7 @@ class ClipData(pl.LightningDataModule):
         return self.batches("validation", 1)
 
     def batches(self, subset: str, views: int | None) -> DataLoader:
-        p, rows = self.params, self.split[self.split["subset"] == subset]
+        p, rows = self.params, self.clips[self.clips["subset"] == subset]
         clips = Clips(p.folder, rows, self.T, self.input, self.seed, views)
         rank, ranks, batch_size = self.trainer.global_rank, self.trainer.world_size, p.recipe(self.model).batch_size
         if batch_size % ranks:

@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import MLFlowLogger
 
 from framebudget.console import write_text
 from framebudget.params import Params, top
+from framebudget.runs import Run
 
 
 def tracking_uri() -> str:
@@ -20,7 +21,7 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{top() / 'mlflow.db'}"
 
 
-def start_run(params: Params, model: str, frames: int, seed: int, weights: str | None, note: Path) -> MLFlowLogger:
+def start_run(params: Params, model: str, run: Run, weights: str | None, note: Path) -> MLFlowLogger:
     """A logger whose run is named `<model>-<frames>f-s<seed>` in an experiment named after the data set.
 
     Its parameters are those of params.yaml that shaped this training; its tags lead back to the DVC experiment.
@@ -45,13 +46,13 @@ def start_run(params: Params, model: str, frames: int, seed: int, weights: str |
             return MLFlowLogger(tracking_uri=uri, run_id=run_id)
     logger = MLFlowLogger(
         experiment_name=params.dataset,
-        run_name=f"{model}-{frames}f-s{seed}",
+        run_name=f"{model}-{run.name}",
         tracking_uri=uri,
         tags={key: value for key, value in tags.items() if value},
     )
     write_text(note, logger.run_id)
     logger.log_hyperparams(
-        {"model": model, "frames": frames, "seed": seed}
+        {"model": model, "frames": run.budget, "seed": run.seed, "fold": run.fold}
         | params.input(model).model_dump()
         | params.recipe(model).model_dump()
         | {"protocol": params.protocol, "precision": params.trainer.precision}
