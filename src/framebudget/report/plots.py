@@ -6,12 +6,13 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 from sklearn.metrics import confusion_matrix
 
 from framebudget.params import MODELS
-from framebudget.report.tables import classes_of
+from framebudget.report.statistics import classes_of
 
 matplotlib.use("Agg")
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of the paper, and both
@@ -23,6 +24,8 @@ sns.set_theme(
     style="ticks",
     palette="colorblind",
     rc={
+        "font.family": ["STIXGeneral", "DejaVu Sans"],  # matplotlib's own; the paper is set in the first too
+        "mathtext.fontset": "stix",
         "font.size": 8,
         "axes.titlesize": 8,
         "axes.labelsize": 8,
@@ -43,7 +46,7 @@ sns.set_theme(
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
-    figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+    figure.savefig(folder / f"{name}.pdf", dpi=200, metadata={"CreationDate": None})
     figure.savefig(folder / f"{name}.png", dpi=200)
 
 
@@ -53,63 +56,52 @@ def readable(name: str) -> str:
 
 
 def clips_per_class(split: pd.DataFrame) -> Figure:
-    """Bars: how many clips of each class in training, validation and test."""
-    counts = split.groupby(["class", "subset"]).size().rename("clips").reset_index()
-    figure = Figure(figsize=(COLUMN, 0.9 + 0.32 * counts["class"].nunique()))
+    """Bars: how many clips of each class in training, validation and test; in cross-validation, in all."""
+    K, folds = split["class"].nunique(), split["fold"].nunique()
+    figure = Figure(figsize=(COLUMN, 0.9 + (0.32 if folds == 1 else 0.16) * K))
     axes = figure.subplots()
-    sns.barplot(counts, x="clips", y="class", hue="subset", hue_order=["train", "validation", "test"], ax=axes)
-    axes.set(xlabel="Clips", ylabel=None, yticks=range(counts["class"].nunique()))
-    axes.set_yticklabels([readable(label.get_text()) for label in axes.get_yticklabels()])
+    if folds == 1:
+        counts = split.groupby(["class", "subset"]).size().rename("clips").reset_index()
+        sns.barplot(counts, x="clips", y="class", hue="subset", hue_order=["train", "validation", "test"], ax=axes)
+        sns.move_legend(axes, "lower center", bbox_to_anchor=(0.5, 1), ncols=3, title=None)
+    else:
+        sns.countplot(split.drop_duplicates("clip").sort_values("class"), y="class", color=PALETTE[0], ax=axes)
+    axes.set(xlabel="Clips", ylabel=None)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    _classes_below_each_other(axes)
+    return figure
+
+
+def frames_per_clip(split: pd.DataFrame, budgets: list[int], unit: str) -> Figure:
+    """How long the clips of each class are: a mark for each, a line through their median; budgets in frames dotted."""
+    clips = split.drop_duplicates("clip").sort_values(["class", "clip"])
+    names = list(clips["class"].unique())
+    figure = Figure(figsize=(COLUMN, 0.7 + 0.2 * len(names)))
+    axes = figure.subplots()
+    for y, name in enumerate(names):
+        lengths = np.sort(clips.loc[clips["class"] == name, "frames"])
+        spread = (np.arange(len(lengths)) * 0.6180339887 % 1 - 0.5) * 0.55  # low-discrepancy, so that marks stay apart
+        axes.plot(lengths, y + spread, ls="", marker="o", ms=2.2, mew=0, color=PALETTE[0], alpha=0.6)
+        axes.plot([np.median(lengths)] * 2, [y - 0.38, y + 0.38], color="0.15", lw=1.2)
+    for budget in budgets if unit == "frames" else []:
+        axes.axvline(budget, color="0.4", ls=":", lw=1)
+    axes.set(xlabel="Frames of a clip", xlim=(0, None), ylim=(len(names) - 0.4, -0.6), yticks=range(len(names)))
+    axes.set_yticklabels(names)
+    _classes_below_each_other(axes)
+    return figure
+
+
+def _classes_below_each_other(axes: Axes) -> None:
+    axes.set_yticks(axes.get_yticks(), [readable(label.get_text()) for label in axes.get_yticklabels()])
     axes.grid(axis="y", visible=False)
-    sns.move_legend(axes, "lower center", bbox_to_anchor=(0.5, 1), ncols=3, title=None)
-    return figure
+    axes.tick_params(axis="y", length=0)
 
 
-def strips(clips: list[tuple[str, float, dict[int, tuple[np.ndarray, np.ndarray]]]]) -> Figure:
-    """The frames that each budget sees, at the times they are taken.
+def learning_curves(curves: pd.DataFrame, unit: str) -> Figure:
+    """Accuracy over epochs: validation solid, training dotted; one panel a model, one colour a budget.
 
-    clips: (title, frames per second, {budget: (indices (T,), frames uint8 (T, H, W, C))}), one for every clip.
+    Several seeds or folds: their mean and, of validation, a band over their range; of those that got so far.
     """
-    budgets = list(clips[0][2])
-    spans, slots = zip(*(_span_and_slot([indices for indices, _ in seen.values()]) for *_, seen in clips), strict=True)
-    across = max(span / slot for span, slot in zip(spans, slots, strict=True)) + 2.6  # slots, and room for the labels
-    side = min(PAGE / across, 0.6)
-    figure = Figure(figsize=(across * side, len(clips) * (len(budgets) * side * 1.06 + 0.42)))
-    panels = np.atleast_1d(figure.subplots(len(clips)))
-    for axes, (title, fps, seen), span, slot in zip(panels, clips, spans, slots, strict=True):
-        start = min(indices.min() for indices, _ in seen.values())
-        for row, (_, (indices, frames)) in enumerate(reversed(seen.items())):
-            for index, frame in zip(indices, frames, strict=True):
-                middle = index - start
-                extent = (middle - 0.47 * slot, middle + 0.47 * slot, row - 0.47, row + 0.47)
-                axes.imshow(frame, extent=extent, interpolation="antialiased")
-        times = seen[min(budgets)][0] - start
-        axes.set(
-            xlim=(-0.55 * slot, span + 0.55 * slot),
-            ylim=(-0.55, len(budgets) - 0.45),
-            yticks=range(len(budgets)),
-            yticklabels=[f"{T} frames" for T in reversed(seen)],
-            xticks=times,
-            xticklabels=[f"{time / fps:.2f}" for time in times],
-            xlabel="Seconds in the window" if axes.get_subplotspec().is_last_row() else None,
-        )
-        axes.set_title(title, loc="left", pad=2)
-        axes.set_aspect(slot)
-        axes.grid(visible=False)
-        axes.spines[:].set_visible(False)
-        axes.tick_params(length=0)
-    return figure
-
-
-def _span_and_slot(rows: list[np.ndarray]) -> tuple[int, int]:
-    """How many frames the rows of indices reach over, and how wide a picture may be so that none covers the next."""
-    gaps = np.concatenate([np.diff(indices) for indices in rows])
-    span = max(max(map(np.max, rows)) - min(map(np.min, rows)), 1)
-    return span, min(gaps[gaps > 0], default=span)
-
-
-def learning_curves(curves: pd.DataFrame) -> Figure:
-    """Accuracy over epochs: validation solid, training dotted; one panel a model, one colour a budget."""
     models = list(curves["model"].unique())
     figure = Figure(figsize=(COLUMN, 2.0))
     panels = np.atleast_1d(figure.subplots(1, len(models), sharey=True))
@@ -117,28 +109,29 @@ def learning_curves(curves: pd.DataFrame) -> Figure:
     colours = dict(zip(budgets, sns.color_palette("colorblind", len(budgets)), strict=True))
     for axes, model in zip(panels, models, strict=True):
         rows = curves[curves["model"] == model]
-        for (T, _), run in rows.groupby(["frames", "seed"]):
-            epoch, colour = run["epoch"] + 1, colours[T]
-            axes.plot(epoch, run["val_accuracy"], color=colour, lw=1.2, marker=".", ms=3, label=f"{T} frames")
-            axes.plot(epoch, run["train_accuracy"], color=colour, lw=0.8, ls=":")
+        for T, runs in rows.groupby("frames"):
+            by_epoch = runs.groupby("epoch")[["val_accuracy", "train_accuracy"]].agg(["mean", "min", "max"])
+            epoch, validation, colour = by_epoch.index + 1, by_epoch["val_accuracy"], colours[T]
+            axes.plot(epoch, validation["mean"], color=colour, lw=1.2, marker=".", ms=3, label=f"{T} {unit}")
+            axes.fill_between(epoch, validation["min"], validation["max"], color=colour, alpha=0.15, lw=0)
+            axes.plot(epoch, by_epoch["train_accuracy"]["mean"], color=colour, lw=0.8, ls=":")
         axes.set(title=MODELS[model], xlabel="Epoch", xlim=(0.5, rows["epoch"].max() + 1.5), ylim=(0, 1.02))
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     panels[0].set_ylabel("Accuracy")
     handles, labels = panels[0].get_legend_handles_labels()
-    once = dict(zip(labels, handles, strict=True))
-    figure.legend(once.values(), once.keys(), loc="outside lower center", ncols=min(len(once), 4))
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
     return figure
 
 
-def confusion(predictions: pd.DataFrame) -> Figure:
+def confusion(predictions: pd.DataFrame, unit: str) -> Figure:
     """Share of each true class (rows) that is taken for each class (columns), one panel a model and budget."""
     classes = classes_of(predictions)
     names = [readable(name) for name in classes]
     models, budgets = list(predictions["model"].unique()), list(predictions["frames"].unique())
     panels = [(model, T) for model in models for T in budgets]
     columns = len(budgets) if len(budgets) > 1 else len(models)
-    side = PAGE / max(columns, 2.5)
+    side = PAGE / max(columns, 3.5)
     figure = Figure(figsize=(PAGE, side * 0.82 * (len(panels) // columns) + 0.5))
     grid = figure.subplots(len(panels) // columns, columns, sharex=True, sharey=True, squeeze=False)
     for (model, T), axes in zip(panels, grid.flat, strict=True):
@@ -150,7 +143,7 @@ def confusion(predictions: pd.DataFrame) -> Figure:
             annot=np.round(100 * share).astype(int) if small else False, fmt="d", annot_kws={"size": 6},
             xticklabels=names, yticklabels=names,
         )  # fmt: skip
-        axes.set_title(f"{MODELS[model]}, {T} frames")
+        axes.set_title(f"{MODELS[model]}, {T} {unit}")
         axes.tick_params(length=0, labelsize=6)
         axes.tick_params(axis="x", rotation=90)
         axes.tick_params(axis="y", rotation=0)
@@ -159,18 +152,74 @@ def confusion(predictions: pd.DataFrame) -> Figure:
     return figure
 
 
-def accuracy_against_frames(scores: pd.DataFrame, chance: float) -> Figure:
-    """Test accuracy over frame budgets: every seed a mark, a line through the means, chance dotted."""
+def accuracy_against_frames(results: pd.DataFrame, scores: pd.DataFrame, chance: float, unit: str) -> Figure:
+    """Test accuracy over budgets: means over seeds with their intervals; every seed a small mark; chance dotted."""
     figure = Figure(figsize=(COLUMN, 2.2))
     axes = figure.subplots()
-    for model, rows in scores.groupby("model", sort=False):
-        means = rows.groupby("frames")["accuracy"].mean()
-        colour, mark = MODEL_COLOUR[model], MODEL_MARK[model]
-        axes.plot(means.index, means, color=colour, marker=mark, label=MODELS[model])
-        axes.plot(rows["frames"], rows["accuracy"], color=colour, marker=mark, ls="", alpha=0.4, ms=4)
+    budgets = sorted(results["frames"].unique())
+    apart = 0.02 * (budgets[-1] - budgets[0] or 1)  # so that one model's bars do not cover the other's
+    for k, (model, rows) in enumerate(results.groupby("model", sort=False)):
+        x, style = rows["frames"] + (2 * k - 1) * apart, {"color": MODEL_COLOUR[model], "marker": MODEL_MARK[model]}
+        error = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
+        axes.errorbar(x, rows["accuracy"], error, lw=1.2, elinewidth=0.8, capsize=2, label=MODELS[model], **style)
+        seeds = scores[scores["model"] == model]
+        if (rows["seeds"] > 1).any():
+            axes.plot(seeds["frames"] + (2 * k - 1) * apart, seeds["accuracy"], ls="", alpha=0.4, ms=2.5, **style)
     axes.axhline(chance, color="0.4", ls=":", lw=1, label="Chance")
-    axes.set(xlabel="Frames per clip", ylabel="Test accuracy", ylim=(0, 1.02))
-    axes.set_xticks(sorted(scores["frames"].unique()))
+    axes.set(xlabel=f"{unit.capitalize()} per clip", ylabel="Test accuracy", ylim=(0, 1.02), xticks=budgets)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+    return figure
+
+
+def accuracy_against_gflops(results: pd.DataFrame) -> Figure:
+    """Test accuracy over the multiply-adds of one view, on a logarithmic scale; the budget stands at each mark."""
+    figure = Figure(figsize=(COLUMN, 2.2))
+    axes = figure.subplots()
+    for model, rows in results.groupby("model", sort=False):
+        style = {"color": MODEL_COLOUR[model], "marker": MODEL_MARK[model]}
+        error = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
+        axes.errorbar(
+            rows["gflops"], rows["accuracy"], error, lw=1.2, elinewidth=0.8, capsize=2, label=MODELS[model], **style
+        )
+        for row in rows.itertuples():
+            axes.annotate(
+                row.frames, (row.gflops, row.accuracy), (4, -4), textcoords="offset points", fontsize=7, va="top"
+            )
+    axes.set(xlabel="GFLOPs of one view", ylabel="Test accuracy", xscale="log", ylim=(0, 1.02))
+    axes.margins(x=0.12)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    return figure
+
+
+def reliability(table: pd.DataFrame, unit: str) -> Figure:
+    """Accuracy over confidence, one panel a model, one line a budget; the larger a mark, the more clips are in the bin.
+
+    table: of `statistics.reliability`.
+    """
+    models, budgets = list(table["model"].unique()), sorted(table["frames"].unique())
+    figure = Figure(figsize=(COLUMN, 2.1))
+    panels = np.atleast_1d(figure.subplots(1, len(models), sharey=True))
+    colours = dict(zip(budgets, sns.color_palette("colorblind", len(budgets)), strict=True))
+    for axes, model in zip(panels, models, strict=True):
+        axes.plot([0, 1], [0, 1], color="0.4", ls=":", lw=1)
+        for T, rows in table[table["model"] == model].groupby("frames"):
+            axes.plot(rows["confidence"], rows["accuracy"], color=colours[T], lw=1)
+            style = {"color": colours[T], "label": f"{T} {unit}", "lw": 0, "zorder": 3}
+            sizes = 3 + 40 * rows["clips"] / rows["clips"].sum()
+            axes.scatter(rows["confidence"], rows["accuracy"], sizes, **style)
+        axes.set(title=MODELS[model], xlabel="Confidence", xlim=(0, 1.04), ylim=(0, 1.04))
+        axes.set_aspect("equal")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1))
+            axis.set_ticks([0, 0.5, 1])
+    panels[0].set_ylabel("Accuracy")
+    handles, labels = panels[0].get_legend_handles_labels()
+    legend = figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
+    for handle in legend.legend_handles:
+        handle.set_sizes([15])
     return figure
