@@ -2,19 +2,27 @@
 
     $ python -m framebudget.figures         (dvc repro figures)
 
-reads   work/split.csv, work/predictions.csv, work/<model>/curves.csv, and three test clips
-        params.yaml             protocol, frames, datasets.<dataset>.{input, evaluate}
-writes  work/figures/           clips, strips, curves, confusion and frames, each as .pdf and .png
+reads   work/split.csv, work/predictions.csv, work/tables/{results, reliability}.csv, work/<model>/, and some test clips
+        params.yaml             protocol, frames, seeds, datasets.<dataset>.{input, evaluate, <model>}
+writes  work/figures/           one .pdf and .png a figure; figures.json names them: a study has those that it can have
 """
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import torch
+from matplotlib.figure import Figure
 
-from framebudget import params
-from framebudget.console import new_folder, read_csv, stage
+from framebudget import models, params
+from framebudget.console import new_folder, read_csv, stage, write_text
+from framebudget.models import weights
 from framebudget.params import MODELS, Params
-from framebudget.report import plots, tables
+from framebudget.report import diagrams, plots, statistics, strips
+from framebudget.report.attention import attention
+from framebudget.runs import runs_of
 from framebudget.video import sampling, transforms
 from framebudget.video.reader import read_frames
 
@@ -22,38 +30,102 @@ from framebudget.video.reader import read_frames
 @stage
 def main() -> None:
     p = params.load()
+    drawn = []
+    with new_folder(Path("work/figures")) as folder:
+        for name, figure in figures(p):
+            plots.save(figure, folder, name)
+            drawn.append(name)
+        write_text(folder / "figures.json", json.dumps(drawn, indent=2) + "\n")
+
+
+def figures(p: Params) -> Iterator[tuple[str, Figure]]:
     split = read_csv(Path("work/split.csv"))
     predictions = read_csv(Path("work/predictions.csv"), "label", "prediction")
     curves = pd.concat([read_csv(Path("work") / model / "curves.csv") for model in MODELS])
-    scores = tables.scores(predictions, p.data.evaluate.top_k)
-    with new_folder(Path("work/figures")) as folder:
-        plots.save(plots.clips_per_class(split), folder, "clips")
-        plots.save(plots.strips(examples(p, split)), folder, "strips")
-        plots.save(plots.learning_curves(curves), folder, "curves")
-        plots.save(plots.confusion(predictions), folder, "confusion")
-        plots.save(plots.accuracy_against_frames(scores, 1 / split["class"].nunique()), folder, "frames")
+    results, reliability = (read_csv(Path(f"work/tables/{name}.csv")) for name in ("results", "reliability"))
+    scores = statistics.scores(predictions, p.data.evaluate.top_k)
+
+    yield "clips", plots.clips_per_class(split)
+    if split["frames"].nunique() > 1:
+        yield "lengths", plots.frames_per_clip(split, p.frames, p.unit)
+    yield "strips", strips.strips(examples(p, split), p.unit)
+    yield "sampling", sampled_over_epochs(p, split)
+    for model in MODELS:
+        yield model, diagrams.network(model, p.sampled(model, max(p.frames))[0], p.input(model).crop)
+    yield "convolution", diagrams.convolution()
+    yield "curves", plots.learning_curves(curves, p.unit)
+    yield "frames", plots.accuracy_against_frames(results, scores, 1 / split["class"].nunique(), p.unit)
+    if p.protocol == "sound":  # as published, all budgets cost the same
+        yield "gflops", plots.accuracy_against_gflops(results)
+    yield "confusion", plots.confusion(predictions, p.unit)
+    yield "reliability", plots.reliability(reliability, p.unit)
+    wrong = strips.mistakes(predictions)
+    if len(wrong):
+        yield (
+            "mistakes",
+            strips.confident_mistakes([(*said(p, row), seen(p, split, row)) for row in wrong.itertuples()]),
+        )
+    best = results[results["frames"] == max(p.frames)].sort_values("accuracy", kind="stable").iloc[-1]
+    chosen = strips.right_and_wrong(predictions, best["model"], best["frames"])
+    rows = [(*said(p, row), seen(p, split, row), looked_at(p, split, row)) for row in chosen.itertuples()]
+    yield "attention", strips.attention_strips(rows)
 
 
 def examples(p: Params, split: pd.DataFrame) -> list:
-    """One test clip of each of three classes, the first, the middle and the last, as `plots.strips` takes them.
-
-    The frames are those that evaluation sees in its middle window, cropped as `input` says, but at the clip's
-    own resolution.
-    """
+    """One test clip of each of three classes, the first, the middle and the last, as `strips.strips` takes them."""
     test = split[split["subset"] == "test"].drop_duplicates("class").sort_values("class")
     picked = sorted({0, len(test) // 2, len(test) - 1})
-    clips = []
-    for row in test.iloc[picked].itertuples():
-        crop = round(min(row.width, row.height) * p.data.input.crop / p.data.input.short_side)
-        seen = {}
-        for budget in p.frames:
-            T, input = p.sampled("x3d_m", budget)
-            (indices,) = sampling.views(row.frames, T, input.span(row.frames, row.fps, T), 1, input.short)
-            frames_THWC = read_frames(p.folder / row.path, indices)
-            ((top, left),) = transforms.even_view(*frames_THWC.shape[1:3], crop).corners
-            seen[budget] = indices, frames_THWC[:, top : top + crop, left : left + crop]
-        clips.append((plots.readable(test.loc[row.Index, "class"]), row.fps, seen))
-    return clips
+    return [
+        (plots.readable(name), clip.fps, {budget: window(p, clip, "x3d_m", budget) for budget in p.frames})
+        for name, clip in zip(test["class"].iloc[picked], test.iloc[picked].itertuples(), strict=True)
+    ]
+
+
+def sampled_over_epochs(p: Params, split: pd.DataFrame) -> Figure:
+    """Of the training clip of median length, for the first training at the smallest budget."""
+    run = min(runs_of(p, split))
+    clips = run.rows(split)
+    clips = clips[clips["subset"] == "train"]
+    place = int(np.argsort(clips["frames"], kind="stable").iloc[len(clips) // 2])
+    T, input = p.sampled("x3d_m", run.budget)
+    clip = clips.iloc[place]
+    return diagrams.sampling_over_epochs(clip["frames"], clip["fps"], T, input, run.seed, clip=place)
+
+
+def said(p: Params, row: tuple) -> tuple[str, str, float, str]:
+    """Of a row of predictions: class, prediction, confidence, and who said it."""
+    return row.label, row.prediction, row.confidence, f"{MODELS[row.model]}, {row.frames} {p.unit}"
+
+
+def seen(p: Params, split: pd.DataFrame, row: tuple) -> np.ndarray:
+    """What the network of a row of predictions saw of its clip."""
+    clip = next(split[split["clip"] == row.clip].itertuples())
+    return window(p, clip, row.model, row.frames)[1]
+
+
+def window(p: Params, clip: tuple, model: str, budget: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices and frames uint8 (T, H, W, C) of evaluation's middle window, cropped, at the clip's own resolution."""
+    T, input = p.sampled(model, budget)
+    crop = round(min(clip.width, clip.height) * input.crop / input.short_side)
+    (indices,) = sampling.views(clip.frames, T, input.span(clip.frames, clip.fps, T), 1, input.short)
+    frames_THWC = read_frames(p.folder / clip.path, indices)
+    ((top, left),) = transforms.even_view(*frames_THWC.shape[1:3], crop).corners
+    return indices, frames_THWC[:, top : top + crop, left : left + crop]
+
+
+def looked_at(p: Params, split: pd.DataFrame, row: tuple) -> np.ndarray:
+    """Where the network of a row of predictions saw its prediction, (T, crop, crop) in 0..1."""
+    classes = sorted(split["class"].unique())
+    clip = next(split[(split["clip"] == row.clip) & (split["subset"] == "test")].itertuples())
+    T, input = p.sampled(row.model, row.frames)
+    (run,) = (run for run in runs_of(p, split) if run[:2] == (row.frames, row.seed) and run.fold in (None, clip.fold))
+    network = models.BUILD[row.model](len(classes))
+    weights.load(network, Path("work") / row.model / f"{run.name}.pt")
+    indices_VT = sampling.views(clip.frames, T, input.span(clip.frames, clip.fps, T), 1, input.short)
+    frames_VTHWC = torch.from_numpy(read_frames(p.folder / clip.path, indices_VT[0], input.short_side))[None]
+    view = transforms.even_view(*frames_VTHWC.shape[2:4], input.crop)
+    clips_BVCTHW = transforms.inputs(frames_VTHWC[None], [view], input.crop)
+    return attention(network, clips_BVCTHW[:, 0], torch.tensor([classes.index(row.prediction)]))[0].numpy()
 
 
 if __name__ == "__main__":
