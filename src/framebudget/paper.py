@@ -2,24 +2,40 @@
 
     $ python -m framebudget.paper           (dvc repro paper)
 
-reads   paper/*.typ, paper/references.bib, params.yaml, work/: every number and figure comes from there
+reads   paper/*.typ, paper/references.bib, params.yaml, reports/splits/summary.csv, work/: every number and figure comes
+        from there
 writes  paper/paper.pdf
 """
 
 from pathlib import Path
 
+import matplotlib
 import typst
 
 from framebudget.console import stage
 
+FONTS = Path(matplotlib.get_data_path(), "fonts/ttf")
+LEADINGS = [f"{0.55 + 0.005 * k:.3f}em" for k in range(9)]
+
 
 @stage
 def main() -> None:
+    for leading in LEADINGS:
+        try:
+            pdf = typst.compile(
+                "paper/paper.typ",
+                root=".",
+                ignore_system_fonts=True,
+                font_paths=[FONTS],
+                sys_inputs={"leading": leading},
+            )
+            break
+        except typst.TypstError as error:
+            if "internal error" not in str(error) or leading == LEADINGS[-1]:
+                raise ValueError(f"paper/paper.typ does not compile: {error}") from None
+            # writing tags fails where a column happens to end in a link (typst#8776): let it end elsewhere
     partial = Path("paper/paper.partial.pdf")
-    try:
-        typst.compile("paper/paper.typ", output=str(partial), root=".", ignore_system_fonts=True)
-    except typst.TypstError as error:
-        raise ValueError(f"paper/paper.typ does not compile: {error}") from None
+    partial.write_bytes(pdf)
     partial.replace("paper/paper.pdf")
 
 

@@ -1,0 +1,118 @@
+"""What the paper says is true of any study: the sentences that claim something follow from the predictions."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from framebudget import evaluate, paper, params
+from framebudget.console import write_csv
+from framebudget.params import MODELS
+from framebudget.report import plots
+from tests.conftest import ROOT, set_params
+
+NAMES = ["JumpHigh", "Größe 50 %", "=cmd()", "a_b#c$d"]
+FIGURES = ["clips", "strips", "sampling", *MODELS, "convolution", "curves", "frames", "confusion", "reliability"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A repository with a paper and no study."""
+    for folder in ("paper", "reports/splits"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.pdf"))
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def typeset(here: Path, rates: dict[int, float], seeds: int = 1, classes: int = 4, groups: int = 20, **changes) -> str:
+    """The paper about networks that are right at these rates, by budget, as text."""
+    set_params(here, dataset="folder", frames=list(rates), seeds=list(range(seeds)), **changes)
+    names, folds = sorted(NAMES[:classes]), changes.get("datasets.folder.split.folds") or 1
+    clips = pd.DataFrame([{"class": name, "group": f"g{k}"} for name in names for k in range(groups + 6)])
+    clips = clips.assign(clip=clips["class"] + clips["group"], frames=50, seconds=2.0, sha256="0" * 64)
+    number = clips["group"].str[1:].astype(int)
+    subset = np.select([number < groups, number < groups + 3], ["test", "validation"], "train")
+    split = pd.concat([clips.assign(fold=fold, subset=subset) for fold in range(folds)])
+    test = clips[subset == "test"].reset_index(drop=True)
+    generator, tables, curves = np.random.default_rng(0), [], []
+    for model, budget, seed in [(model, budget, seed) for model in MODELS for budget in rates for seed in range(seeds)]:
+        right = generator.random(len(test)) < rates[budget]
+        table = pd.DataFrame(
+            {"model": model, "frames": budget, "seed": seed, "clip": test["clip"], "group": test["group"]}
+        )
+        table["label"] = test["class"]
+        table["prediction"] = test["class"].where(
+            right, test["class"].map(dict(zip(names, names[1:] + names, strict=False)))
+        )
+        for name in names:
+            table[f"p_{name}"] = np.where(table["prediction"] == name, 0.7, 0.3 / (classes - 1))
+        tables.append(table)
+        curves.append({"model": model, "frames": budget, "seed": seed, "fold": 0, "epoch": 0, "val_accuracy": 0.5})
+    write_csv(split, Path("work/split.csv"))
+    evaluate.report(params.load(), split, pd.concat(tables, ignore_index=True))
+    Path("work/weights.json").write_text(json.dumps(dict.fromkeys(MODELS)))
+    for model in MODELS:
+        write_csv(pd.DataFrame([row for row in curves if row["model"] == model]), Path("work") / model / "curves.csv")
+    Path("work/figures").mkdir()
+    for name in FIGURES:
+        plots.save(Figure(figsize=(3, 1)), Path("work/figures"), name)
+    Path("work/figures/figures.json").write_text(json.dumps(FIGURES))
+    paper.main()
+    if not shutil.which("pdftotext"):
+        pytest.skip("typeset, but not read: no pdftotext (Debian: poppler-utils)")
+    read = subprocess.run(["pdftotext", "-raw", "paper/paper.pdf", "-"], capture_output=True, text=True)
+    return packed(read.stdout)
+
+
+def packed(text: str) -> str:
+    """Without what lines are broken at."""
+    return re.sub(r"[-‐\xad\s]", "", text)
+
+
+@pytest.mark.parametrize(
+    ("rates", "more", "says"),
+    [
+        ({6: 0.4, 16: 0.95}, {}, "With 6 instead of 16 frames, X3D-M loses"),
+        ({6: 0.95, 16: 0.4}, {}, "With 6 instead of 16 frames, X3D-M gains"),
+        ({6: 0.8, 8: 0.8, 16: 0.82}, {"seeds": 3}, "which on these clips may be chance."),
+        ({6: 0.4, 16: 0.95}, {"groups": 4}, "with so few groups no test can say what of that is chance."),
+        ({6: 0.8}, {}, "A single budget was run"),
+        ({6: 0.8, 16: 0.9}, {"classes": 2, "seeds": 2}, "clips of 2 classes, with 2 seeds"),
+        ({6: 0.8, 16: 0.9}, {"protocol": "published"}, "With 6 instead of 16 seconds"),
+        ({6: 0.8, 16: 0.9}, {"datasets.folder.split.folds": 3}, "every clip is tested on once, by a network"),
+    ],
+)
+def test_sentences_follow_from_the_predictions(here, rates, more, says):
+    assert packed(says) in typeset(here, rates, **more)
+
+
+def test_the_same_study_gives_the_same_bytes_and_names_stay_names(here, tmp_path):
+    text = typeset(here, {6: 0.5, 16: 0.9})
+    for name in ("Jump High", "Größe 50 %", "=cmd()", "a_b#c$d"):
+        assert packed(name) in text
+    first = Path("paper/paper.pdf").read_bytes()
+    paper.main()
+    assert Path("paper/paper.pdf").read_bytes() == first
+    assert b"/StructTreeRoot" in first
+    assert b"CreationDate" not in first
+
+
+def test_a_layout_on_which_typst_fails_is_set_a_little_wider(here, monkeypatch):
+    typst, asked = paper.typst.compile, []
+
+    def fails_once(*arguments, sys_inputs, **options):
+        asked.append(sys_inputs["leading"])
+        if len(asked) == 1:
+            raise paper.typst.TypstError("internal error: parent group", "")
+        return typst(*arguments, sys_inputs=sys_inputs, **options)
+
+    monkeypatch.setattr(paper.typst, "compile", fails_once)
+    typeset(here, {6: 0.5})
+    assert asked == ["0.550em", "0.555em"]
