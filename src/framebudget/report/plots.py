@@ -9,10 +9,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
-from sklearn.metrics import confusion_matrix
 
 from framebudget.params import MODELS
-from framebudget.report.statistics import classes_of
+from framebudget.report import statistics
 
 matplotlib.use("Agg")
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of the paper, and both
@@ -126,7 +125,7 @@ def learning_curves(curves: pd.DataFrame, unit: str) -> Figure:
 
 def confusion(predictions: pd.DataFrame, unit: str) -> Figure:
     """Share of each true class (rows) that is taken for each class (columns), one panel a model and budget."""
-    classes = classes_of(predictions)
+    classes = statistics.classes_of(predictions)
     names = [readable(name) for name in classes]
     models, budgets = list(predictions["model"].unique()), list(predictions["frames"].unique())
     panels = [(model, T) for model in models for T in budgets]
@@ -134,10 +133,10 @@ def confusion(predictions: pd.DataFrame, unit: str) -> Figure:
     side = PAGE / max(columns, 3.5)
     figure = Figure(figsize=(PAGE, side * 0.82 * (len(panels) // columns) + 0.5))
     grid = figure.subplots(len(panels) // columns, columns, sharex=True, sharey=True, squeeze=False)
+    shares = statistics.confusion(predictions).groupby(["model", "frames"])["share"]
+    small = len(classes) <= 12
     for (model, T), axes in zip(panels, grid.flat, strict=True):
-        rows = predictions[(predictions["model"] == model) & (predictions["frames"] == T)]
-        share = confusion_matrix(rows["label"], rows["prediction"], labels=classes, normalize="true")
-        small = len(classes) <= 12
+        share = shares.get_group((model, T)).to_numpy().reshape(len(classes), len(classes))
         sns.heatmap(
             share, ax=axes, vmin=0, vmax=1, cmap="Blues", cbar=False, square=True, linewidths=0.5,
             annot=np.round(100 * share).astype(int) if small else False, fmt="d", annot_kws={"size": 6},
