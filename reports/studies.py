@@ -17,6 +17,7 @@ import yaml
 from framebudget import params
 from framebudget.console import new_folder, read_csv, write_text
 from framebudget.params import EMBEDDED, MODELS
+from framebudget.report import statistics
 
 HERE = Path(__file__).parent
 NUMBERS = ["predictions.csv", "metrics.json", "tables/results.csv", "tables/comparisons.csv", "tables/provenance.json"]
@@ -54,7 +55,7 @@ def keep(name: str) -> None:
 
 
 def write_table() -> None:
-    studies = [path.parent for path in sorted(HERE.glob("*/results.csv"))]
+    studies = [path.parent for path in sorted(HERE.glob("*/params.yaml"))]
     rows = pd.concat([rows_of(study) for study in studies])
     budgets = sorted({key for key in rows.columns if isinstance(key, int)})
     table = rows.rename(columns={budget: f"{budget} frames" for budget in budgets}).fillna("")
@@ -65,16 +66,21 @@ def write_table() -> None:
 
 
 def rows_of(study: Path) -> pd.DataFrame:
-    """One row a network: accuracy and its 95 % interval at every budget."""
+    """One row a network: accuracy and, where there are groups enough, its 95 % interval at every budget.
+
+    A network that was given one epoch is left out: it was only to show that the pipeline runs.
+    """
     said = yaml.safe_load((study / "params.yaml").read_text())
     data = said["datasets"][said["dataset"]]
-    predictions = read_csv(study / "predictions.csv", "label")
+    predictions = read_csv(study / "predictions.csv", "label", "prediction")
     tested = f"{study.name}, {predictions['clip'].nunique()} test clips of {predictions['group'].nunique()} groups"
     rows = []
-    for model, results in pd.read_csv(study / "results.csv").groupby("model", sort=False):
-        seeds, crop = results["seeds"].iloc[0], results["crop"].iloc[0]
+    for model, results in statistics.summary(predictions, k=1).groupby("model", sort=False):
+        seeds, crop = results["seeds"].iloc[0], data[model].get("crop", data["input"]["crop"])
         given = data[model]["weights"]
-        row = {"clips": f"{tested}, {crop} px", "network": f"{MODELS[model]}, {seeds} seed{'s' * (seeds > 1)}"}
+        if (said["train"] | data["train"] | data[model])["epochs"] == 1:
+            continue
+        row = {"clips": f"{tested}, {crop} px", "network": f"{MODELS[model]}, {seeds} seed{'s' if seeds > 1 else ''}"}
         row["starts from"] = Path(given).name if given else "scratch"
         for result in results.itertuples():
             bounds = f" ({100 * result.low:.0f}–{100 * result.high:.0f})" if pd.notna(result.low) else ""
