@@ -42,7 +42,7 @@ def figures(p: Params) -> Iterator[tuple[str, Figure]]:
     split = read_csv(Path("work/split.csv"))
     predictions = read_csv(Path("work/predictions.csv"), "label", "prediction")
     curves = pd.concat([read_csv(Path("work") / model / "curves.csv") for model in MODELS])
-    results, reliability = (read_csv(Path(f"work/tables/{name}.csv")) for name in ("results", "reliability"))
+    results, reliability = (pd.read_csv(f"work/tables/{name}.csv") for name in ("results", "reliability"))
     scores = statistics.scores(predictions, p.data.evaluate.top_k)
 
     yield "clips", plots.clips_per_class(split)
