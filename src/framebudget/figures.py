@@ -24,6 +24,7 @@ from framebudget.report import diagrams, plots, statistics, strips
 from framebudget.report.attention import attention
 from framebudget.runs import runs_of
 from framebudget.video import sampling, transforms
+from framebudget.video.dataset import Clips
 from framebudget.video.reader import read_frames
 
 
@@ -59,12 +60,9 @@ def figures(p: Params) -> Iterator[tuple[str, Figure]]:
         yield "gflops", plots.accuracy_against_gflops(results)
     yield "confusion", plots.confusion(predictions, p.unit)
     yield "reliability", plots.reliability(reliability, p.unit)
-    wrong = strips.mistakes(predictions)
-    if len(wrong):
-        yield (
-            "mistakes",
-            strips.confident_mistakes([(*said(p, row), seen(p, split, row)) for row in wrong.itertuples()]),
-        )
+    wrong = [(*said(p, row), seen(p, split, row)) for row in strips.mistakes(predictions).itertuples()]
+    if wrong:
+        yield "mistakes", strips.confident_mistakes(wrong)
     best = results[results["frames"] == max(p.frames)].sort_values("accuracy", kind="stable").iloc[-1]
     chosen = strips.right_and_wrong(predictions, best["model"], best["frames"])
     rows = [(*said(p, row), seen(p, split, row), looked_at(p, split, row)) for row in chosen.itertuples()]
@@ -116,14 +114,13 @@ def window(p: Params, clip: tuple, model: str, budget: int) -> tuple[np.ndarray,
 def looked_at(p: Params, split: pd.DataFrame, row: tuple) -> np.ndarray:
     """Where the network of a row of predictions saw its prediction, (T, crop, crop) in 0..1."""
     classes = sorted(split["class"].unique())
-    clip = next(split[(split["clip"] == row.clip) & (split["subset"] == "test")].itertuples())
+    clip = split[(split["clip"] == row.clip) & (split["subset"] == "test")].assign(packets=None)
+    fold = clip["fold"].item()
     T, input = p.sampled(row.model, row.frames)
-    (run,) = (run for run in runs_of(p, split) if run[:2] == (row.frames, row.seed) and run.fold in (None, clip.fold))
+    (run,) = (run for run in runs_of(p, split) if run[:2] == (row.frames, row.seed) and run.fold in (None, fold))
     network = models.BUILD[row.model](len(classes))
     weights.load(network, Path("work") / row.model / f"{run.name}.pt")
-    indices_VT = sampling.views(clip.frames, T, input.span(clip.frames, clip.fps, T), 1, input.short)
-    frames_VTHWC = torch.from_numpy(read_frames(p.folder / clip.path, indices_VT[0], input.short_side))[None]
-    view = transforms.even_view(*frames_VTHWC.shape[2:4], input.crop)
+    frames_VTHWC, view, _, _ = Clips(p.folder, clip, T, input, row.seed, views=1)[0, 0]
     clips_BVCTHW = transforms.inputs(frames_VTHWC[None], [view], input.crop)
     return attention(network, clips_BVCTHW[:, 0], torch.tensor([classes.index(row.prediction)]))[0].numpy()
 

@@ -115,11 +115,8 @@ def train(p: Params, split: pd.DataFrame, model: str, run: Run) -> Path:
         network.load_state_dict(task.best)
         facts = {"model": model, "frames": T, "seed": run.seed, "classes": classes, "input": input.model_dump()}
         weights.save(folder / f"{run.name}.pt", network, **facts)
-        curve = pd.DataFrame(task.curve)
-        for place, (name, value) in enumerate(
-            {"model": model, "frames": run.budget, "seed": run.seed, "fold": run.fold or 0}.items()
-        ):
-            curve.insert(place, name, value)
+        said = {"model": model, "frames": run.budget, "seed": run.seed, "fold": run.fold or 0}
+        curve = pd.DataFrame([said | row for row in task.curve])
         write_csv(curve, folder / "curve.csv")  # the last: it says that all is there
         resume.path.unlink()
     return folder

@@ -158,9 +158,7 @@ def accuracy_against_frames(results: pd.DataFrame, scores: pd.DataFrame, chance:
     budgets = sorted(results["frames"].unique())
     apart = 0.02 * (budgets[-1] - budgets[0] or 1)  # so that one model's bars do not cover the other's
     for k, (model, rows) in enumerate(results.groupby("model", sort=False)):
-        x, style = rows["frames"] + (2 * k - 1) * apart, {"color": MODEL_COLOUR[model], "marker": MODEL_MARK[model]}
-        error = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
-        axes.errorbar(x, rows["accuracy"], error, lw=1.2, elinewidth=0.8, capsize=2, label=MODELS[model], **style)
+        style = _with_intervals(axes, rows["frames"] + (2 * k - 1) * apart, rows, model)
         seeds = scores[scores["model"] == model]
         if (rows["seeds"] > 1).any():
             axes.plot(seeds["frames"] + (2 * k - 1) * apart, seeds["accuracy"], ls="", alpha=0.4, ms=2.5, **style)
@@ -176,11 +174,7 @@ def accuracy_against_gflops(results: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(COLUMN, 2.2))
     axes = figure.subplots()
     for model, rows in results.groupby("model", sort=False):
-        style = {"color": MODEL_COLOUR[model], "marker": MODEL_MARK[model]}
-        error = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
-        axes.errorbar(
-            rows["gflops"], rows["accuracy"], error, lw=1.2, elinewidth=0.8, capsize=2, label=MODELS[model], **style
-        )
+        _with_intervals(axes, rows["gflops"], rows, model)
         for row in rows.itertuples():
             axes.annotate(
                 row.frames, (row.gflops, row.accuracy), (4, -4), textcoords="offset points", fontsize=7, va="top"
@@ -193,6 +187,14 @@ def accuracy_against_gflops(results: pd.DataFrame) -> Figure:
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     return figure
+
+
+def _with_intervals(axes: Axes, x: pd.Series, rows: pd.DataFrame, model: str) -> dict[str, object]:
+    """Draw a model's accuracies at x, with their intervals; returns its colour and mark."""
+    style = {"color": MODEL_COLOUR[model], "marker": MODEL_MARK[model]}
+    error = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
+    axes.errorbar(x, rows["accuracy"], error, lw=1.2, elinewidth=0.8, capsize=2, label=MODELS[model], **style)
+    return style
 
 
 def reliability(table: pd.DataFrame, unit: str) -> Figure:
