@@ -1,16 +1,19 @@
-"""What a careless split is worth, and what frames that are drawn anew every epoch are worth.
+"""What a careless split, frames that are drawn anew every epoch, and the published protocol are worth.
 
-    $ python reports/splits/compare.py ut_interaction datasets.folder.fetch.group='^\\d+_(\\d+)_' … [--seeds 0 1 2 3 4]
+    $ python reports/splits/compare.py ut_interaction datasets.folder.fetch.group='^\\d+_(\\d+)_' … [--arms published]
     $ python reports/splits/compare.py --summary
 
 Run it at the top of the repository, with changes of params.yaml as for `dvc exp run -S`; reports/README.md has the
-whole commands. For each seed, which draws the split and trains X3D-M, three arms:
+whole commands. For each seed, which draws the split and trains X3D-M, these arms:
 
-    group      whole groups on one side; dynamic frames: every epoch sees another window of a clip
-    clip       as group, but clips on either side, whatever their group (split.by)
-    static     as group, but every epoch sees the window in the middle of a clip (input.sampling)
+    group           whole groups on one side; dynamic frames: every epoch sees another window of a clip
+    clip            as group, but clips on either side, whatever their group (split.by)
+    static          as group, but every epoch sees the window in the middle of a clip (input.sampling)
+    published       the protocol of the study that is redone here, faults and all (protocol)
+    published_new   the networks of `published` on the groups of `group`, which are new to them but chose their epoch
 
-writes  reports/splits/<name>.csv   one row for every prediction; leaked: training or validation has clips of its group
+writes  reports/splits/<name>.csv   one row for every prediction; leaked: other clips of its group were trained on or
+                                    chose the epoch; rows of arms and seeds that are not asked for stay
         reports/splits/summary.csv  with --summary; the paper reads it
 
 What was trained is kept in work/splits, so that the command goes on where it was interrupted.
@@ -33,10 +36,12 @@ from framebudget.runs import Run
 from framebudget.video import packets
 
 HERE = Path(__file__).parent
-ARMS = {
-    "group": [],
-    "clip": ["datasets.folder.split.by=clip"],
-    "static": ["datasets.folder.input.sampling=static"],
+ARMS = {  # changes of params.yaml, and the subset of work/split.csv that is predicted
+    "group": ([], "test"),
+    "clip": (["datasets.folder.split.by=clip"], "test"),
+    "static": (["datasets.folder.input.sampling=static"], "test"),
+    "published": (["protocol=published"], "test"),
+    "published_new": (["protocol=published"], "validation"),
 }
 
 
@@ -45,6 +50,7 @@ def main() -> None:
     parser.add_argument("name", nargs="?", help="of the table that is written")
     parser.add_argument("change", nargs="*", help="key=value in params.yaml; paths absolute")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--summary", action="store_true", help="of the tables that are there; printed as Markdown too")
     arguments = parser.parse_args()
     if arguments.summary:
@@ -52,16 +58,26 @@ def main() -> None:
         write_csv(table, HERE / "summary.csv")
         print(table.round(3).to_markdown(index=False))
         return
-    tables, found = [], Path(f"work/splits/{arguments.name}")
+    kept, found = HERE / f"{arguments.name}.csv", Path(f"work/splits/{arguments.name}")
     run(found, arguments.change, ["fetch"])
     for seed in arguments.seeds:
-        for arm, own in ARMS.items():
+        for arm in arguments.arms:
             print(f"{arguments.name}, seed {seed}, {arm}", flush=True)
+            own, subset = ARMS[arm]
             changes = [*arguments.change, *own, f"seeds={seed}", f"datasets.folder.split.seed={seed}"]
-            table = study(found, found.with_name(f"{arguments.name}_{arm}_s{seed}"), changes)
-            table.insert(0, "arm", arm)
-            tables.append(table)
-            write_csv(pd.concat(tables), HERE / f"{arguments.name}.csv")
+            folder = found.with_name(f"{arguments.name}_{'_'.join(own) or 'group'}_s{seed}")
+            keep(study(found, folder, changes, subset).assign(arm=arm), kept)
+
+
+def keep(new: pd.DataFrame, path: Path) -> None:
+    """Put the predictions of one arm and seed into the table, in the place of those that it had."""
+    if path.exists():
+        table = read_csv(path, "label", "prediction")
+        stays = (table["arm"] != new["arm"].iloc[0]) | (table["seed"] != new["seed"].iloc[0])
+        new = pd.concat([table[stays], new])
+    new = new.sort_values(["seed", "arm"], key=lambda column: column.replace({arm: i for i, arm in enumerate(ARMS)}),
+                          kind="stable")  # fmt: skip
+    write_csv(new[["arm", "seed", "clip", "group", "label", "prediction", "leaked"]], path)
 
 
 def run(folder: Path, changes: list[str], *stages: list[str]) -> None:
@@ -75,16 +91,18 @@ def run(folder: Path, changes: list[str], *stages: list[str]) -> None:
         (folder / "ran").touch()
 
 
-def study(found: Path, folder: Path, changes: list[str]) -> pd.DataFrame:
-    """One split of the clips that were found, one training of X3D-M and its test."""
+def study(found: Path, folder: Path, changes: list[str], subset: str) -> pd.DataFrame:
+    """One split of the clips that were found, one training of X3D-M, and what it makes of the clips of a subset."""
     shutil.copytree(found / "work", folder / "work", dirs_exist_ok=True)
     run(folder, changes, ["split"], ["train", "x3d_m"])
     with contextlib.chdir(folder):
         p = params.load()
         split = packets.joined(read_csv(Path("work/split.csv")))
-        said = evaluate.predict(p, split, sorted(split["class"].unique()), "x3d_m", Run(p.frames[0], p.seeds[0]))
-    said["leaked"] = said["group"].isin(split.loc[split["subset"] != "test", "group"])
-    return said[["seed", "clip", "group", "label", "prediction", "leaked"]]
+        asked = split["subset"] == subset
+        test = split[asked].assign(subset="test")
+        said = evaluate.predict(p, test, sorted(split["class"].unique()), "x3d_m", Run(p.frames[0], p.seeds[0]))
+    said["leaked"] = said["group"].isin(split.loc[~asked, "group"])
+    return said
 
 
 def summary(path: Path) -> pd.DataFrame:
@@ -93,7 +111,7 @@ def summary(path: Path) -> pd.DataFrame:
     clips, leaked = (table.groupby("arm")["leaked"].agg(what) for what in ("size", "sum"))
     accuracy = (table["label"] == table["prediction"]).groupby([table["seed"], table["arm"]]).mean().unstack()
     rows = []
-    for arm in ARMS:
+    for arm in filter(accuracy.columns.__contains__, ARMS):
         row = {"data": path.stem, "arm": arm, "seeds": len(accuracy), "clips": clips[arm], "leaked": leaked[arm]}
         row |= {"mean": accuracy[arm].mean(), "deviation": accuracy[arm].std()}
         if arm != "group":
