@@ -75,8 +75,8 @@ def keep(new: pd.DataFrame, path: Path) -> None:
         table = read_csv(path, "label", "prediction")
         stays = (table["arm"] != new["arm"].iloc[0]) | (table["seed"] != new["seed"].iloc[0])
         new = pd.concat([table[stays], new])
-    new = new.sort_values(["seed", "arm"], key=lambda column: column.replace({arm: i for i, arm in enumerate(ARMS)}),
-                          kind="stable")  # fmt: skip
+    new["arm"] = pd.Categorical(new["arm"], list(ARMS))  # to be sorted as they stand there
+    new = new.sort_values(["seed", "arm"], kind="stable")
     write_csv(new[["arm", "seed", "clip", "group", "label", "prediction", "leaked"]], path)
 
 
