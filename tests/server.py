@@ -65,10 +65,10 @@ class Handler(BaseHTTPRequestHandler):
             body = body[:-9] + bytes(byte ^ 1 for byte in body[-9:])
         if fault in ("cut", "stall", "silence"):
             body = body[: 0 if fault == "silence" else len(body) // 2]
+        server.sent += len(body)  # before the client, which ends with the last byte, can look at it
         with contextlib.suppress(ConnectionError):
             self.wfile.write(body)
             self.wfile.flush()
-        server.sent += len(body)
         if fault in ("stall", "silence"):
             time.sleep(2)
         self.close_connection = fault in ("cut", "stall", "silence")
