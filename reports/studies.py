@@ -59,7 +59,7 @@ def write_table() -> None:
     rows = pd.concat([rows_of(study) for study in studies])
     budgets = sorted({key for key in rows.columns if isinstance(key, int)})
     table = rows.rename(columns={budget: f"{budget} frames" for budget in budgets}).fillna("")
-    table = table[["clips", "network", "starts from", *(f"{budget} frames" for budget in budgets)]]
+    table = table[["clips", "network", "starts from", "optimizer", *(f"{budget} frames" for budget in budgets)]]
     before, _, rest = Path("README.md").read_text().partition(BEGIN)
     after = rest.partition(END)[2]
     write_text(Path("README.md"), f"{before}{BEGIN}\n{table.to_markdown(index=False)}\n\n{END}{after}")
@@ -73,15 +73,17 @@ def rows_of(study: Path) -> pd.DataFrame:
     said = yaml.safe_load((study / "params.yaml").read_text())
     data = said["datasets"][said["dataset"]]
     predictions = read_csv(study / "predictions.csv", "label", "prediction")
-    tested = f"{study.name}, {predictions['clip'].nunique()} test clips of {predictions['group'].nunique()} groups"
+    clips, groups = predictions["clip"].nunique(), predictions["group"].nunique()
+    tested = f"{Path(said['clips']).name}, {clips} test clips of {groups} groups"
     rows = []
     for model, results in statistics.summary(predictions, k=1).groupby("model", sort=False):
         seeds, crop = results["seeds"].iloc[0], data[model].get("crop", data["input"]["crop"])
         given = data[model]["weights"]
-        if (said["train"] | data["train"] | data[model])["epochs"] == 1:
+        recipe = said["train"] | data["train"] | data[model]
+        if recipe["epochs"] == 1:
             continue
         row = {"clips": f"{tested}, {crop} px", "network": f"{MODELS[model]}, {seeds} seed{'s' if seeds > 1 else ''}"}
-        row["starts from"] = Path(given).name if given else "scratch"
+        row |= {"starts from": Path(given).name if given else "scratch", "optimizer": recipe["optimizer"]}
         for result in results.itertuples():
             bounds = f" ({100 * result.low:.0f}–{100 * result.high:.0f})" if pd.notna(result.low) else ""
             row[result.frames] = f"{100 * result.accuracy:.1f} %{bounds}"
