@@ -57,13 +57,14 @@ def shared() -> Path:
     return folder
 
 
-def run(*command: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess:
-    """Run a command as a user would, with this environment's programs first on the PATH."""
+def run(*command: str, cwd: Path, check: bool = True, **more: str) -> subprocess.CompletedProcess:
+    """Run a command as a user would, with this environment's programs first on the PATH; more: its environment."""
     environment = {
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "NO_COLOR": "1",
         "DVC_NO_ANALYTICS": "1",
+        **more,
     }
     result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
     if check and result.returncode:

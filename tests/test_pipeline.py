@@ -10,7 +10,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from framebudget.sources.weights import sha256
+from framebudget.console import sha256
 from tests.conftest import ROOT, run, set_params
 
 OUTPUTS = ["work/manifest.csv", "work/split.csv", "work/x3d_m/curves.csv", "work/slowfast_r50/2f-s0.pt",
@@ -60,7 +60,17 @@ def test_mlflow_holds_a_run_a_training(study):
     client = MlflowClient(f"sqlite:///{study / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("folder")
     runs = {r.info.run_name: r.data for r in client.search_runs([experiment.experiment_id])}
-    assert runs.keys() == {"x3d_m-2f-s0", "slowfast_r50-2f-s0"}
+    (study_of_them,) = runs.keys() - {"x3d_m-2f-s0", "slowfast_r50-2f-s0"}
+    results = pd.read_csv(study / "work/tables/results.csv").set_index("model")["accuracy"]
+    for model, accuracy in results.items():
+        assert runs[f"{model}-2f-s0"].metrics["test_accuracy"] == pytest.approx(accuracy, abs=1e-5)
+        assert runs[study_of_them].metrics[f"test_accuracy.{model}.2"] == pytest.approx(accuracy, abs=1e-5)
+        version = client.get_model_version_by_alias(f"framebudget-{model}", "best-folder")
+        run_id = version.run_id
+        assert client.get_run(run_id).data.tags["framebudget.trained_sha256"] == sha256(
+            study / f"work/{model}/2f-s0.pt"
+        )
+        assert {file.path for file in client.list_artifacts(run_id)} >= {"confusion.png", "strip.png"}
     assert runs["x3d_m-2f-s0"].params["frames"] == "2"
     assert 0 <= runs["x3d_m-2f-s0"].metrics["val_accuracy"] <= 1
     assert runs["x3d_m-2f-s0"].metrics["clips_per_second"] > 0
@@ -112,7 +122,7 @@ def test_ucf101_comes_from_a_server_and_so_do_the_weights(study, clips, server, 
     digest = sha256(study / "work/x3d_m/2f-s0.pt")
     assert f"x3d_m: {digest}" in (folder / "dvc.lock").read_text()
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    (found,) = client.search_runs([client.get_experiment_by_name("ucf101").experiment_id])
+    (found,) = client.search_runs([client.get_experiment_by_name("ucf101").experiment_id], "params.model = 'x3d_m'")
     assert (found.data.params["weights_sha256"], found.data.params["protocol"]) == (digest, "published")
     split = pd.read_csv(folder / "work/split.csv")
     assert split["subset"].value_counts().to_dict() == {"train": 5, "validation": 4, "test": 1}
@@ -176,7 +186,7 @@ def test_an_experiment_at_another_budget_is_one_command(study):
     client = MlflowClient(f"sqlite:///{study / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("folder")
     found = client.search_runs([experiment.experiment_id], "tags.`dvc.exp_name` = 'three'")
-    assert {r.info.run_name for r in found} == {"x3d_m-3f-s0", "slowfast_r50-3f-s0"}
+    assert {r.info.run_name for r in found} == {"three", "x3d_m-3f-s0", "slowfast_r50-3f-s0"}
 
 
 def test_the_stages_are_exactly_these():

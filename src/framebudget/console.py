@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -53,3 +54,8 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8", newline="\n")
     partial.replace(path)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

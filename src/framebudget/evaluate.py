@@ -14,9 +14,7 @@ A clip is seen in several windows, placed evenly over it, and maybe several squa
 before the softmax. All else is computed from the predictions alone (report/statistics.py).
 """
 
-import hashlib
 import json
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -29,9 +27,11 @@ from framebudget.models import weights
 from framebudget.models.layers import for_evaluation
 from framebudget.models.views import autocast, logits_of
 from framebudget.params import Params
+from framebudget.provenance import clips_sha256, versions
 from framebudget.report import statistics
 from framebudget.report.cost import cost
 from framebudget.report.tables import latex
+from framebudget.report.tracked import log_results
 from framebudget.runs import Run, runs_of
 from framebudget.video import packets
 from framebudget.video.dataset import Clips, loader
@@ -50,6 +50,7 @@ def main() -> None:
     predictions = pd.concat([predict(p, run.rows(split), classes, model, run) for model, run in bar])
     write_csv(predictions, Path("work/predictions.csv"))
     report(p, split, predictions)
+    log_results(p, split, predictions)
 
 
 def report(p: Params, split: pd.DataFrame, predictions: pd.DataFrame) -> None:
@@ -66,11 +67,12 @@ def report(p: Params, split: pd.DataFrame, predictions: pd.DataFrame) -> None:
         "classes": (statistics.per_class(predictions), "How the test clips of each class are recognised."),
         "reliability": (statistics.reliability(predictions), "Accuracy of predictions by their confidence."),
     }
+    provenance = {"clips_sha256": clips_sha256(split), "versions": versions()}
     with new_folder(Path("work/tables")) as folder:
         for name, (table, caption) in tables.items():
             write_csv(table, folder / f"{name}.csv")
             write_text(folder / f"{name}.tex", latex(table, caption))
-        write_text(folder / "provenance.json", json.dumps(provenance(split), indent=2) + "\n")
+        write_text(folder / "provenance.json", json.dumps(provenance, indent=2) + "\n")
     metrics = {
         model: {str(row.pop("frames")): row for row in rows.to_dict("records")}
         for model, rows in results.set_index("model")[["frames", *METRICS]].groupby("model", sort=False)
@@ -101,14 +103,6 @@ def predict(p: Params, clips: pd.DataFrame, classes: list[str], model: str, run:
     table["label"] = test["class"].to_numpy()
     table["prediction"] = [classes[k] for k in probabilities_NK.argmax(1)]
     return table.join(pd.DataFrame(probabilities_NK, columns=[f"p_{name}" for name in classes]))
-
-
-def provenance(split: pd.DataFrame) -> dict[str, object]:
-    """What the numbers rest on: one sha256 over the clips' own, in the order of their names, and the versions."""
-    clips = split.drop_duplicates("clip").sort_values("clip")
-    lines = "".join(f"{row.sha256}  {row.clip}\n" for row in clips.itertuples())
-    versions = {name: version(name) for name in ("torch", "pytorchvideo", "pytorch-lightning", "av", "numpy")}
-    return {"clips_sha256": hashlib.sha256(lines.encode()).hexdigest(), "versions": versions}
 
 
 if __name__ == "__main__":

@@ -20,11 +20,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from framebudget import params
-from framebudget.console import stage, write_csv, write_text
+from framebudget.console import sha256, stage, write_csv, write_text
 from framebudget.params import MODELS
 from framebudget.sources.folder import find_clips
 from framebudget.sources.ucf101 import fetch_clips
-from framebudget.sources.weights import local, sha256
+from framebudget.sources.weights import local
 from framebudget.video import packets
 from framebudget.video.reader import learn, probe
 

@@ -22,6 +22,7 @@ from framebudget.models import weights
 from framebudget.params import MODELS, Params
 from framebudget.report import diagrams, plots, statistics, strips
 from framebudget.report.attention import attention
+from framebudget.report.tracked import log_pictures
 from framebudget.runs import runs_of
 from framebudget.video import sampling, transforms
 from framebudget.video.dataset import Clips
@@ -31,17 +32,18 @@ from framebudget.video.reader import read_frames
 @stage
 def main() -> None:
     p = params.load()
+    split = read_csv(Path("work/split.csv"))
+    predictions = read_csv(Path("work/predictions.csv"), "label", "prediction")
     drawn = []
     with new_folder(Path("work/figures")) as folder:
-        for name, figure in figures(p):
+        for name, figure in figures(p, split, predictions):
             plots.save(figure, folder, name)
             drawn.append(name)
         write_text(folder / "figures.json", json.dumps(drawn, indent=2) + "\n")
+    log_pictures(p, split, predictions, Path("work/figures"), lambda T: strips.strips(examples(p, split, [T]), p.unit))
 
 
-def figures(p: Params) -> Iterator[tuple[str, Figure]]:
-    split = read_csv(Path("work/split.csv"))
-    predictions = read_csv(Path("work/predictions.csv"), "label", "prediction")
+def figures(p: Params, split: pd.DataFrame, predictions: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     curves = pd.concat([read_csv(Path("work") / model / "curves.csv") for model in MODELS])
     results, reliability = (pd.read_csv(f"work/tables/{name}.csv") for name in ("results", "reliability"))
     scores = statistics.scores(predictions, p.data.evaluate.top_k)
@@ -49,7 +51,7 @@ def figures(p: Params) -> Iterator[tuple[str, Figure]]:
     yield "clips", plots.clips_per_class(split)
     if split["frames"].nunique() > 1:
         yield "lengths", plots.frames_per_clip(split, p.frames, p.unit)
-    yield "strips", strips.strips(examples(p, split), p.unit)
+    yield "strips", strips.strips(examples(p, split, p.frames), p.unit)
     yield "sampling", sampled_over_epochs(p, split)
     for model in MODELS:
         yield model, diagrams.network(model, p.sampled(model, max(p.frames))[0], p.input(model).crop)
@@ -69,12 +71,12 @@ def figures(p: Params) -> Iterator[tuple[str, Figure]]:
     yield "attention", strips.attention_strips(rows)
 
 
-def examples(p: Params, split: pd.DataFrame) -> list:
+def examples(p: Params, split: pd.DataFrame, budgets: list[int]) -> list:
     """One test clip of each of three classes, the first, the middle and the last, as `strips.strips` takes them."""
     test = split[split["subset"] == "test"].drop_duplicates("class").sort_values("class")
     picked = sorted({0, len(test) // 2, len(test) - 1})
     return [
-        (plots.readable(name), clip.fps, {budget: window(p, clip, "x3d_m", budget) for budget in p.frames})
+        (plots.readable(name), clip.fps, {budget: window(p, clip, "x3d_m", budget) for budget in budgets})
         for name, clip in zip(test["class"].iloc[picked], test.iloc[picked].itertuples(), strict=True)
     ]
 

@@ -37,15 +37,16 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from framebudget import models, params
-from framebudget.console import new_folder, read_csv, stage, write_csv
+from framebudget.console import new_folder, read_csv, sha256, stage, write_csv
 from framebudget.learning.data import ClipData
+from framebudget.learning.logger import PatientLogger, system_metrics
 from framebudget.learning.runtime import prepare
 from framebudget.learning.task import Classification
-from framebudget.learning.tracking import start_run, system_metrics
+from framebudget.learning.tracking import going_on, log_model, training_run
 from framebudget.models import weights
 from framebudget.params import Params
 from framebudget.runs import Run, runs_of
-from framebudget.sources.weights import local, sha256
+from framebudget.sources.weights import local
 from framebudget.video import packets
 
 
@@ -89,7 +90,9 @@ def train(p: Params, split: pd.DataFrame, model: str, run: Run) -> Path:
     task = Classification(network, recipe, doubly=p.protocol == "published" and model == "x3d_m")
     task.configure_optimizers()  # what torch does not take is said before a run begins
     resume = LastEpoch(folder / "last.ckpt")
-    logger = start_run(p, model, run, digest, folder / "mlflow_run") if rank_zero_only.rank == 0 else None
+    logger = None
+    if rank_zero_only.rank == 0:
+        logger = PatientLogger(training_run(p, run.rows(split), model, run, digest, folder / "mlflow_run"))
     options = p.trainer.model_dump(include={"devices", "num_nodes", "strategy", "precision"})
     if p.trainer.strategy == "ddp" or (p.trainer.devices, p.trainer.num_nodes) != (1, 1):
         options["strategy"] = DDPStrategy(timeout=timedelta(seconds=p.trainer.timeout))
@@ -116,6 +119,8 @@ def train(p: Params, split: pd.DataFrame, model: str, run: Run) -> Path:
         facts = {"model": model, "frames": T, "seed": run.seed, "classes": classes, "input": input.model_dump()}
         weights.save(folder / f"{run.name}.pt", network, **facts)
         said = {"model": model, "frames": run.budget, "seed": run.seed, "fold": run.fold or 0}
+        with going_on(f"the weights of {model} {run.name}"):
+            log_model(logger.run_id, model, folder / f"{run.name}.pt", T, input.crop, classes, task.best_epoch, split)
         curve = pd.DataFrame([said | row for row in task.curve])
         write_csv(curve, folder / "curve.csv")  # the last: it says that all is there
         resume.path.unlink()
@@ -200,11 +205,10 @@ class Progress(TQDMProgressBar):
 
     def on_train_end(self, trainer: pl.Trainer, task: Classification) -> None:
         super().on_train_end(trainer, task)
-        best = max(task.curve, key=lambda row: row["val_accuracy"])
         if trainer.is_global_zero:
             print(
-                f"{self.title}: validation accuracy {best['val_accuracy']:.3f} "
-                f"after epoch {best['epoch'] + 1} of {len(task.curve)}"
+                f"{self.title}: validation accuracy {task.best_epoch['val_accuracy']:.3f} "
+                f"after epoch {task.best_epoch['epoch'] + 1} of {len(task.curve)}"
             )
 
 

@@ -1,48 +1,254 @@
+"""Runs, models and aliases in a store; a real MLflow server with PostgreSQL behind it, and one that goes away."""
+
+import hashlib
+import json
+import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import pytest
+import requests
 from mlflow.tracking import MlflowClient
 
-from framebudget import params
-from framebudget.learning.tracking import start_run, system_metrics
+from framebudget import models, params
+from framebudget.console import sha256
+from framebudget.learning import logger as logging
+from framebudget.learning.logger import PatientLogger, system_metrics
+from framebudget.learning.tracking import going_on, log_model, runs_that_made, study_run, training_run
+from framebudget.models import weights
 from framebudget.runs import Run
 from tests.conftest import ROOT, run
 
+SPLIT = pd.DataFrame(
+    {"clip": ["b", "a"], "sha256": ["1", "0"], "group": "g", "class": "c", "subset": "train", "fold": 0}
+)
 START = """
 import sys
-from framebudget import params
 from pathlib import Path
-from framebudget.learning.tracking import start_run
+from framebudget import params
+from framebudget.learning.logger import PatientLogger
+from framebudget.learning.tracking import training_run
 from framebudget.runs import Run
-start_run(params.load(), "x3d_m", Run(int(sys.argv[1]), 0), None, Path("run"))
+from tests.learning.test_tracking import SPLIT
+frames = int(sys.argv[1])
+logger = PatientLogger(training_run(params.load(), SPLIT, "x3d_m", Run(frames, 0), None, Path("run")))
+for epoch in range(20):
+    logger.log_metrics({"val_accuracy": frames + epoch / 100}, epoch)
+logger.finalize()
 """
+POSTGRES = next((path.parent for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None)
 
 
-def test_first_runs_that_start_at_once_share_one_new_store(tmp_path):
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A folder with params.yaml and a store of its own, where no experiment of DVC runs."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")  # the logger sets it too
+    return tmp_path
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def serve(folder: Path, port: int, store: str) -> subprocess.Popen:
+    """A real MLflow server that answers."""
+    log = folder / "server.log"
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+             "--backend-store-uri", store, "--artifacts-destination", str(folder / "artifacts")],
+            start_new_session=True, stdout=file, stderr=file,
+        )  # fmt: skip
+    for _ in range(600):
+        assert server.poll() is None, log.read_text()
+        try:
+            if requests.get(f"http://127.0.0.1:{port}/health", timeout=1).ok:
+                return server
+        except requests.RequestException:
+            time.sleep(0.1)
+    raise AssertionError("the server does not answer")
+
+
+def stop(server: subprocess.Popen) -> None:
+    if server.poll() is None:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+@pytest.fixture
+def postgres():
+    """The address of a new, empty database. PostgreSQL does not run as root: then as `nobody`."""
+    if POSTGRES is None:
+        pytest.skip("no PostgreSQL here (Debian: apt-get install postgresql)")
+    folder, port = Path(tempfile.mkdtemp()), free_port()
+    user = ["runuser", "-u", "nobody", "--"] if os.getuid() == 0 else []
+    if user:
+        shutil.chown(folder, "nobody")
+
+    def do(command: str, *arguments: str) -> None:
+        subprocess.run([*user, POSTGRES / command, "-D", folder / "db", *arguments], check=True, cwd=folder,
+                       stdout=subprocess.DEVNULL)  # fmt: skip
+
+    do("initdb", "-U", "mlflow", "-A", "trust", "-N")
+    do("pg_ctl", "-w", "-l", str(folder / "log"), "-o", f"-p {port} -k {folder} -c listen_addresses=127.0.0.1", "start")
+    yield f"postgresql://mlflow@127.0.0.1:{port}/postgres"
+    do("pg_ctl", "-m", "immediate", "stop")
+    shutil.rmtree(folder)
+
+
+def test_first_runs_that_start_at_once_share_one_new_store_and_one_study(tmp_path):
     shutil.copy(ROOT / "params.yaml", tmp_path)
     queue = tmp_path / ".dvc/tmp/exps"  # where two workers have their copies of the repository; the third is the user
     copies = [queue / "tmp1", queue / "tmp2", tmp_path]
     for folder in copies[:2]:
         folder.mkdir(parents=True)
         shutil.copy(ROOT / "params.yaml", folder)
-    with ThreadPoolExecutor(3) as workers:
-        list(workers.map(lambda i: run("python", "-c", START, str(i + 1), cwd=copies[i]), range(3)))
-    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    at_once(copies, MLFLOW_TRACKING_URI="")
+    assert_one_study_of(3, MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}"))
+
+
+def test_four_clients_at_once_on_a_server_with_postgresql(tmp_path, postgres):
+    copies = [tmp_path / str(i) for i in range(4)]
+    for folder in copies:
+        folder.mkdir()
+        shutil.copy(ROOT / "params.yaml", folder)
+    server = serve(tmp_path, port := free_port(), postgres)
+    try:
+        at_once(copies, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}")
+        assert_one_study_of(4, MlflowClient(f"http://127.0.0.1:{port}"))
+    finally:
+        stop(server)
+
+
+def at_once(folders: list[Path], **environment: str) -> None:
+    """One client in each: a training of 1, 2, … frames, with twenty epochs of metrics."""
+
+    def client(i: int) -> None:
+        run("python", "-c", START, str(i + 1), cwd=folders[i], PYTHONPATH=str(ROOT), **environment)
+
+    with ThreadPoolExecutor(len(folders)) as clients:
+        list(clients.map(client, range(len(folders))))
+
+
+def assert_one_study_of(trainings: int, client: MlflowClient) -> None:
     experiment = client.get_experiment_by_name("motion")
-    names = {run.info.run_name for run in client.search_runs([experiment.experiment_id])}
-    assert names == {"x3d_m-1f-s0", "x3d_m-2f-s0", "x3d_m-3f-s0"}
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    (study,) = (runs.pop(name) for name in list(runs) if not name.startswith("x3d_m"))
+    assert runs.keys() == {f"x3d_m-{frames}f-s0" for frames in range(1, trainings + 1)}
+    for name, found in runs.items():
+        assert found.data.tags["mlflow.parentRunId"] == study.info.run_id
+        assert found.info.status == "FINISHED"
+        history = client.get_metric_history(found.info.run_id, "val_accuracy")
+        frames = int(name.split("-")[1][:-1])
+        assert [metric.value for metric in history] == pytest.approx([frames + epoch / 100 for epoch in range(20)])
 
 
-def test_the_use_of_the_machine_is_logged_while_a_training_runs(tmp_path, monkeypatch):
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store := f"sqlite:///{tmp_path / 'mlflow.db'}")  # the logger sets it too
+def test_a_run_says_what_it_rests_on_and_the_way_back(here, monkeypatch):
+    monkeypatch.setenv("DVC_EXP_NAME", "moody-gown")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "1234567")
+    monkeypatch.setenv("DVC_STAGE", "train_x3d")
+    (here / "work").mkdir()
+    (here / "work/split.csv").write_text("clip")
+    p = params.load()
+    client, study = study_run(p, SPLIT)
+    found = client.get_run(training_run(p, SPLIT, "x3d_m", Run(6, 0), "abc", here / "run"))
+    tags = found.data.tags
+    assert "dvc exp apply moody-gown" in tags["mlflow.note.content"]
+    assert (tags["dvc.exp_name"], tags["dvc.baseline_rev"], tags["dvc.stage"]) == ("moody-gown", "1234567", "train_x3d")
+    assert tags["dvc.lock.work/split.csv"] == hashlib.md5(b"clip").hexdigest()
+    assert tags["mlflow.parentRunId"] == study
+    assert tags["version.torch"]
+    assert {"frames": "6", "train.lr": "0.002", "input.crop": "32", "train.optimizer": "AdamW",
+            "weights_sha256": "abc"}.items() <= found.data.params.items()  # fmt: skip
+    assert client.get_run(study).data.params["datasets.motion.slowfast_r50.lr"] == "0.0007"
+    assert client.get_run(study).info.run_name == "moody-gown"
+    (dataset,) = (given.dataset for given in found.inputs.dataset_inputs)
+    assert json.loads(dataset.profile) == {"clips": 2, "groups": 1, "classes": 1, "train": 2}
+    assert dataset.name == "motion"
+
+    monkeypatch.setenv("DVC_EXP_NAME", "other-gown")
+    assert study_run(p, SPLIT)[1] != study
+
+
+def test_an_interrupted_training_goes_on_in_its_run_and_the_use_of_the_machine_is_logged(here, monkeypatch):
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
-    logger = start_run(params.load(), "x3d_m", Run(1, 0), None, tmp_path / "run")
+    p = params.load()
+    logger = PatientLogger(training_run(p, SPLIT, "x3d_m", Run(1, 0), None, here / "run"))
     with system_metrics(logger):
         time.sleep(2)
-    metrics = MlflowClient(store).get_run(logger.run_id).data.metrics
-    assert metrics["system/system_memory_usage_megabytes"] > 0
-    again = start_run(params.load(), "x3d_m", Run(1, 0), None, tmp_path / "run")
-    assert again.run_id == logger.run_id
+    logger.finalize("failed")
+    client, study = study_run(p, SPLIT)
+    assert client.get_run(logger.run_id).data.metrics["system/system_memory_usage_megabytes"] > 0
+    assert {client.get_run(run_id).info.status for run_id in (logger.run_id, study)} == {"FAILED"}
+    assert training_run(p, SPLIT, "x3d_m", Run(1, 0), None, here / "run") == logger.run_id
+    assert client.get_run(logger.run_id).info.status == "RUNNING"
+
+
+def test_the_best_of_the_same_clips_has_the_alias_and_can_be_served(here):
+    import mlflow
+
+    p, versions = params.load(), []
+    for seed, accuracy in enumerate([0.5, 0.8, 0.8, 0.6]):
+        split = SPLIT if seed < 3 else SPLIT.assign(sha256="other")
+        run_id = training_run(p, split, "x3d_m", Run(2, seed), None, here / f"run{seed}")
+        file = here / f"2f-s{seed}.pt"
+        network = models.BUILD["x3d_m"](2)
+        said = {"model": "x3d_m", "frames": 2, "classes": ["Ähre", "b"], "input": p.input("x3d_m").model_dump()}
+        weights.save(file, network, **said)
+        log_model(run_id, "x3d_m", file, 2, 32, said["classes"], {"val_accuracy": accuracy}, split)
+        client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+        assert runs_that_made(client, p, file) == [run_id]
+        versions.append(int(client.get_model_version_by_alias("framebudget-x3d_m", "best-motion").version))
+    assert versions == [1, 2, 2, 4]
+    served = mlflow.pyfunc.load_model("models:/framebudget-x3d_m@best-motion")
+    said = served.predict(np.zeros((3, 2, 40, 48, 3), np.uint8))
+    assert list(said.columns) == ["Ähre", "b"]
+    assert said.sum(axis=1).to_numpy() == pytest.approx(np.ones(3))
+    (inside,) = Path(mlflow.artifacts.download_artifacts("models:/framebudget-x3d_m@best-motion")).rglob("*.pt")
+    assert sha256(inside) == sha256(file)
+
+
+def test_a_server_that_does_not_answer_ends_the_training_before_it_begins(here, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(ConnectionError, match=f"MLflow at {uri} does not answer: start it, or unset MLFLOW_"):
+        training_run(params.load(), SPLIT, "x3d_m", Run(1, 0), None, here / "run")
+
+
+def test_what_a_server_misses_follows_when_it_is_back(here, monkeypatch, capsys):
+    port, store = free_port(), os.environ["MLFLOW_TRACKING_URI"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(logging, "PAUSE", 0)
+    server = serve(here, port, store)
+    try:
+        logger = PatientLogger(training_run(params.load(), SPLIT, "x3d_m", Run(1, 0), None, here / "run"))
+        logger.log_metrics({"val_accuracy": 0.1}, 1)
+        stop(server)
+        logger.log_metrics({"val_accuracy": 0.2}, 2)
+        logger.log_metrics({"val_accuracy": 0.3}, 3)
+        with going_on("the pictures"):
+            study_run(params.load(), SPLIT)
+        said = capsys.readouterr().err
+        assert said.count("training goes on") == 1
+        assert f"MLflow at {uri} does not take the pictures; work/ has it" in said
+        server = serve(here, port, store)
+        logger.log_metrics({"val_accuracy": 0.4}, 4)
+        logger.finalize()
+    finally:
+        stop(server)
+    client = MlflowClient(store)
+    history = client.get_metric_history(logger.run_id, "val_accuracy")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4)]
+    assert client.get_run(logger.run_id).info.status == "FINISHED"

@@ -90,6 +90,11 @@ class Classification(pl.LightningModule):
             self.log(name, value, prog_bar=name in ("train_loss", "val_accuracy"))
         self.log_dict({"epoch_seconds": self.seconds, "clips_per_second": self.clips / self.seconds})
 
+    @property
+    def best_epoch(self) -> dict:
+        """The row of the curve whose weights are kept."""
+        return max(self.curve, key=lambda row: row["val_accuracy"])
+
     def enough(self) -> bool:
         """All epochs are done, or `patience` of them without a better validation accuracy."""
         accuracies = [row["val_accuracy"] for row in self.curve]

@@ -24,8 +24,3 @@ def local(given: str, model: str) -> Path:
             f"{url}: no such weight file; a file, a URL, kinetics400 or null (weights in params.yaml)"
         )
     return Path(url)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,76 @@
+"""Lightning's MLflow logger, for a server that may go away."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Mapping
+
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from pytorch_lightning.loggers import MLFlowLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from framebudget.learning.tracking import tracking_uri
+
+PAUSE = 30.0  # seconds until a server that did not answer is asked again
+AT_ONCE = 1000  # metrics that MLflow takes in one request
+
+
+class PatientLogger(MLFlowLogger):
+    """Training goes on without the server; metrics wait here and follow, each with its own time, when it is back."""
+
+    def __init__(self, run_id: str):
+        super().__init__(tracking_uri=tracking_uri(), run_id=run_id)
+        self.study = self.experiment.get_run(run_id).data.tags[MLFLOW_PARENT_RUN_ID]
+        self.waiting: list[Metric] = []
+        self.ask_again = 0.0
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        now = int(time.time() * 1000)
+        self.waiting += [Metric(name, float(value), now, step or 0) for name, value in metrics.items()]
+        if time.monotonic() >= self.ask_again:
+            self.send()
+
+    def send(self) -> None:
+        try:
+            while self.waiting:
+                self.experiment.log_batch(self.run_id, metrics=self.waiting[:AT_ONCE])
+                del self.waiting[:AT_ONCE]
+        except MlflowException as error:
+            if not self.ask_again:
+                print(
+                    f"warning: MLflow at {tracking_uri()} does not answer; training goes on, and what it measures "
+                    f"follows when MLflow is back ({error})",
+                    file=sys.stderr,
+                )
+            self.ask_again = time.monotonic() + PAUSE
+
+    @rank_zero_only
+    def finalize(self, status: str = "success") -> None:
+        self.send()
+        try:
+            for run_id in (self.run_id, self.study):
+                self.experiment.set_terminated(run_id, "FAILED" if status == "failed" else "FINISHED")
+        except MlflowException as error:
+            print(
+                f"warning: MLflow at {tracking_uri()} does not answer; run {self.run_id} is left open there, "
+                f"{len(self.waiting)} metrics short: they are in work/<model>/curves.csv ({error})",
+                file=sys.stderr,
+            )
+
+
+@contextlib.contextmanager
+def system_metrics(logger: PatientLogger | None) -> Iterator[None]:
+    """Log the use of CPU, memory, disk, network and GPU into the run every ten seconds."""
+    if not logger:
+        yield
+        return
+    monitor = SystemMetricsMonitor(logger.run_id, resume_logging=True, tracking_uri=tracking_uri())
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
