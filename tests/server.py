@@ -1,11 +1,19 @@
-"""A real HTTP server on loopback, with ranges, that can be told to misbehave."""
+"""Real servers on loopback: of files, with ranges, that can be told to misbehave; and MLflow's."""
 
 import contextlib
+import os
 import re
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import requests
 
 
 class Server(ThreadingHTTPServer):
@@ -82,3 +90,34 @@ def serving() -> Iterator[Server]:
         yield server
         server.shutdown()
         thread.join()
+
+
+def free_address() -> str:
+    """Where nobody answers yet."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{found.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def serving_mlflow(folder: Path, uri: str, store: str) -> Iterator[None]:
+    """A real MLflow server, with its runs in `store`; killed at the end."""
+    log, port = folder / "server.log", uri.rpartition(":")[2]
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1",
+             "--backend-store-uri", store, "--artifacts-destination", str(folder / "artifacts")],
+            start_new_session=True, stdout=file, stderr=file,
+        )  # fmt: skip
+    try:
+        for _ in range(600):
+            assert server.poll() is None, log.read_text()
+            with contextlib.suppress(requests.RequestException):
+                if requests.get(f"{uri}/health", timeout=1).ok:
+                    break
+            time.sleep(0.1)
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()

@@ -21,6 +21,7 @@ from framebudget.console import read_csv
 from framebudget.runs import Run, runs_of
 from framebudget.video import packets
 from tests.conftest import ROOT, run, set_params
+from tests.server import free_address, serving_mlflow
 
 TRAIN = ("python", "-m", "framebudget.train", "x3d_m")
 LOSSES = ["train_loss", "val_loss"]
@@ -121,6 +122,18 @@ def test_killed_six_times_it_ends_in_the_bytes_of_a_training_that_was_not(fresh,
     assert names[0].startswith("1-2 frames, ")  # the study's
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert not (fresh / "work/unfinished").exists()
+
+
+def test_without_its_mlflow_server_a_training_goes_on_to_the_same_bytes(fresh, trained, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := free_address())
+    with serving_mlflow(fresh, uri, f"sqlite:///{fresh / 'server.db'}"):
+        process = start(*TRAIN, cwd=fresh)
+        wait_for_an_epoch(process, fresh, {})
+    said = process.communicate()[0]
+    assert process.returncode == 0, said
+    assert f"MLflow at {uri} does not answer; training goes on" in said
+    assert "does not take the weights" in said
+    assert digests(fresh) == digests(trained)
 
 
 def test_compiled_too_it_goes_on_to_the_same_bytes(fresh, monkeypatch):

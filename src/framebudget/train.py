@@ -42,7 +42,7 @@ from framebudget.learning.data import ClipData
 from framebudget.learning.logger import PatientLogger, system_metrics
 from framebudget.learning.runtime import prepare
 from framebudget.learning.task import Classification
-from framebudget.learning.tracking import going_on, log_model, training_run
+from framebudget.learning.tracking import going_on, log_model, study_run, training_run
 from framebudget.models import weights
 from framebudget.params import Params
 from framebudget.runs import Run, runs_of
@@ -57,6 +57,8 @@ def main() -> None:
     model = parser.parse_args().model
     p = params.load()
     split = packets.joined(read_csv(Path("work/split.csv")))
+    if rank_zero_only.rank == 0:
+        study_run(p, split)  # says now whether MLflow answers; if it goes away later, trainings go on
     folders = [train(p, split, model, run) for run in runs_of(p, split)]
     if rank_zero_only.rank == 0:
         with new_folder(Path("work") / model) as folder:
@@ -92,7 +94,8 @@ def train(p: Params, split: pd.DataFrame, model: str, run: Run) -> Path:
     resume = LastEpoch(folder / "last.ckpt")
     logger = None
     if rank_zero_only.rank == 0:
-        logger = PatientLogger(training_run(p, run.rows(split), model, run, digest, folder / "mlflow_run"))
+        with going_on(f"{model} {run.name}"):
+            logger = PatientLogger(training_run(p, run.rows(split), model, run, digest, folder / "mlflow_run"))
     options = p.trainer.model_dump(include={"devices", "num_nodes", "strategy", "precision"})
     if p.trainer.strategy == "ddp" or (p.trainer.devices, p.trainer.num_nodes) != (1, 1):
         options["strategy"] = DDPStrategy(timeout=timedelta(seconds=p.trainer.timeout))
@@ -116,11 +119,13 @@ def train(p: Params, split: pd.DataFrame, model: str, run: Run) -> Path:
         )
     if trainer.is_global_zero:
         network.load_state_dict(task.best)
+        file = folder / f"{run.name}.pt"
         facts = {"model": model, "frames": T, "seed": run.seed, "classes": classes, "input": input.model_dump()}
-        weights.save(folder / f"{run.name}.pt", network, **facts)
+        weights.save(file, network, **facts)
         said = {"model": model, "frames": run.budget, "seed": run.seed, "fold": run.fold or 0}
-        with going_on(f"the weights of {model} {run.name}"):
-            log_model(logger.run_id, model, folder / f"{run.name}.pt", T, input.crop, classes, task.best_epoch, split)
+        if logger:
+            with going_on(f"the weights of {model} {run.name}"):
+                log_model(logger.run_id, model, file, T, input.crop, classes, task.best_epoch, split)
         curve = pd.DataFrame([said | row for row in task.curve])
         write_csv(curve, folder / "curve.csv")  # the last: it says that all is there
         resume.path.unlink()

@@ -4,10 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import requests
 from mlflow.tracking import MlflowClient
 
 from framebudget import models, params
@@ -27,6 +23,7 @@ from framebudget.learning.tracking import going_on, log_model, runs_that_made, s
 from framebudget.models import weights
 from framebudget.runs import Run
 from tests.conftest import ROOT, run
+from tests.server import free_address, serving_mlflow
 
 SPLIT = pd.DataFrame(
     {"clip": ["b", "a"], "sha256": ["1", "0"], "group": "g", "class": "c", "subset": "train", "fold": 0}
@@ -57,43 +54,12 @@ def here(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def serve(folder: Path, port: int, store: str) -> subprocess.Popen:
-    """A real MLflow server that answers."""
-    log = folder / "server.log"
-    with log.open("w") as file:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-             "--backend-store-uri", store, "--artifacts-destination", str(folder / "artifacts")],
-            start_new_session=True, stdout=file, stderr=file,
-        )  # fmt: skip
-    for _ in range(600):
-        assert server.poll() is None, log.read_text()
-        try:
-            if requests.get(f"http://127.0.0.1:{port}/health", timeout=1).ok:
-                return server
-        except requests.RequestException:
-            time.sleep(0.1)
-    raise AssertionError("the server does not answer")
-
-
-def stop(server: subprocess.Popen) -> None:
-    if server.poll() is None:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
 @pytest.fixture
 def postgres():
     """The address of a new, empty database. PostgreSQL does not run as root: then as `nobody`."""
     if POSTGRES is None:
         pytest.skip("no PostgreSQL here (Debian: apt-get install postgresql)")
-    folder, port = Path(tempfile.mkdtemp()), free_port()
+    folder, port = Path(tempfile.mkdtemp()), free_address().rpartition(":")[2]
     user = ["runuser", "-u", "nobody", "--"] if os.getuid() == 0 else []
     if user:
         shutil.chown(folder, "nobody")
@@ -125,12 +91,9 @@ def test_four_clients_at_once_on_a_server_with_postgresql(tmp_path, postgres):
     for folder in copies:
         folder.mkdir()
         shutil.copy(ROOT / "params.yaml", folder)
-    server = serve(tmp_path, port := free_port(), postgres)
-    try:
-        at_once(copies, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}")
-        assert_one_study_of(4, MlflowClient(f"http://127.0.0.1:{port}"))
-    finally:
-        stop(server)
+    with serving_mlflow(tmp_path, uri := free_address(), postgres):
+        at_once(copies, MLFLOW_TRACKING_URI=uri)
+        assert_one_study_of(4, MlflowClient(uri))
 
 
 def at_once(folders: list[Path], **environment: str) -> None:
@@ -222,32 +185,28 @@ def test_the_best_of_the_same_clips_has_the_alias_and_can_be_served(here):
 
 
 def test_a_server_that_does_not_answer_ends_the_training_before_it_begins(here, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := free_address())
     with pytest.raises(ConnectionError, match=f"MLflow at {uri} does not answer: start it, or unset MLFLOW_"):
         training_run(params.load(), SPLIT, "x3d_m", Run(1, 0), None, here / "run")
 
 
 def test_what_a_server_misses_follows_when_it_is_back(here, monkeypatch, capsys):
-    port, store = free_port(), os.environ["MLFLOW_TRACKING_URI"]
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := f"http://127.0.0.1:{port}")
+    store = os.environ["MLFLOW_TRACKING_URI"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := free_address())
     monkeypatch.setattr(logging, "PAUSE", 0)
-    server = serve(here, port, store)
-    try:
+    with serving_mlflow(here, uri, store):
         logger = PatientLogger(training_run(params.load(), SPLIT, "x3d_m", Run(1, 0), None, here / "run"))
         logger.log_metrics({"val_accuracy": 0.1}, 1)
-        stop(server)
-        logger.log_metrics({"val_accuracy": 0.2}, 2)
-        logger.log_metrics({"val_accuracy": 0.3}, 3)
-        with going_on("the pictures"):
-            study_run(params.load(), SPLIT)
-        said = capsys.readouterr().err
-        assert said.count("training goes on") == 1
-        assert f"MLflow at {uri} does not take the pictures; work/ has it" in said
-        server = serve(here, port, store)
+    logger.log_metrics({"val_accuracy": 0.2}, 2)
+    logger.log_metrics({"val_accuracy": 0.3}, 3)
+    with going_on("the pictures"):
+        study_run(params.load(), SPLIT)
+    said = capsys.readouterr().err
+    assert said.count("training goes on") == 1
+    assert f"MLflow at {uri} does not take the pictures; work/ has it" in said
+    with serving_mlflow(here, uri, store):
         logger.log_metrics({"val_accuracy": 0.4}, 4)
         logger.finalize()
-    finally:
-        stop(server)
     client = MlflowClient(store)
     history = client.get_metric_history(logger.run_id, "val_accuracy")
     assert [(metric.step, metric.value) for metric in history] == [(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4)]
