@@ -1,6 +1,7 @@
 # A bare machine with git, make and Python >= 3.11 is enough for every target.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3
+PORT ?= 5000
 .DEFAULT_GOAL := help
 
 paper: .venv/ready  ## from the clips to paper/paper.pdf
@@ -10,8 +11,9 @@ paper: .venv/ready  ## from the clips to paper/paper.pdf
 test: .venv/ready  ## every test
 	pytest
 
-ui: .venv/ready  ## the MLflow UI with every run, on http://127.0.0.1:5000
-	mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///mlflow.db
+ui: .venv/ready  ## the MLflow UI with every run, on this machine only; PORT=5000
+	@echo 'Open http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning'
+	mlflow ui --host 127.0.0.1 --port $(PORT) --backend-store-uri sqlite:///mlflow.db
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14

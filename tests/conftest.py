@@ -49,6 +49,20 @@ def server(monkeypatch):
         yield server
 
 
+@pytest.fixture
+def browser():
+    """Debian's chromium."""
+    program = shutil.which("chromium")
+    if not program:
+        pytest.skip("no browser (Debian: apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     folder = Path(os.environ.get("FRAMEBUDGET_SHARED", ROOT.parent / "shared"))

@@ -102,13 +102,22 @@ def free_address() -> str:
 @contextlib.contextmanager
 def serving_mlflow(folder: Path, uri: str, store: str) -> Iterator[None]:
     """A real MLflow server, with its runs in `store`; killed at the end."""
-    log, port = folder / "server.log", uri.rpartition(":")[2]
+    command = [
+        *("mlflow", "server", "--host", "127.0.0.1", "--port", uri.rpartition(":")[2], "--workers", "1"),
+        *("--backend-store-uri", store, "--artifacts-destination", str(folder / "artifacts")),
+    ]
+    with answering(command, folder, uri):
+        yield
+
+
+@contextlib.contextmanager
+def answering(command: list[str], cwd: Path, uri: str) -> Iterator[None]:
+    """MLflow, started by this command, once it answers; killed at the end, with all that it started."""
+    log, path = cwd / "server.log", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     with log.open("w") as file:
         server = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1",
-             "--backend-store-uri", store, "--artifacts-destination", str(folder / "artifacts")],
-            start_new_session=True, stdout=file, stderr=file,
-        )  # fmt: skip
+            command, cwd=cwd, env=os.environ | {"PATH": path}, start_new_session=True, stdout=file, stderr=file
+        )
     try:
         for _ in range(600):
             assert server.poll() is None, log.read_text()

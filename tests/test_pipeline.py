@@ -12,6 +12,7 @@ from mlflow.tracking import MlflowClient
 
 from framebudget.console import sha256
 from tests.conftest import ROOT, run, set_params
+from tests.server import answering, free_address
 
 OUTPUTS = ["work/manifest.csv", "work/split.csv", "work/x3d_m/curves.csv", "work/slowfast_r50/2f-s0.pt",
            "work/predictions.csv", "work/metrics.json", "work/tables/results.tex", "work/figures/strips.pdf",
@@ -75,6 +76,35 @@ def test_mlflow_holds_a_run_a_training(study):
     assert 0 <= runs["x3d_m-2f-s0"].metrics["val_accuracy"] <= 1
     assert runs["x3d_m-2f-s0"].metrics["clips_per_second"] > 0
     assert runs["x3d_m-2f-s0"].tags["dvc.stage"] == "train_x3d"
+
+
+def test_make_ui_shows_the_runs_to_a_browser(study, browser):
+    """Sorted by test accuracy, which is a column; a run's page with parameters, model, curves and pictures."""
+    address = free_address()
+    accuracies = pd.read_csv(study / "work/tables/results.csv")["accuracy"]
+    with answering(["make", "-o", ".venv/ready", "ui", f"PORT={address.rpartition(':')[2]}"], study, address):
+        page = browser.new_page(viewport={"width": 2400, "height": 2400})
+        page.goto(f"{address}/#/experiments/1/runs?workflowType=machine_learning")
+        for button in ("Sort", "Columns"):
+            page.get_by_role("button", name=button).click()
+            page.get_by_placeholder("Search").last.fill("test_accuracy")
+            page.get_by_text("test_accuracy", exact=True).last.click()
+            page.keyboard.press("Escape")
+        assert "orderByKey=metrics.%60test_accuracy%60&orderByAsc=false" in page.url
+        for name in ("slowfast_r50-2f-s0", "x3d_m-2f-s0"):
+            page.get_by_role("link", name=name).wait_for()
+        for accuracy in accuracies:
+            page.get_by_text(f"{accuracy:.3f}"[:5]).first.wait_for()
+        page.get_by_role("link", name="x3d_m-2f-s0").click()
+        for text in ("train.optimizer", "test_macro_f1", "framebudget-x3d_m", "Parent run"):
+            page.get_by_text(text).first.wait_for()
+        page.get_by_text("Model metrics").click()
+        page.get_by_text("val_accuracy").first.wait_for()
+        page.get_by_text("Artifacts").click()
+        page.get_by_text("strip.png").first.click()
+        picture = page.locator("img[src^='blob:']").first
+        picture.wait_for()
+        assert picture.evaluate("image => image.naturalWidth") > 200
 
 
 def test_nothing_changed_nothing_runs(study):

@@ -126,6 +126,7 @@ def test_killed_six_times_it_ends_in_the_bytes_of_a_training_that_was_not(fresh,
 
 def test_without_its_mlflow_server_a_training_goes_on_to_the_same_bytes(fresh, trained, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := free_address())
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the test need not wait
     with serving_mlflow(fresh, uri, f"sqlite:///{fresh / 'server.db'}"):
         process = start(*TRAIN, cwd=fresh)
         wait_for_an_epoch(process, fresh, {})

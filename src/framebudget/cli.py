@@ -1,6 +1,8 @@
 """The `framebudget` command."""
 
 import argparse
+import json
+import sys
 from pathlib import Path
 
 from framebudget.console import stage
@@ -12,21 +14,42 @@ def main() -> None:
         prog="framebudget", description="How many frames does an action need?", epilog="The study itself: dvc repro"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    motion = commands.add_parser("motion", help="render the embedded clips", description="Render the motion clips.")
+    motion = commands.add_parser(
+        "motion",
+        help="render the embedded clips",
+        description="Render the motion clips.",
+        epilog="example: framebudget motion clips --scenes 20",
+    )
     motion.add_argument("folder", help="where to write <Action>/v_<Action>_gNN_c01.avi")
     motion.add_argument("--scenes", type=int, default=64, help="how many scenes (default: 64)")
     motion.set_defaults(run=run_motion)
     predict = commands.add_parser(
         "predict",
-        help="the best classes of a video",
-        description="The best classes of a video by a network that `dvc repro` has trained.",
-        epilog="example: framebudget predict data/motion/Sway/v_Sway_g01_c01.avi --model x3d_m --frames 16",
+        help="the classes of videos, as a whole or over time",
+        description="The best classes of videos by a network that `dvc repro` has trained.",
+        epilog="examples: framebudget predict data/motion/Sway --model slowfast_r50 --frames 16\n"
+        "          framebudget predict match.mp4 --window 2 --timeline match.png\n"
+        "          framebudget predict clip.mp4 --model models:/framebudget-x3d_m@best-motion --json\n"
+        "          inotifywait -qm -e close_write --format %w%f camera/ | framebudget predict -",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    predict.add_argument("video")
-    predict.add_argument("--model", default="x3d_m", help="x3d_m or slowfast_r50 (default: x3d_m)")
-    predict.add_argument("--frames", type=int, help="frame budget (default: the largest that was trained)")
-    predict.add_argument("--top", type=int, default=5, help="how many classes (default: 5)")
+    predict.add_argument("videos", nargs="+", help="files, folders, or - for names on standard input, as they come")
+    add_model(predict)
+    predict.add_argument("--top", type=count, default=5, help="how many classes (default: 5)")
+    predict.add_argument("--json", action="store_true", help="a JSON object a line for each video")
+    predict.add_argument("--window", type=seconds, help="seconds: windows so long slide over the video")
+    predict.add_argument("--step", type=seconds, help="seconds from one window to the next (default: half a window)")
+    predict.add_argument("--timeline", metavar="PICTURE", help="draw the probabilities over time: .png, .svg or .pdf")
     predict.set_defaults(run=run_predict)
+    export = commands.add_parser(
+        "export",
+        help="a trained network as ONNX, with a model card",
+        description="Write a trained network as ONNX (any batch, its frames and crop), and a model card beside it.",
+        epilog="example: framebudget export x3d_m.onnx --model x3d_m --frames 16",
+    )
+    export.add_argument("onnx", help="file to write; the card is the same with .md")
+    add_model(export)
+    export.set_defaults(run=run_export)
     arguments = parser.parse_args()
     arguments.run(arguments)
 
@@ -37,12 +60,99 @@ def run_motion(arguments: argparse.Namespace) -> None:
     write_motion(Path(arguments.folder), arguments.scenes)
 
 
-def run_predict(arguments: argparse.Namespace) -> None:
-    from framebudget.predict import best_classes, trained_weights
+def add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--model",
+        default="x3d_m",
+        help="x3d_m or slowfast_r50 of work/, a weight file, or models:/… of MLflow (default: x3d_m)",
+    )
+    command.add_argument("--frames", type=count, help="frame budget (default: the largest that was trained)")
 
-    weights = trained_weights(Path("work") / arguments.model, arguments.frames)
-    for name, probability in best_classes(Path(arguments.video), weights)[: arguments.top]:
-        print(f"{probability:6.1%}  {name}")
+
+def count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def seconds(text: str) -> float:
+    if not 0 < (number := float(text)) < float("inf"):
+        raise ValueError
+    return number
+
+
+def run_predict(arguments: argparse.Namespace) -> None:
+    from framebudget import predict
+    from framebudget.models import trained
+    from framebudget.video.reader import ClipError
+
+    if arguments.step and not arguments.window:
+        raise ValueError("--step: with --window only")
+    streamed = arguments.videos == ["-"]
+    if streamed:
+        videos = (Path(line.rstrip("\n")) for line in sys.stdin if line.strip())
+    else:
+        videos = list(predict.videos_of(arguments.videos))
+        if arguments.timeline and (len(videos) > 1 or not arguments.window):
+            raise ValueError("--timeline: of one video, with --window")
+    network, checkpoint = trained.load(predict.weight_file(arguments.model, arguments.frames))
+    say = as_json if arguments.json else as_text
+    failed = False
+    for said in predict.predict(videos, network, checkpoint, arguments.window, arguments.step):
+        if isinstance(said, ClipError):
+            print(f"error: {said}", file=sys.stderr, flush=True)
+            failed = True
+            continue
+        print(say(said, checkpoint, arguments, streamed or len(videos) > 1), flush=True)
+        if arguments.timeline:
+            from framebudget.report import plots
+
+            figure = plots.timeline(said.times, said.probabilities_NK, checkpoint["classes"])
+            plots.write(figure, Path(arguments.timeline))
+    if failed:
+        sys.exit(1)
+
+
+def as_text(said, checkpoint: dict, arguments: argparse.Namespace, several: bool) -> str:
+    """The best classes; of several videos, under their names; of windows, the best class of each."""
+    ranked = sorted(zip(said.probabilities_K.tolist(), checkpoint["classes"], strict=True), key=lambda pair: -pair[0])
+    lines = [str(said.video)] if several else []
+    lines += [f"{probability:6.1%}  {name}" for probability, name in ranked[: arguments.top]]
+    if arguments.window:
+        best_N = said.probabilities_NK.argmax(1)
+        lines += [
+            f"{start:8.2f} – {end:.2f} s  {probabilities_K[best]:6.1%}  {checkpoint['classes'][best]}"
+            for (start, end), probabilities_K, best in zip(said.times, said.probabilities_NK, best_N, strict=True)
+        ]
+    return "\n".join(lines)
+
+
+def as_json(said, checkpoint: dict, arguments: argparse.Namespace, several: bool) -> str:
+    ranked = sorted(zip(said.probabilities_K.tolist(), checkpoint["classes"], strict=True), key=lambda pair: -pair[0])
+    answer = {
+        "video": str(said.video),
+        "model": checkpoint["model"],
+        "frames": checkpoint["frames"],
+        "classes": [{"class": name, "probability": round(value, 6)} for value, name in ranked[: arguments.top]],
+    }
+    if arguments.window:
+        answer["windows"] = [
+            {
+                "start": round(float(start), 3),
+                "end": round(float(end), 3),
+                "class": checkpoint["classes"][probabilities_K.argmax()],
+                "probability": round(float(probabilities_K.max()), 6),
+            }
+            for (start, end), probabilities_K in zip(said.times, said.probabilities_NK, strict=True)
+        ]
+    return json.dumps(answer, ensure_ascii=False)
+
+
+def run_export(arguments: argparse.Namespace) -> None:
+    from framebudget.export import export
+    from framebudget.predict import weight_file
+
+    export(weight_file(arguments.model, arguments.frames), Path(arguments.onnx))
 
 
 if __name__ == "__main__":

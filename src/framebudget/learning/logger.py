@@ -12,7 +12,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from framebudget.learning.tracking import tracking_uri
+from framebudget.learning.tracking import going_on, tracking_uri
 
 PAUSE = 30.0  # seconds until a server that did not answer is asked again
 AT_ONCE = 1000  # metrics that MLflow takes in one request
@@ -65,12 +65,13 @@ class PatientLogger(MLFlowLogger):
 @contextlib.contextmanager
 def system_metrics(logger: PatientLogger | None) -> Iterator[None]:
     """Log the use of CPU, memory, disk, network and GPU into the run every ten seconds."""
-    if not logger:
-        yield
-        return
-    monitor = SystemMetricsMonitor(logger.run_id, resume_logging=True, tracking_uri=tracking_uri())
-    monitor.start()
+    monitor = None
+    if logger:
+        with going_on("the use of the machine"):
+            monitor = SystemMetricsMonitor(logger.run_id, resume_logging=True, tracking_uri=tracking_uri())
+            monitor.start()
     try:
         yield
     finally:
-        monitor.finish()
+        if monitor:
+            monitor.finish()

@@ -28,10 +28,11 @@ class SpatialMaxPool(nn.Module):
     """nn.MaxPool3d with kernel (1, 3, 3), stride (1, 2, 2), padding (0, 1, 1), as a 2-D pool on T frames folded into B.
 
     The backward of MaxPool3d is not deterministic on CUDA (pytorch#110698); that of MaxPool2d is.
+    B is asked of the shape: len() would make it a constant of an exported network.
     """
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        return unfold_frames(F.max_pool2d(fold_frames(x_BCTHW), 3, 2, 1), len(x_BCTHW))
+        return unfold_frames(F.max_pool2d(fold_frames(x_BCTHW), 3, 2, 1), x_BCTHW.shape[0])
 
 
 class DepthwiseConv3d(nn.Conv3d):

@@ -49,6 +49,13 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     figure.savefig(folder / f"{name}.png", dpi=200)
 
 
+def write(figure: Figure, path: Path) -> None:
+    """By the suffix of its name; whole or not at all. Raises ValueError if matplotlib does not know the suffix."""
+    partial = path.with_name(path.name + ".partial")
+    figure.savefig(partial, dpi=200, format=path.suffix.removeprefix(".") or "png")
+    partial.replace(path)
+
+
 def readable(name: str) -> str:
     """SpinClockwise -> Spin Clockwise."""
     return "".join(f" {c}" if c.isupper() and i and not name[i - 1].isupper() else c for i, c in enumerate(name))
@@ -223,4 +230,35 @@ def reliability(table: pd.DataFrame, unit: str) -> Figure:
     legend = figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
     for handle in legend.legend_handles:
         handle.set_sizes([15])
+    return figure
+
+
+def timeline(times: np.ndarray, probabilities_NK: np.ndarray, classes: list[str], most: int = 6) -> Figure:
+    """Probabilities over a video, of the classes that are ever the likeliest, at most so many; a ribbon names the best.
+
+    times: seconds, (N, 2), from and to of each window.
+    """
+    best_N = probabilities_NK.argmax(1)
+    often = np.bincount(best_N, minlength=len(classes))
+    shown = [k for k in np.argsort(-often, kind="stable")[:most] if often[k]]
+    colours = dict(zip(shown, sns.color_palette("colorblind", len(shown)), strict=True))
+    unit, name = (60, "Minutes") if times.max() >= 300 else (1, "Seconds")
+    middles = times.mean(1) / unit
+    edges = np.concatenate([[times[0, 0] / unit], (middles[1:] + middles[:-1]) / 2, [times[-1, 1] / unit]])
+    figure = Figure(figsize=(PAGE, 2.2))
+    ribbon, axes = figure.subplots(2, sharex=True, height_ratios=[1, 8])
+    for start, end, k in zip(edges[:-1], edges[1:], best_N, strict=True):
+        ribbon.axvspan(start, end, color=colours.get(k, "0.8"), lw=0)
+    ribbon.set(yticks=[], xlim=(edges[0], edges[-1]))
+    ribbon.set_ylabel("Best", rotation=0, ha="right", va="center")
+    ribbon.tick_params(length=0)
+    for spine in ribbon.spines.values():
+        spine.set_visible(False)
+    for k in shown:
+        axes.plot(middles, probabilities_NK[:, k], color=colours[k], label=readable(classes[k]), lw=1.2)
+        if len(middles) == 1:
+            axes.plot(middles, probabilities_NK[:, k], "o", color=colours[k])
+    axes.set(xlabel=name, ylabel="Probability", ylim=(0, 1.02))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    figure.legend(loc="outside lower center", ncols=min(len(shown), 6))
     return figure

@@ -13,6 +13,7 @@ from framebudget.report import plots, statistics
 from framebudget.runs import Run, runs_of
 
 Strips = Callable[[int], Figure]
+DPI = {"dpi": 200}
 
 
 def log_results(p: Params, split: pd.DataFrame, predictions: pd.DataFrame) -> None:
@@ -38,8 +39,8 @@ def log_pictures(p: Params, split: pd.DataFrame, predictions: pd.DataFrame, fold
         for path in sorted(folder.glob("*.png")):
             client.log_artifact(study, str(path), "figures")
         for run_id, run, rows in _trainings(client, p, split, predictions):
-            client.log_figure(run_id, plots.confusion(rows, p.unit), "confusion.png")
-            client.log_figure(run_id, strips(run.budget), "strip.png")
+            client.log_figure(run_id, plots.confusion(rows, p.unit), "confusion.png", save_kwargs=DPI)
+            client.log_figure(run_id, strips(run.budget), "strip.png", save_kwargs=DPI)
 
 
 def _trainings(

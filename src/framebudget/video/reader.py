@@ -107,6 +107,52 @@ def read_frames(
     raise ClipError(f"{path}: frame {max(wanted)} was asked for, but only {position + 1} are there")
 
 
+def glance(path: Path) -> dict:
+    """frames and fps by what the container says, without decoding; the frames may be some off. Raises ClipError."""
+    with _opening(path) as container:
+        stream = _video(path, container)
+        rate = stream.average_rate
+        if not rate:
+            raise ClipError(f"{path}: the container states no frame rate; convert the clip, e.g. with ffmpeg -r 25")
+        seconds = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / av.time_base
+        frames = stream.frames or round(seconds * rate)
+    if frames < 1:
+        return probe(path)
+    return {"frames": frames, "fps": float(rate)}
+
+
+def stream_frames(path: Path, rows: np.ndarray, short_side: int) -> Iterator[np.ndarray]:
+    """The frames uint8 (T, H, W, C) of each row of indices (N, T), as soon as its last has come.
+
+    Decoded in order, once. Rows begin one after the other; no more is held than those that overlap. Where the clip
+    turns out to be shorter than its container says, its last frame stands for those beyond. Raises ClipError.
+    """
+    picture, held, last, position = Picture(short_side), {}, None, -1
+    wanted, done = Counter(rows.ravel().tolist()), 0
+
+    def taken(row: np.ndarray) -> np.ndarray:
+        frames_THWC = np.stack([held.get(index, last) for index in row.tolist()])
+        wanted.subtract(row.tolist())
+        for index in set(row.tolist()):
+            if not wanted[index]:
+                held.pop(index, None)
+        return frames_THWC
+
+    with _opening(path) as container, _reading(path):
+        for position, frame in enumerate(container.decode(_video(path, container))):
+            if wanted[position] > 0:
+                held[position] = last = picture(frame).copy()
+            while done < len(rows) and rows[done].max() <= position:
+                yield taken(rows[done])
+                done += 1
+            if done == len(rows):
+                return
+        if last is None:
+            raise ClipError(f"{path}: no frame could be decoded")
+    for row in rows[done:]:
+        yield taken(row)
+
+
 def sparse(
     container: av.container.InputContainer,
     stream: av.VideoStream,

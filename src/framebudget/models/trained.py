@@ -1,0 +1,42 @@
+"""A network as a training has left it: to predict with, and as MLflow serves it (the python_function flavour)."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from framebudget import models
+from framebudget.models import weights
+from framebudget.models.layers import for_evaluation
+from framebudget.models.views import logits_of
+from framebudget.video.transforms import even_view, inputs
+
+
+def load(file: Path) -> tuple[nn.Module, dict]:
+    """The network, ready to predict, and what its file says: model, frames, classes, input. Raises WeightsError."""
+    checkpoint = weights.read(file)
+    if missing := {"model", "frames", "classes", "input"} - checkpoint.keys():
+        raise weights.WeightsError(f"{file}: not written by a training of this project; it lacks {sorted(missing)}")
+    network = models.BUILD[checkpoint["model"]](len(checkpoint["classes"]))
+    weights.load(network, file)
+    return for_evaluation(network), checkpoint
+
+
+class Served:
+    def __init__(self, file: Path):
+        self.network, self.checkpoint = load(file)
+
+    @torch.inference_mode()
+    def predict(self, frames_BTHWC: np.ndarray, params: dict | None = None) -> pd.DataFrame:
+        """Probabilities (B, K), a column a class, of uint8 frames that are at least as large as the crop."""
+        crop = self.checkpoint["input"]["crop"]
+        view = even_view(*frames_BTHWC.shape[2:4], crop)
+        clips_BVCTHW = inputs(torch.from_numpy(frames_BTHWC)[:, None], [view] * len(frames_BTHWC), crop)
+        probabilities_BK = logits_of(self.network, clips_BVCTHW).mean(1).softmax(1).numpy()
+        return pd.DataFrame(probabilities_BK, columns=self.checkpoint["classes"])
+
+
+def _load_pyfunc(file: str) -> Served:
+    return Served(Path(file))

@@ -1,0 +1,66 @@
+"""ONNX files give the logits of the network; the card says what is known of it and nothing else."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import onnxruntime
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from framebudget import models, params
+from framebudget.export import export
+from framebudget.models import trained, weights
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize(("model", "T"), [("x3d_m", 6), ("slowfast_r50", 16)])
+def test_onnxruntime_gives_the_same_logits_for_any_batch(tmp_path, monkeypatch, model, T):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    network = models.BUILD[model](3)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    input = params.load(ROOT / "params.yaml").input(model).model_dump()
+    file, classes = tmp_path / f"{T}f-s0.pt", ["Ähre", "b", "c"]
+    weights.save(file, network, model=model, frames=T, classes=classes, input=input)
+    export(file, tmp_path / "out/network.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "out/network.onnx")
+    network, _ = trained.load(file)
+    for B in (1, 3):
+        clips_BCTHW = torch.randn(B, 3, T, input["crop"], input["crop"])
+        with torch.inference_mode():
+            expected_BK = network(clips_BCTHW.to(memory_format=torch.channels_last_3d)).numpy()
+        (logits_BK,) = session.run(["logits"], {"clips": clips_BCTHW.numpy()})
+        np.testing.assert_allclose(logits_BK, expected_BK, atol=1e-4)
+        assert expected_BK.std() > 0.01
+    properties = {
+        entry.key: json.loads(entry.value) for entry in onnx.load(tmp_path / "out/network.onnx").metadata_props
+    }
+    assert (properties["classes"], properties["frames"], properties["input"]) == (classes, T, input)
+    card = (tmp_path / "out/network.md").read_text()
+    assert "0. Ähre\n1. b\n2. c" in card
+    assert card.count("these weights are not of the study that lies in work/") == 2
+    assert not list((tmp_path / "out").glob("*.partial"))
+
+    own = tmp_path / "work" / model
+    own.mkdir(parents=True)
+    shutil.copy(file, own)
+    split = pd.DataFrame({"clip": list("abcde"), "group": list("ggghh"), "fold": 0,
+                          "subset": ["train"] * 3 + ["validation", "test"]})  # fmt: skip
+    split.to_csv(tmp_path / "work/split.csv")
+    export(file, tmp_path / "out/network.onnx")
+    card = (tmp_path / "out/network.md").read_text()
+    assert "3 of 5 clips of 2 groups; 1 more chose the epoch, 1 were the test." in card
+    assert "Not evaluated yet." in card
+    (tmp_path / "work/tables").mkdir()
+    row = {"model": model, "frames": T, "accuracy": 0.625, "low": 0.5, "high": 0.75, "seeds": 2}
+    pd.DataFrame([row]).to_csv(tmp_path / "work/tables/results.csv")
+    export(file, tmp_path / "out/network.onnx")
+    card = (tmp_path / "out/network.md").read_text()
+    assert "62.5% of the test clips (mean of 2 seeds, 95 % interval over groups 50.0% to 75.0%). Chance is 33%." in card

@@ -1,0 +1,177 @@
+"""Videos, folders and streams of names; windows over a long video; by a network of any origin."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from framebudget import models, params, predict
+from framebudget.models import trained, weights
+from framebudget.sources.motion import draw_scene, render, write_clip
+from framebudget.video.reader import ClipError, glance, read_frames, stream_frames
+from tests.conftest import ROOT, run
+
+CLASSES = ["Approach", "Recede", "SpinClockwise"]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with work/x3d_m, as a study leaves it: two budgets, untrained."""
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "work/x3d_m").mkdir(parents=True)
+    torch.manual_seed(0)
+    for T in (2, 4):
+        input = params.load(ROOT / "params.yaml").input("x3d_m").model_dump() | {"window": 0.8}
+        network = models.BUILD["x3d_m"](3)
+        path = folder / f"work/x3d_m/{T}f-s0.pt"
+        weights.save(path, network, model="x3d_m", frames=T, classes=CLASSES, input=input)
+    return folder
+
+
+@pytest.fixture
+def network(work):
+    return trained.load(work / "work/x3d_m/4f-s0.pt")
+
+
+def said(work, *arguments: str, **more) -> list[str]:
+    return run("framebudget", "predict", *arguments, cwd=work, **more).stdout.splitlines()
+
+
+def test_one_video_several_and_a_folder(work, clips):
+    videos = sorted(clips.glob("Recede/*.avi"))
+    lines = said(work, str(videos[0]))
+    assert [line.split()[1] for line in lines] == sorted(CLASSES, key=[line.split()[1] for line in lines].index)
+    assert sum(float(line.split("%")[0]) for line in lines) == pytest.approx(100, abs=0.2)
+    by_name = said(work, *map(str, videos), "--top", "1")
+    assert by_name[::2] == list(map(str, videos))
+    assert by_name[1] == lines[0]
+    assert said(work, str(clips / "Recede"), "--top", "1") == by_name
+
+
+def test_json_holds_what_is_printed_and_the_windows(work, clips):
+    video = next(clips.glob("Recede/*.avi"))
+    (line,) = said(work, str(video), "--json", "--frames", "2", "--window", "0.4", "--step", "0.2")
+    answer = json.loads(line)
+    assert (answer["video"], answer["model"], answer["frames"]) == (str(video), "x3d_m", 2)
+    assert sum(row["probability"] for row in answer["classes"]) == pytest.approx(1, abs=1e-5)
+    assert [row["start"] for row in answer["windows"]] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
+    assert answer["windows"][-1]["end"] == 1.2  # 30 frames at 25 a second
+
+
+def test_names_on_standard_input_are_answered_one_by_one(work, clips):
+    videos = sorted(clips.glob("Recede/*.avi"))[:2]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "framebudget.cli", "predict", "-", "--json"], cwd=work,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+    )  # fmt: skip
+    for video in videos:
+        process.stdin.write(f"{video}\n")
+        assert json.loads(process.stdout.readline())["video"] == str(video)  # before the next one is named
+    process.stdin.close()
+    assert process.wait() == 0
+
+
+def test_a_broken_video_is_named_and_the_others_are_predicted(work, clips, tmp_path):
+    (tmp_path / "broken.avi").write_text("no video")
+    good = next(clips.glob("Recede/*.avi"))
+    result = run("framebudget", "predict", str(tmp_path), str(good), "--top", "1", cwd=work, check=False)
+    assert result.returncode == 1
+    assert "broken.avi: cannot be opened as a video" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert str(good) in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--frames", "3"], r"no weights for 3 frames; trained budgets: \[2, 4\]"),
+        (["--model", "x4d"], "--model x4d: neither x3d_m nor slowfast_r50, nor a file"),
+        (["--model", "slowfast_r50"], "train it first: dvc repro"),
+        (["--model", "models:/framebudget-x3d_m@best-nothing"], "not to be had from MLflow"),
+        (["--model", "params.yaml"], "neither x3d_m"),
+        (["--step", "1"], "--step: with --window only"),
+        (["--timeline", "x.png"], "--timeline: of one video, with --window"),
+        (["--window", "-1"], "invalid seconds value: '-1'"),
+    ],
+)
+def test_what_cannot_be_is_one_clear_message(work, clips, tmp_path, arguments, says):
+    result = run("framebudget", "predict", str(next(clips.glob("*/*.avi"))), *arguments, cwd=work, check=False,
+                 MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path / 'mlflow.db'}")  # fmt: skip
+    assert result.returncode in (1, 2)
+    assert re.search(says, result.stderr)
+    assert "Traceback" not in result.stderr
+
+
+def test_windows_see_the_very_frames_of_the_video(clip, network):
+    """As many windows as it takes, the last at the end, each as if its frames were read alone."""
+    _, checkpoint = network
+    said = list(predict._read([clip], checkpoint, 0.5, 0.3))
+    clips_NVCTHW = torch.cat([what[1] for _, what in said[:-1]])
+    times = np.array([time for _, what in said[:-1] for time in what[0]])
+    fps = glance(clip)["fps"]
+    assert np.all(np.diff(times[:, 0]) > 0)
+    assert times[0, 0] == 0
+    assert times[-1, 1] == pytest.approx(48 / fps)
+    for (start, _), clip_VCTHW in zip(times, clips_NVCTHW, strict=True):
+        indices = round(start * fps) + np.arange(4) * (round(0.5 * fps) - 1) // 3
+        frames = read_frames(clip, indices, checkpoint["input"]["short_side"])
+        assert (clip_VCTHW[0, 0].numpy() * 0.225 + 0.45) * 255 == pytest.approx(crop(frames, 32), abs=1e-3)
+    assert len(times) == 6
+
+
+def crop(frames: np.ndarray, side: int) -> np.ndarray:
+    """The red channel of the square in the middle."""
+    top, left = ((size - side) // 2 for size in frames.shape[1:3])
+    return frames[:, top : top + side, left : left + side, 0].astype(float)
+
+
+def test_a_clip_shorter_than_it_says_ends_with_its_last_frame(clip):
+    rows = np.array([[0, 10], [40, 60]])
+    first, second = stream_frames(clip, rows, 32)
+    assert (first == read_frames(clip, [0, 10], 32)).all()
+    assert (second[0] == read_frames(clip, [40], 32)[0]).all()
+    assert (second[1] == second[0]).all()
+
+
+def test_a_long_video_is_never_held_whole(tmp_path, network):
+    """Of 2000 frames, those of two windows at most."""
+    frames = np.concatenate([render(draw_scene(1), "Sway")] * 42)[:2000]
+    write_clip(tmp_path / "long.avi", frames)
+    held = []
+    for _, what in predict._read([tmp_path / "long.avi"], network[1], 0.5, 0.5):
+        held.append(len(what[1]) if what else 0)
+    assert max(held) == predict.BATCH
+    assert sum(held) > 150
+
+
+def test_an_error_in_the_reading_thread_comes_out(network):
+    def videos():
+        raise OSError("standard input is gone")
+        yield
+
+    with pytest.raises(OSError, match="standard input is gone"):
+        list(predict.predict(videos(), *network))
+
+
+def test_the_timeline_is_a_picture(work, clip, tmp_path):
+    said(work, str(clip), "--window", "0.5", "--timeline", str(tmp_path / "timeline.svg"))
+    text = (tmp_path / "timeline.svg").read_text()
+    assert text.startswith("<?xml")
+    assert list(tmp_path.glob("*.partial")) == []
+
+
+def test_predictions_are_those_of_the_weights_file_itself(work, clips):
+    video = str(next(clips.glob("*/*.avi")))
+    assert said(work, video, "--frames", "2") == said(work, video, "--model", "work/x3d_m/2f-s0.pt")
+
+
+def test_unreadable_is_an_error_and_no_end(network, tmp_path, clips):
+    (tmp_path / "a.avi").write_bytes(b"RIFF")
+    good = next(clips.glob("*/*.avi"))
+    first, second = predict.predict([tmp_path / "a.avi", good], *network)
+    assert isinstance(first, ClipError)
+    assert second.video == good
