@@ -20,7 +20,7 @@ from framebudget.params import EMBEDDED, MODELS
 from framebudget.report import statistics
 
 HERE = Path(__file__).parent
-NUMBERS = ["predictions.csv", "metrics.json", "tables/results.csv", "tables/comparisons.csv", "tables/provenance.json"]
+NUMBERS = ["predictions.csv", "tables/results.csv", "tables/comparisons.csv", "tables/provenance.json"]
 PLOTS = ["frames", "gflops", "curves", "confusion", "reliability"]
 PICTURES = ["strips", "mistakes", "attention"]  # show clips
 BEGIN, END = "<!-- reports/studies.py table -->\n", "<!-- end -->\n"

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from framebudget import models, params
-from framebudget.export import export
+from framebudget.export import card, export
 from framebudget.models import trained, weights
 from tests.conftest import ROOT
 
@@ -31,7 +31,7 @@ def test_onnxruntime_gives_the_same_logits_for_any_batch(tmp_path, monkeypatch, 
     weights.save(file, network, model=model, frames=T, classes=classes, input=input)
     export(file, tmp_path / "out/network.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "out/network.onnx")
-    network, _ = trained.load(file)
+    network, checkpoint = trained.load(file)
     for B in (1, 3):
         clips_BCTHW = torch.randn(B, 3, T, input["crop"], input["crop"])
         with torch.inference_mode():
@@ -43,9 +43,9 @@ def test_onnxruntime_gives_the_same_logits_for_any_batch(tmp_path, monkeypatch, 
         entry.key: json.loads(entry.value) for entry in onnx.load(tmp_path / "out/network.onnx").metadata_props
     }
     assert (properties["classes"], properties["frames"], properties["input"]) == (classes, T, input)
-    card = (tmp_path / "out/network.md").read_text()
-    assert "0. Ähre\n1. b\n2. c" in card
-    assert card.count("these weights are not of the study that lies in work/") == 2
+    text = (tmp_path / "out/network.md").read_text()
+    assert "0. Ähre\n1. b\n2. c" in text
+    assert text.count("these weights are not of the study that lies in work/") == 2
     assert not list((tmp_path / "out").glob("*.partial"))
 
     own = tmp_path / "work" / model
@@ -54,13 +54,11 @@ def test_onnxruntime_gives_the_same_logits_for_any_batch(tmp_path, monkeypatch, 
     split = pd.DataFrame({"clip": list("abcde"), "group": list("ggghh"), "fold": 0,
                           "subset": ["train"] * 3 + ["validation", "test"]})  # fmt: skip
     split.to_csv(tmp_path / "work/split.csv")
-    export(file, tmp_path / "out/network.onnx")
-    card = (tmp_path / "out/network.md").read_text()
-    assert "3 of 5 clips of 2 groups; 1 more chose the epoch, 1 were the test." in card
-    assert "Not evaluated yet." in card
+    text = card(checkpoint, file)
+    assert "3 of 5 clips of 2 groups; 1 more chose the epoch, 1 were the test." in text
+    assert "Not evaluated yet." in text
     (tmp_path / "work/tables").mkdir()
     row = {"model": model, "frames": T, "accuracy": 0.625, "low": 0.5, "high": 0.75, "seeds": 2}
     pd.DataFrame([row]).to_csv(tmp_path / "work/tables/results.csv")
-    export(file, tmp_path / "out/network.onnx")
-    card = (tmp_path / "out/network.md").read_text()
-    assert "62.5% of the test clips (mean of 2 seeds, 95 % interval over groups 50.0% to 75.0%). Chance is 33%." in card
+    text = card(checkpoint, file)
+    assert "62.5% of the test clips (mean of 2 seeds, 95 % interval over groups 50.0% to 75.0%). Chance is 33%." in text
