@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -47,6 +48,23 @@ def server(monkeypatch):
     monkeypatch.setattr(download, "TIMEOUT", 0.5)
     with serving() as server:
         yield server
+
+
+@pytest.fixture
+def s3() -> Iterator[dict[str, str]]:
+    """The environment in which S3 is a server on loopback, with a bucket called frames."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    there = {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "us-east-1"}
+    boto3.client(
+        "s3", endpoint_url=url, aws_access_key_id="x", aws_secret_access_key="x", region_name="us-east-1"
+    ).create_bucket(Bucket="frames")
+    yield there
+    server.stop()
 
 
 @pytest.fixture

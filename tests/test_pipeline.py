@@ -111,6 +111,28 @@ def test_nothing_changed_nothing_runs(study):
     assert "Data and pipelines are up to date" in run("dvc", "repro", cwd=study).stdout
 
 
+def test_a_remote_on_s3_brings_data_networks_and_run_cache(study, s3, tmp_path):
+    """One line of .dvc/config is another, and AWS_ENDPOINT_URL says where S3 is if it is not Amazon's."""
+    folder = shutil.copytree(study, tmp_path / "study", symlinks=True)
+    config = folder / ".dvc/config"
+    assert config.read_text().count("url = ../remote") == 1
+    config.write_text(config.read_text().replace("url = ../remote", "url = s3://frames/budget"))
+    run("dvc", "push", "-q", cwd=folder, **s3)
+    run("dvc", "push", "-q", "--run-cache", cwd=folder, **s3)
+    before = {path: path.read_bytes() for path in (folder / "work/x3d_m").iterdir()}
+    for gone in (".dvc/cache", "work", "data/motion"):
+        shutil.rmtree(folder / gone)
+    run("dvc", "pull", "-q", cwd=folder, **s3)
+    assert {path: path.read_bytes() for path in before} == before
+    for gone in (".dvc/cache", "work"):
+        shutil.rmtree(folder / gone)
+    (folder / "dvc.lock").unlink()
+    run("dvc", "pull", "-q", "--run-cache", "data.dvc", cwd=folder, **s3)
+    said = run("dvc", "repro", "--pull", "train_x3d", cwd=folder, **s3).stdout
+    assert "Stage 'train_x3d' is cached - skipping run, checking out outputs" in said
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_dvc_shows_metrics_and_plots(study):
     assert "accuracy" in run("dvc", "metrics", "show", cwd=study).stdout
     run("dvc", "plots", "show", cwd=study)
