@@ -7,7 +7,6 @@ step of X3D-M (batch 8, AdamW) takes, that both give together, and the share of 
 With workers, the loader and the step compete for the same cores; without, the step waits for every clip.
 """
 
-import argparse
 import itertools
 import time
 import warnings
@@ -18,6 +17,7 @@ import pandas as pd
 import torch
 
 from framebudget import models
+from framebudget.console import usage
 from framebudget.learning.runtime import prepare
 from framebudget.models.views import logits_of
 from framebudget.params import Input
@@ -30,7 +30,7 @@ warnings.filterwarnings("ignore", module="torch.utils.data")  # "more workers th
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = usage(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--crop", type=int, default=112)

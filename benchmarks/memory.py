@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from framebudget.console import usage
 from framebudget.video.packets import Packets
 from framebudget.video.reader import learn, read_frames
 
@@ -21,6 +22,7 @@ TWO_HOURS = 2 * 3600 * 25  # frames
 
 
 def main() -> None:
+    usage(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         sharp, long = Path(folder) / "sharp.mp4", Path(folder) / "long.mp4"
         encode(sharp, 1920, 1080, 100)

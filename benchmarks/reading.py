@@ -9,7 +9,6 @@ which a frame was another than the asked one, *errors* files that raised. What `
 not timed: it is learned once for all epochs.
 """
 
-import argparse
 import os
 import tempfile
 import time
@@ -30,6 +29,7 @@ import torchcodec
 from pytorchvideo.data import LabeledVideoDataset, make_clip_sampler
 from torchvision.transforms import CenterCrop, Compose, Lambda
 
+from framebudget.console import usage
 from framebudget.sources import motion
 from framebudget.sources.folder import VIDEOS
 from framebudget.video import sampling, transforms
@@ -42,7 +42,7 @@ cv2.setNumThreads(1)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = usage(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--clips", type=int, default=26)
     parser.add_argument("--rounds", type=int, default=7)

@@ -9,7 +9,6 @@ has none. Three windows of 1.6 s, which are the 48 frames that X3D-XS was traine
 writes  reports/zero_shot/predictions.csv   frames, clip, the five best classes, and the place of the first right one
 """
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from framebudget import models
-from framebudget.console import write_csv
+from framebudget.console import usage, write_csv
 from framebudget.models import weights
 from framebudget.params import Input
 from framebudget.predict import best_classes
@@ -43,7 +42,7 @@ INPUT = Input(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = usage(__doc__)
     parser.add_argument("weights")
     parser.add_argument("classes", type=Path)
     parser.add_argument("ucf101", type=Path)

@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from framebudget import models, params
-from framebudget.console import new_folder, read_csv, stage, write_csv, write_text
+from framebudget.console import new_folder, read_csv, stage, usage, write_csv, write_text
 from framebudget.models import weights
 from framebudget.models.layers import for_evaluation
 from framebudget.models.views import autocast, logits_of
@@ -112,4 +112,5 @@ def provenance(split: pd.DataFrame) -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    usage(__doc__).parse_args()
     main()

@@ -22,7 +22,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from framebudget import params
-from framebudget.console import stage, write_csv, write_text
+from framebudget.console import stage, usage, write_csv, write_text
 from framebudget.params import MODELS
 from framebudget.sources.folder import SourceError, find_clips, listed
 from framebudget.sources.ucf101 import fetch_clips
@@ -100,4 +100,5 @@ def tell(manifest: pd.DataFrame, skipped: pd.DataFrame, pattern: str | None) -> 
 
 
 if __name__ == "__main__":
+    usage(__doc__).parse_args()
     main()

@@ -17,7 +17,7 @@ import torch
 from matplotlib.figure import Figure
 
 from framebudget import models, params
-from framebudget.console import new_folder, read_csv, stage, write_text
+from framebudget.console import new_folder, read_csv, stage, usage, write_text
 from framebudget.models import weights
 from framebudget.params import MODELS, Params
 from framebudget.report import diagrams, plots, statistics, strips
@@ -126,4 +126,5 @@ def looked_at(p: Params, split: pd.DataFrame, row: tuple) -> np.ndarray:
 
 
 if __name__ == "__main__":
+    usage(__doc__).parse_args()
     main()

@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib
 import typst
 
-from framebudget.console import stage
+from framebudget.console import stage, usage
 
 FONTS = Path(matplotlib.get_data_path(), "fonts/ttf")
 LEADINGS = [f"{0.55 + 0.005 * k:.3f}em" for k in range(9)]
@@ -40,4 +40,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    usage(__doc__).parse_args()
     main()
