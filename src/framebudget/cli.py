@@ -15,8 +15,12 @@ def main() -> None:
         epilog="The study itself: dvc repro. Is all there that it needs? framebudget doctor",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    motion = commands.add_parser("motion", help="render the embedded clips", description="Render the motion clips.",
-                                 epilog="example: framebudget motion data/motion --scenes 64")  # fmt: skip
+    motion = commands.add_parser(
+        "motion",
+        help="render the embedded clips",
+        description="Render the motion clips.",
+        epilog="example: framebudget motion data/motion --scenes 64",
+    )
     motion.add_argument("folder", help="where to write <Action>/v_<Action>_gNN_c01.avi")
     motion.add_argument("--scenes", type=int, default=64, help="how many scenes (default: 64)")
     motion.set_defaults(run=run_motion)

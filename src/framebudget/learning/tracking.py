@@ -12,13 +12,8 @@ from mlflow.tracking import MlflowClient
 from pytorch_lightning.loggers import MLFlowLogger
 
 from framebudget.console import write_text
-from framebudget.params import Params, top
+from framebudget.params import Params, top, tracking_uri
 from framebudget.runs import Run
-
-
-def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, or `mlflow.db` at the top of the repository, for queued experiments too."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{top() / 'mlflow.db'}"
 
 
 def start_run(params: Params, model: str, run: Run, weights: str | None, note: Path) -> MLFlowLogger:
