@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from framebudget import models, params
 from framebudget.console import new_folder, read_csv, stage, usage, write_text
@@ -33,7 +34,7 @@ def main() -> None:
     p = params.load()
     drawn = []
     with new_folder(Path("work/figures")) as folder:
-        for name, figure in figures(p):
+        for name, figure in tqdm(figures(p), desc="draw", unit="figure", disable=None):
             plots.save(figure, folder, name)
             drawn.append(name)
         write_text(folder / "figures.json", json.dumps(drawn, indent=2) + "\n")
@@ -44,6 +45,7 @@ def figures(p: Params) -> Iterator[tuple[str, Figure]]:
     predictions = read_csv(Path("work/predictions.csv"), "label", "prediction")
     curves = pd.concat([read_csv(Path("work") / model / "curves.csv") for model in MODELS])
     results, reliability = (pd.read_csv(f"work/tables/{name}.csv") for name in ("results", "reliability"))
+    plots.use_fonts(split["class"].unique())
     scores = statistics.scores(predictions, p.data.evaluate.top_k)
 
     yield "clips", plots.clips_per_class(split)
@@ -74,7 +76,7 @@ def examples(p: Params, split: pd.DataFrame) -> list:
     test = split[split["subset"] == "test"].drop_duplicates("class").sort_values("class")
     picked = sorted({0, len(test) // 2, len(test) - 1})
     return [
-        (plots.readable(name), clip.fps, {budget: window(p, clip, "x3d_m", budget) for budget in p.frames})
+        (strips.short(name), clip.fps, {budget: window(p, clip, "x3d_m", budget) for budget in p.frames})
         for name, clip in zip(test["class"].iloc[picked], test.iloc[picked].itertuples(), strict=True)
     ]
 
