@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from tqdm import tqdm
 
 from framebudget import models
 from framebudget.console import usage
@@ -39,7 +40,8 @@ def main() -> None:
     arguments = parser.parse_args()
     prepare(0)
     rows = []
-    for path in sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in VIDEOS):
+    paths = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in VIDEOS)
+    for path in tqdm(paths, desc="decode", unit="clip", disable=None):
         rows.append(probe(path) | {"path": str(path.relative_to(arguments.folder)), "packets": learn(path), "label": 0})
     side = arguments.crop
     input = Input(

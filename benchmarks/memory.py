@@ -12,6 +12,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from tqdm import tqdm
 
 from framebudget.console import usage
 from framebudget.video.packets import Packets
@@ -46,7 +47,7 @@ def encode(path: Path, width: int, height: int, frames: int) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for i in range(frames):
+        for i in tqdm(range(frames), desc=f"encode {path.name}", unit="frame", disable=None):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(noise[i % 8], format="rgb24")))
         container.mux(stream.encode())
 

@@ -28,6 +28,7 @@ import torch
 import torchcodec
 from pytorchvideo.data import LabeledVideoDataset, make_clip_sampler
 from torchvision.transforms import CenterCrop, Compose, Lambda
+from tqdm import tqdm
 
 from framebudget.console import usage
 from framebudget.sources import motion
@@ -49,7 +50,7 @@ def main() -> None:
     arguments = parser.parse_args()
     files = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in VIDEOS)
     files = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, arguments.clips).astype(int))]
-    clips = [Clip(path) for path in files]
+    clips = [Clip(path) for path in tqdm(files, desc="decode", unit="clip", disable=None)]
 
     print(f"{arguments.folder.name}: {len(clips)} clips, {arguments.rounds} rounds, one core")
     table("the whole frame", clips, UNSCALED, arguments.rounds)

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import nn
+from tqdm import tqdm
 
 from framebudget import models  # before pytorchvideo: silences what fvcore warns of
 from framebudget.console import usage
@@ -76,7 +77,7 @@ def main() -> None:
         for shape in arguments.shape:
             T, side = map(int, shape.split("x"))
             found = {kind: [] for kind in kinds}
-            for _ in range(arguments.rounds):
+            for _ in tqdm(range(arguments.rounds), desc=f"{model} {shape}", unit="round", disable=None):
                 for kind in kinds:
                     found[kind].append(alone(measure, model, kind, arguments.batch, T, side, arguments.repeats))
             print_table(f"{model}, {arguments.batch} clips of {T} frames, {side} px", found)

@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
+from tqdm import tqdm
 
 from framebudget import models
 from framebudget.console import usage, write_csv
@@ -58,7 +59,7 @@ def main() -> None:
         for T in arguments.frames:
             file = Path(folder) / "kinetics.pt"  # as if the study had trained it
             weights.save(file, network, model="x3d_m", frames=T, classes=classes, input=INPUT.model_dump())
-            for clip in clips:
+            for clip in tqdm(clips, desc=f"{T} frames", unit="clip", disable=None):
                 best = [name for name, _ in best_classes(arguments.ucf101 / clip["path"], file)]
                 place = min((best.index(name) + 1 for name in SAME.get(clip["class"], [])), default="")
                 rows.append({"frames": T, "clip": clip["clip"], "place": place, "best": "; ".join(best[:5])})

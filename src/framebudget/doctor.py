@@ -243,8 +243,8 @@ def dvc() -> Iterator[Found]:
     stages = [name for name in stale if not name.endswith(".dvc")]
     yield Found(True, f"out of date: {', '.join(stages)}; dvc repro" if stages else "every stage is up to date")
     for entry in said(sys.executable, "-m", "dvc", "remote", "list").stdout.splitlines():
-        name, url = re.fullmatch(r"(\S+)\s+(.+?)(?:\s+\(default\))?", entry.strip()).groups()
-        yield remote(name, url, needed and not pulled)
+        if match := re.fullmatch(r"(\S+)\s+(.+?)(?:\s+\(default\))?", entry.strip()):
+            yield remote(*match.groups(), needed and not pulled)
 
 
 def remote(name: str, url: str, needed: bool) -> Found:
@@ -260,8 +260,9 @@ def remote(name: str, url: str, needed: bool) -> Found:
 
 def said(*command: str) -> subprocess.CompletedProcess:
     """What a command says, within PATIENCE."""
+    wide = {**os.environ, "COLUMNS": "9999"}  # or DVC breaks the lines of its tables
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=wide)
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(command, 1, "", f"no answer within {PATIENCE} s")
     except FileNotFoundError:
@@ -281,8 +282,8 @@ def reachable(url: str, path: str = "") -> str:
             return ""
         import requests
 
-        answer = requests.head(url.rstrip("/") + path, timeout=TIMEOUT, allow_redirects=True)
-        return f"which says {answer.status_code} {answer.reason}" if answer.status_code >= 400 else ""
+        with requests.get(url.rstrip("/") + path, timeout=TIMEOUT, stream=True) as answer:  # not all servers know HEAD
+            return f"which says {answer.status_code} {answer.reason}" if answer.status_code >= 400 else ""
     except OSError as error:  # of requests, too
         return f"which does not answer ({type(error).__name__})"
 
