@@ -7,7 +7,6 @@ step of X3D-M (batch 8, AdamW) takes, that both give together, and the share of 
 With workers, the loader and the step compete for the same cores; without, the step waits for every clip.
 """
 
-import argparse
 import itertools
 import time
 import warnings
@@ -16,8 +15,10 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from tqdm import tqdm
 
 from framebudget import models
+from framebudget.console import usage
 from framebudget.learning.runtime import prepare
 from framebudget.models.views import logits_of
 from framebudget.params import Input
@@ -30,7 +31,7 @@ warnings.filterwarnings("ignore", module="torch.utils.data")  # "more workers th
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = usage(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--crop", type=int, default=112)
@@ -39,7 +40,8 @@ def main() -> None:
     arguments = parser.parse_args()
     prepare(0)
     rows = []
-    for path in sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in VIDEOS):
+    paths = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in VIDEOS)
+    for path in tqdm(paths, desc="decode", unit="clip", disable=None):
         rows.append(probe(path) | {"path": str(path.relative_to(arguments.folder)), "packets": learn(path), "label": 0})
     side = arguments.crop
     input = Input(

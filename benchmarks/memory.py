@@ -12,7 +12,9 @@ from pathlib import Path
 
 import av
 import numpy as np
+from tqdm import tqdm
 
+from framebudget.console import usage
 from framebudget.video.packets import Packets
 from framebudget.video.reader import learn, read_frames
 
@@ -21,6 +23,7 @@ TWO_HOURS = 2 * 3600 * 25  # frames
 
 
 def main() -> None:
+    usage(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         sharp, long = Path(folder) / "sharp.mp4", Path(folder) / "long.mp4"
         encode(sharp, 1920, 1080, 100)
@@ -44,7 +47,7 @@ def encode(path: Path, width: int, height: int, frames: int) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for i in range(frames):
+        for i in tqdm(range(frames), desc=f"encode {path.name}", unit="frame", disable=None):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(noise[i % 8], format="rgb24")))
         container.mux(stream.encode())
 

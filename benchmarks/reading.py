@@ -9,7 +9,6 @@ which a frame was another than the asked one, *errors* files that raised. What `
 not timed: it is learned once for all epochs.
 """
 
-import argparse
 import os
 import tempfile
 import time
@@ -29,7 +28,9 @@ import torch
 import torchcodec
 from pytorchvideo.data import LabeledVideoDataset, make_clip_sampler
 from torchvision.transforms import CenterCrop, Compose, Lambda
+from tqdm import tqdm
 
+from framebudget.console import usage
 from framebudget.sources import motion
 from framebudget.sources.folder import VIDEOS
 from framebudget.video import sampling, transforms
@@ -42,14 +43,14 @@ cv2.setNumThreads(1)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = usage(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--clips", type=int, default=26)
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     files = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in VIDEOS)
     files = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, arguments.clips).astype(int))]
-    clips = [Clip(path) for path in files]
+    clips = [Clip(path) for path in tqdm(files, desc="decode", unit="clip", disable=None)]
 
     print(f"{arguments.folder.name}: {len(clips)} clips, {arguments.rounds} rounds, one core")
     table("the whole frame", clips, UNSCALED, arguments.rounds)

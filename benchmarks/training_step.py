@@ -11,7 +11,6 @@ measurement runs in a process of its own, stock and ours in turn.
             compiled    with torch.compile too (--compile), whose minutes of compiling fall into the warm-up
 """
 
-import argparse
 import multiprocessing
 import resource
 import statistics
@@ -23,8 +22,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import nn
+from tqdm import tqdm
 
 from framebudget import models  # before pytorchvideo: silences what fvcore warns of
+from framebudget.console import usage
 from framebudget.learning.runtime import prepare
 from framebudget.models.layers import for_evaluation
 from framebudget.models.slowfast import slow_frames
@@ -60,7 +61,7 @@ class Times(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = usage(__doc__)
     parser.add_argument("--model", nargs="+", default=list(STOCK), choices=STOCK)
     parser.add_argument("--shape", nargs="+", default=["8x112", "16x112", "16x224"])
     parser.add_argument("--batch", type=int, default=8)
@@ -76,7 +77,7 @@ def main() -> None:
         for shape in arguments.shape:
             T, side = map(int, shape.split("x"))
             found = {kind: [] for kind in kinds}
-            for _ in range(arguments.rounds):
+            for _ in tqdm(range(arguments.rounds), desc=f"{model} {shape}", unit="round", disable=None):
                 for kind in kinds:
                     found[kind].append(alone(measure, model, kind, arguments.batch, T, side, arguments.repeats))
             print_table(f"{model}, {arguments.batch} clips of {T} frames, {side} px", found)

@@ -7,7 +7,6 @@ writes  reports/<study>/    params.yaml, predictions, tables, learning curves an
                             the clips are the project's own
 """
 
-import argparse
 import shutil
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pandas as pd
 import yaml
 
 from framebudget import params
-from framebudget.console import new_folder, read_csv, write_text
+from framebudget.console import new_folder, read_csv, usage, write_text
 from framebudget.params import EMBEDDED, MODELS
 from framebudget.report import statistics
 
@@ -27,7 +26,7 @@ BEGIN, END = "<!-- reports/studies.py table -->\n", "<!-- end -->\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = usage(__doc__)
     commands = parser.add_subparsers(required=True)
     keeping = commands.add_parser("keep", help="the study in work/")
     keeping.add_argument("name")

@@ -19,7 +19,6 @@ writes  reports/splits/<name>.csv   one row for every prediction; leaked: other 
 What was trained is kept in work/splits, so that the command goes on where it was interrupted.
 """
 
-import argparse
 import contextlib
 import shutil
 import subprocess
@@ -31,7 +30,7 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 from framebudget import evaluate, params
-from framebudget.console import read_csv, write_csv
+from framebudget.console import read_csv, usage, write_csv
 from framebudget.runs import Run
 from framebudget.video import packets
 
@@ -46,7 +45,7 @@ ARMS = {  # changes of params.yaml, and the subset of work/split.csv that is pre
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = usage(__doc__)
     parser.add_argument("name", nargs="?", help="of the table that is written")
     parser.add_argument("change", nargs="*", help="key=value in params.yaml; paths absolute")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])

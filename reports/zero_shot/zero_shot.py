@@ -9,15 +9,15 @@ has none. Three windows of 1.6 s, which are the 48 frames that X3D-XS was traine
 writes  reports/zero_shot/predictions.csv   frames, clip, the five best classes, and the place of the first right one
 """
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
 
 import pandas as pd
+from tqdm import tqdm
 
 from framebudget import models
-from framebudget.console import write_csv
+from framebudget.console import usage, write_csv
 from framebudget.models import weights
 from framebudget.params import Input
 from framebudget.predict import best_classes
@@ -43,7 +43,7 @@ INPUT = Input(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = usage(__doc__)
     parser.add_argument("weights")
     parser.add_argument("classes", type=Path)
     parser.add_argument("ucf101", type=Path)
@@ -59,7 +59,7 @@ def main() -> None:
         for T in arguments.frames:
             file = Path(folder) / "kinetics.pt"  # as if the study had trained it
             weights.save(file, network, model="x3d_m", frames=T, classes=classes, input=INPUT.model_dump())
-            for clip in clips:
+            for clip in tqdm(clips, desc=f"{T} frames", unit="clip", disable=None):
                 best = [name for name, _ in best_classes(arguments.ucf101 / clip["path"], file)]
                 place = min((best.index(name) + 1 for name in SAME.get(clip["class"], [])), default="")
                 rows.append({"frames": T, "clip": clip["clip"], "place": place, "best": "; ".join(best[:5])})

@@ -11,18 +11,28 @@ from framebudget.console import stage
 @stage
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="framebudget", description="How many frames does an action need?", epilog="The study itself: dvc repro"
+        prog="framebudget",
+        description="How many frames does an action need?",
+        epilog="The study itself: dvc repro. Is all there that it needs? framebudget doctor",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     motion = commands.add_parser(
         "motion",
         help="render the embedded clips",
         description="Render the motion clips.",
-        epilog="example: framebudget motion clips --scenes 20",
+        epilog="example: framebudget motion data/motion --scenes 64",
     )
     motion.add_argument("folder", help="where to write <Action>/v_<Action>_gNN_c01.avi")
     motion.add_argument("--scenes", type=int, default=64, help="how many scenes (default: 64)")
     motion.set_defaults(run=run_motion)
+    doctor = commands.add_parser(
+        "doctor",
+        help="is all there that the study needs?",
+        description="What is installed, on which device, whether data and remotes are reachable, and what to do about "
+        "what is missing. Ends with 1 if the study lacks anything.",
+        epilog="example: framebudget doctor",
+    )
+    doctor.set_defaults(run=run_doctor)
     predict = commands.add_parser(
         "predict",
         help="the classes of videos, as a whole or over time",
@@ -58,6 +68,12 @@ def run_motion(arguments: argparse.Namespace) -> None:
     from framebudget.sources.motion import write_motion
 
     write_motion(Path(arguments.folder), arguments.scenes)
+
+
+def run_doctor(_: argparse.Namespace) -> None:
+    from framebudget.doctor import examine
+
+    sys.exit(examine())
 
 
 def add_model(command: argparse.ArgumentParser) -> None:

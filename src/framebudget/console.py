@@ -1,5 +1,8 @@
 """How the stages speak to the user and to the disk."""
 
+from __future__ import annotations
+
+import argparse
 import contextlib
 import functools
 import hashlib
@@ -7,8 +10,21 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:  # half a second that `framebudget --help` does not need
+    import pandas as pd
+
+
+def usage(doc: str) -> argparse.ArgumentParser:
+    """A parser whose --help is the first line of a module's docstring and, as examples, its commands (`    $ …`)."""
+    title, _, rest = doc.partition("\n")
+    commands = [line.strip() for line in rest.split("\n") if line.startswith("    $ ")]
+    return argparse.ArgumentParser(
+        description=title,
+        epilog="\n  ".join(["examples:" if len(commands) > 1 else "example:", *commands]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def stage(main: Callable[[], None]) -> Callable[[], None]:
@@ -16,6 +32,9 @@ def stage(main: Callable[[], None]) -> Callable[[], None]:
 
     @functools.wraps(main)
     def run() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError):  # a test's
+                stream.reconfigure(errors="backslashreplace")  # a name that a terminal cannot show must not end a study
         try:
             main()
         except (ValueError, OSError, FloatingPointError) as error:
@@ -28,6 +47,8 @@ def stage(main: Callable[[], None]) -> Callable[[], None]:
 
 def read_csv(path: Path, *text: str) -> pd.DataFrame:
     """A table of the pipeline. A class called NA stays a class, a group called 01 stays 01; so do columns in `text`."""
+    import pandas as pd
+
     columns = ("clip", "path", "class", "group", *text)
     return pd.read_csv(path, dtype=dict.fromkeys(columns, str), keep_default_na=False)
 

@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from framebudget import models, params
-from framebudget.console import new_folder, read_csv, stage, write_csv, write_text
+from framebudget.console import new_folder, read_csv, stage, usage, write_csv, write_text
 from framebudget.models import weights
 from framebudget.models.layers import for_evaluation
 from framebudget.models.views import autocast, logits_of
@@ -44,8 +44,7 @@ def main() -> None:
     split = packets.joined(read_csv(Path("work/split.csv")))
     classes = sorted(split["class"].unique())  # in the order of their labels
     runs = [(model, run) for model in params.MODELS for run in runs_of(p, split)]
-    bar = tqdm(runs, desc="evaluate", unit="network", disable=None)
-    predictions = pd.concat([predict(p, run.rows(split), classes, model, run) for model, run in bar])
+    predictions = pd.concat([predict(p, run.rows(split), classes, model, run) for model, run in runs])
     write_csv(predictions, Path("work/predictions.csv"))
     report(p, split, predictions)
     log_results(p, split, predictions)
@@ -89,7 +88,9 @@ def predict(p: Params, clips: pd.DataFrame, classes: list[str], model: str, run:
     network = for_evaluation(network).to(device)
     data = Clips(p.folder, test, T, input, run.seed, p.data.evaluate.views, p.data.evaluate.crops)
     probabilities = []
-    for frames_BVTHWC, views, _, _ in loader(data, p.recipe(model).batch_size, p.workers):
+    batches = loader(data, p.recipe(model).batch_size, p.workers)
+    bar = tqdm(batches, desc=f"evaluate {params.MODELS[model]} {run.name}", unit="batch", disable=None)
+    for frames_BVTHWC, views, _, _ in bar:
         with autocast(p.trainer.precision, device):
             logits_BVK = logits_of(network, inputs(frames_BVTHWC.to(device), views, input.crop))
         probabilities.append(logits_BVK.float().mean(1).softmax(1).cpu())
@@ -104,4 +105,5 @@ def predict(p: Params, clips: pd.DataFrame, classes: list[str], model: str, run:
 
 
 if __name__ == "__main__":
+    usage(__doc__).parse_args()
     main()

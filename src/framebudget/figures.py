@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from framebudget import models, params
-from framebudget.console import new_folder, read_csv, stage, write_text
+from framebudget.console import new_folder, read_csv, stage, usage, write_text
 from framebudget.models import weights
 from framebudget.params import MODELS, Params
 from framebudget.report import diagrams, plots, statistics, strips
@@ -36,7 +37,7 @@ def main() -> None:
     predictions = read_csv(Path("work/predictions.csv"), "label", "prediction")
     drawn = []
     with new_folder(Path("work/figures")) as folder:
-        for name, figure in figures(p, split, predictions):
+        for name, figure in tqdm(figures(p, split, predictions), desc="draw", unit="figure", disable=None):
             plots.save(figure, folder, name)
             drawn.append(name)
         write_text(folder / "figures.json", json.dumps(drawn, indent=2) + "\n")
@@ -46,6 +47,7 @@ def main() -> None:
 def figures(p: Params, split: pd.DataFrame, predictions: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     curves = pd.concat([read_csv(Path("work") / model / "curves.csv") for model in MODELS])
     results, reliability = (pd.read_csv(f"work/tables/{name}.csv") for name in ("results", "reliability"))
+    plots.use_fonts(split["class"].unique())
     scores = statistics.scores(predictions, p.data.evaluate.top_k)
 
     yield "clips", plots.clips_per_class(split)
@@ -76,7 +78,7 @@ def examples(p: Params, split: pd.DataFrame, budgets: list[int]) -> list:
     test = split[split["subset"] == "test"].drop_duplicates("class").sort_values("class")
     picked = sorted({0, len(test) // 2, len(test) - 1})
     return [
-        (plots.readable(name), clip.fps, {budget: window(p, clip, "x3d_m", budget) for budget in budgets})
+        (strips.short(name), clip.fps, {budget: window(p, clip, "x3d_m", budget) for budget in budgets})
         for name, clip in zip(test["class"].iloc[picked], test.iloc[picked].itertuples(), strict=True)
     ]
 
@@ -128,4 +130,5 @@ def looked_at(p: Params, split: pd.DataFrame, row: tuple) -> np.ndarray:
 
 
 if __name__ == "__main__":
+    usage(__doc__).parse_args()
     main()

@@ -7,27 +7,30 @@ reads   paper/*.typ, paper/references.bib, params.yaml, reports/splits/summary.c
 writes  paper/paper.pdf
 """
 
+import json
 from pathlib import Path
 
-import matplotlib
 import typst
 
-from framebudget.console import stage
+from framebudget.console import read_csv, stage, usage
+from framebudget.report import names
 
-FONTS = Path(matplotlib.get_data_path(), "fonts/ttf")
 LEADINGS = [f"{0.55 + 0.005 * k:.3f}em" for k in range(9)]
 
 
 @stage
 def main() -> None:
+    classes = read_csv(Path("work/split.csv"))["class"].unique()
+    shown = {name: names.readable(name) for name in classes}
+    others = names.other_fonts(classes)
     for leading in LEADINGS:
         try:
             pdf = typst.compile(
                 "paper/paper.typ",
                 root=".",
                 ignore_system_fonts=True,
-                font_paths=[FONTS],
-                sys_inputs={"leading": leading},
+                font_paths=[names.FOLDER, *others.values()],
+                sys_inputs={"leading": leading, "classes": json.dumps(shown), "fonts": json.dumps(list(others))},
             )
             break
         except typst.TypstError as error:
@@ -40,4 +43,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    usage(__doc__).parse_args()
     main()

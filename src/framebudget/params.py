@@ -1,6 +1,7 @@
 """params.yaml, typed: an unknown key, a wrong type or an impossible value is an error that names the key."""
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,11 @@ def top() -> Path:
     """The top of the repository. Queued and `--temp` experiments run in copies of it, below .dvc/tmp/exps."""
     here = Path.cwd()
     return next((up.parent.parent.parent for up in here.parents if up.parts[-3:] == (".dvc", "tmp", "exps")), here)
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, or `mlflow.db` at the top of the repository, for queued experiments too."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{top() / 'mlflow.db'}"
 
 
 def as_list(value: object) -> object:

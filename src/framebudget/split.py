@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from framebudget import params
-from framebudget.console import read_csv, stage, write_csv
+from framebudget.console import read_csv, stage, usage, write_csv
 from framebudget.params import Split
 
 SUBSETS = ("train", "validation", "test")
@@ -132,4 +132,5 @@ def split_groups(manifest: pd.DataFrame, shares: dict[str, float], seed: int) ->
 
 
 if __name__ == "__main__":
+    usage(__doc__).parse_args()
     main()

@@ -14,7 +14,6 @@ The same parameters give the same bytes on one machine, however many workers dec
 killed: the same command goes on from the last finished epoch.
 """
 
-import argparse
 import contextlib
 import hashlib
 import json
@@ -37,7 +36,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from framebudget import models, params
-from framebudget.console import new_folder, read_csv, sha256, stage, write_csv
+from framebudget.console import new_folder, read_csv, sha256, stage, usage, write_csv
 from framebudget.learning.data import ClipData
 from framebudget.learning.logger import PatientLogger, system_metrics
 from framebudget.learning.runtime import prepare
@@ -52,7 +51,7 @@ from framebudget.video import packets
 
 @stage
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = usage(__doc__)
     parser.add_argument("model", choices=params.MODELS)
     model = parser.parse_args().model
     p = params.load()

@@ -58,10 +58,10 @@ def test_the_real_clips_come_out_of_an_archive_as_they_went_in(server, shared, t
         assert files(tmp_path / folder) == {
             path.relative_to(source).as_posix(): path.read_bytes() for path in source.rglob("*.avi")
         }
-    rows, left_out = find_clips(tmp_path / "http", r"_(g\d\d)_", ["Biking", "Diving"])
+    rows, skipped = find_clips(tmp_path / "http", r"_(g\d\d)_", ["Biking", "Diving"])
     assert len(rows) == 8
     assert {row["group"] for row in rows} == {"g01", "g02"}
-    assert not left_out
+    assert {reason for _, reason in skipped} == {"not among fetch.classes"}
 
 
 def test_of_the_archive_only_the_wanted_classes_are_read(server, url, tmp_path):

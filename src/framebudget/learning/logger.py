@@ -12,7 +12,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from framebudget.learning.tracking import going_on, tracking_uri
+from framebudget.learning.tracking import going_on
+from framebudget.params import tracking_uri
 
 PAUSE = 30.0  # seconds until a server that did not answer is asked again
 AT_ONCE = 1000  # metrics that MLflow takes in one request

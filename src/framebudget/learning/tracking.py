@@ -31,7 +31,7 @@ from mlflow.utils.mlflow_tags import (
 )
 
 from framebudget.console import sha256, write_text
-from framebudget.params import Params, top
+from framebudget.params import Params, top, tracking_uri
 from framebudget.provenance import clips_sha256, commit, versions
 from framebudget.runs import Run
 
@@ -41,11 +41,6 @@ PACKAGE = Path(__file__).parents[1]
 # A server that does not answer is given up after seconds, not MLflow's minutes: a training waits for it.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-
-
-def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, or `mlflow.db` at the top of the repository, for queued experiments too."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{top() / 'mlflow.db'}"
 
 
 def study_run(p: Params, split: pd.DataFrame) -> tuple[MlflowClient, str]:

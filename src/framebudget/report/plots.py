@@ -1,5 +1,6 @@
 """The figures. Each function takes tables and gives a matplotlib figure; `save` writes it, always the same bytes."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
@@ -11,19 +12,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
 from framebudget.params import MODELS
-from framebudget.report import statistics
+from framebudget.report import names, statistics
 
 matplotlib.use("Agg")
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of the paper, and both
 PALETTE = sns.color_palette("colorblind")
 MODEL_COLOUR = {"x3d_m": PALETTE[0], "slowfast_r50": PALETTE[1]}
 MODEL_MARK = {"x3d_m": "o", "slowfast_r50": "s"}
+FAMILY = ["STIXGeneral", "DejaVu Sans"]  # matplotlib's own; the paper is set in the first too
 sns.set_theme(
     context="paper",
     style="ticks",
     palette="colorblind",
     rc={
-        "font.family": ["STIXGeneral", "DejaVu Sans"],  # matplotlib's own; the paper is set in the first too
+        "font.family": FAMILY,
         "mathtext.fontset": "stix",
         "font.size": 8,
         "axes.titlesize": 8,
@@ -56,9 +58,17 @@ def write(figure: Figure, path: Path) -> None:
     partial.replace(path)
 
 
+def use_fonts(classes: Iterable[str]) -> None:
+    """For names that matplotlib's own fonts cannot write."""
+    matplotlib.rcParams["font.family"] = [*FAMILY, *names.other_fonts(classes)]
+
+
 def readable(name: str) -> str:
-    """SpinClockwise -> Spin Clockwise."""
-    return "".join(f" {c}" if c.isupper() and i and not name[i - 1].isupper() else c for i, c in enumerate(name))
+    return names.readable(name).replace("$", r"\$")  # two of them would be a formula
+
+
+def wrapped(name: str) -> str:
+    return names.wrapped(name).replace("$", r"\$")
 
 
 def clips_per_class(split: pd.DataFrame) -> Figure:
@@ -81,24 +91,24 @@ def clips_per_class(split: pd.DataFrame) -> Figure:
 def frames_per_clip(split: pd.DataFrame, budgets: list[int], unit: str) -> Figure:
     """How long the clips of each class are: a mark for each, a line through their median; budgets in frames dotted."""
     clips = split.drop_duplicates("clip").sort_values(["class", "clip"])
-    names = list(clips["class"].unique())
-    figure = Figure(figsize=(COLUMN, 0.7 + 0.2 * len(names)))
+    classes = list(clips["class"].unique())
+    figure = Figure(figsize=(COLUMN, 0.7 + 0.2 * len(classes)))
     axes = figure.subplots()
-    for y, name in enumerate(names):
+    for y, name in enumerate(classes):
         lengths = np.sort(clips.loc[clips["class"] == name, "frames"])
         spread = (np.arange(len(lengths)) * 0.6180339887 % 1 - 0.5) * 0.55  # low-discrepancy, so that marks stay apart
         axes.plot(lengths, y + spread, ls="", marker="o", ms=2.2, mew=0, color=PALETTE[0], alpha=0.6)
         axes.plot([np.median(lengths)] * 2, [y - 0.38, y + 0.38], color="0.15", lw=1.2)
     for budget in budgets if unit == "frames" else []:
         axes.axvline(budget, color="0.4", ls=":", lw=1)
-    axes.set(xlabel="Frames of a clip", xlim=(0, None), ylim=(len(names) - 0.4, -0.6), yticks=range(len(names)))
-    axes.set_yticklabels(names)
+    axes.set(xlabel="Frames of a clip", xlim=(0, None), ylim=(len(classes) - 0.4, -0.6), yticks=range(len(classes)))
+    axes.set_yticklabels(classes)
     _classes_below_each_other(axes)
     return figure
 
 
 def _classes_below_each_other(axes: Axes) -> None:
-    axes.set_yticks(axes.get_yticks(), [readable(label.get_text()) for label in axes.get_yticklabels()])
+    axes.set_yticks(axes.get_yticks(), [wrapped(label.get_text()) for label in axes.get_yticklabels()])
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
 
@@ -133,7 +143,7 @@ def learning_curves(curves: pd.DataFrame, unit: str) -> Figure:
 def confusion(predictions: pd.DataFrame, unit: str) -> Figure:
     """Share of each true class (rows) that is taken for each class (columns), one panel a model and budget."""
     classes = statistics.classes_of(predictions)
-    names = [readable(name) for name in classes]
+    labels = [wrapped(name) for name in classes]
     models, budgets = list(predictions["model"].unique()), list(predictions["frames"].unique())
     panels = [(model, T) for model in models for T in budgets]
     columns = len(budgets) if len(budgets) > 1 else len(models)
@@ -147,7 +157,7 @@ def confusion(predictions: pd.DataFrame, unit: str) -> Figure:
         sns.heatmap(
             share, ax=axes, vmin=0, vmax=1, cmap="Blues", cbar=False, square=True, linewidths=0.5,
             annot=np.round(100 * share).astype(int) if small else False, fmt="d", annot_kws={"size": 6},
-            xticklabels=names, yticklabels=names,
+            xticklabels=labels, yticklabels=labels,
         )  # fmt: skip
         axes.set_title(f"{MODELS[model]}, {T} {unit}")
         axes.tick_params(length=0, labelsize=6)

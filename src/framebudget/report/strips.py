@@ -136,12 +136,12 @@ def _lit(frames: np.ndarray, maps: np.ndarray) -> np.ndarray:
 
 
 def _title(label: str, prediction: str, confidence: float, run: str, T: int) -> str:
-    names = _short(label) if label == prediction else f"{_short(label)} → {_short(prediction)}"
+    names = short(label) if label == prediction else f"{short(label)} → {short(prediction)}"
     some = f"; {SHOWN} of {T} frames shown" if T > SHOWN else ""
     return f"{names}, {100 * confidence:.0f} %   ({run}{some})"
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     name = readable(name)
     return name if len(name) <= NAME else name[: NAME - 1].rstrip() + "…"
 

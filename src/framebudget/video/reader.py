@@ -40,9 +40,12 @@ def probe(path: Path) -> dict:
         stream = _video(path, container)
         packets = frames = 0
         size = None
+        avi = container.format.name == "avi"
         with _reading(path):
             for packet in container.demux(stream):
                 packets += packet.dts is not None or packet.size > 0
+                if avi and packet.dts is not None:  # AVI writes an empty chunk for "as before": counted, but no packet
+                    packets = max(packets, packet.dts + 1)
                 for frame in packet.decode():
                     frames += 1
                     size = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
@@ -51,7 +54,7 @@ def probe(path: Path) -> dict:
     if not frames:
         raise ClipError(f"{path}: no frame could be decoded")
     missing = announced - packets
-    cut = path.suffix.lower() == ".avi" and _riff_bytes(path) > path.stat().st_size
+    cut = avi and _riff_bytes(path) > path.stat().st_size
     if missing > 0 or cut:
         raise ClipError(f"{path}: truncated, {packets} of {announced} announced frames are there; copy the file again")
     if not rate:

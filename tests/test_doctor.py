@@ -1,0 +1,150 @@
+"""What `framebudget doctor` says where something is missing: the command itself, in folders as people have them."""
+
+import shutil
+import socket
+
+import pytest
+
+from framebudget import doctor
+from tests.conftest import ROOT, run, set_params
+
+
+@pytest.fixture
+def examined(tmp_path, monkeypatch, capsys):
+    """A function that examines tmp_path without asking DVC, which takes seconds: (status, what was said)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def examine(*checks):
+        for name in CHECKS:
+            if name not in checks:
+                monkeypatch.setattr(doctor, name, lambda: iter(()))
+        return doctor.examine(), capsys.readouterr().out
+
+    return examine
+
+
+CHECKS = ["packages", "device", "disk", "repository", "parameters", "clips", "weights", "mlflow", "dvc"]
+
+
+@pytest.fixture
+def configured(tmp_path):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    return tmp_path
+
+
+def closed_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def test_an_empty_folder(tmp_path):
+    result = run("framebudget", "doctor", cwd=tmp_path, check=False)
+    assert result.returncode == 1
+    assert "✗ no git repository with a commit here" in result.stdout
+    assert "✗ params.yaml is missing; run from the top of the repository\n    → cd to the clone" in result.stdout
+    assert "✓ Python 3" in result.stdout
+    assert "Traceback" not in result.stderr
+    assert not result.stderr
+
+
+def test_a_clone_without_its_clips_and_then_with_them(repository, tmp_path):
+    clone = tmp_path / "clone"
+    run("git", "clone", "-q", str(repository), str(clone), cwd=tmp_path)
+    result = run("framebudget", "doctor", cwd=clone, check=False)
+    assert result.returncode == 1
+    assert "✗ data/motion: no such folder" in result.stdout
+    assert "✗ data.dvc is not pulled, or its clips were changed\n    → dvc pull data.dvc" in result.stdout
+    assert "✓ remote embedded: " in result.stdout
+    run("dvc", "pull", "-q", "data.dvc", cwd=clone)
+    result = run("framebudget", "doctor", cwd=clone, check=False)
+    assert "✓ 320 clips of 5 classes in data/motion" in result.stdout
+    assert "✓ data.dvc is pulled" in result.stdout
+    assert "out of date: fetch, split, train_x3d, train_slowfast, evaluate, figures, paper" in result.stdout
+    assert "\033" not in result.stdout
+
+
+def test_broken_params_name_the_key(configured, examined):
+    set_params(configured, **{"frames": 0, "train.epochs": "many"})
+    status, text = examined("parameters", "clips", "weights")
+    assert status == 1
+    assert "✗ params.yaml: frames.0" in text
+    assert "\n    train.epochs: " in text
+    assert text.count("✗") == 1
+
+
+def test_a_closed_port_and_an_open_one(examined, monkeypatch, server):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{closed_port()}")
+    status, text = examined("mlflow")
+    assert status == 1
+    assert "which does not answer" in text
+    assert "unset MLFLOW_TRACKING_URI" in text
+    assert "secret" not in text
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://127.0.0.1:{closed_port()}/mlflow")
+    assert examined("mlflow")[0] == 1
+    server.files["health"] = b"OK"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url.rstrip("/"))
+    assert examined("mlflow") == (0, f"✓ MLflow: {server.url.rstrip('/')}, which answers\nnothing is missing\n")
+
+
+def test_weights_are_a_file_or_in_the_cache_or_come_from_the_network(configured, examined, monkeypatch, server):
+    monkeypatch.setenv("TORCH_HOME", str(configured / "cache"))
+    set_params(configured, **{"datasets.motion.x3d_m.weights": "nowhere.pt"})
+    status, text = examined("weights")
+    assert status == 1
+    assert "✗ X3D-M starts from nowhere.pt: no such file\n    → -S datasets.motion.x3d_m.weights=FILE" in text
+    (configured / "nowhere.pt").touch()
+    assert examined("weights")[0] == 0
+    set_params(configured, **{"datasets.motion.x3d_m.weights": f"http://127.0.0.1:{closed_port()}/x.pyth"})
+    assert "which does not answer" in examined("weights")[1]
+    server.files["x.pyth"] = b"weights"
+    set_params(configured, **{"datasets.motion.x3d_m.weights": f"{server.url}x.pyth"})
+    status, text = examined("weights")
+    assert status == 0
+    assert "from the network" in text
+
+
+def test_clips_of_a_folder(configured, examined, clips):
+    set_params(configured, dataset="folder", clips=str(clips))
+    assert "✓ 15 clips of 3 classes" in examined("clips")[1]
+    set_params(configured, clips="nowhere")
+    status, text = examined("clips")
+    assert status == 1
+    assert "✗ nowhere: no such folder" in text
+
+
+def test_packages_that_are_missing_or_too_old(examined, monkeypatch):
+    there = {"torch": "1.0", "av": "18.1", "dvc": "3.67", "dvc-s3": None}
+    asked = {"framebudget": ["torch>=2.11", "av<19,>=18", "dvc[s3]>=3.67", 'pytest>=9; extra == "dev"'],
+             "dvc": ["dvc-s3<4,>=3; extra == 's3'", "dvc-gs; extra == 'gs'"]}  # fmt: skip
+    monkeypatch.setattr(doctor.metadata, "requires", asked.get)
+    monkeypatch.setattr(doctor, "installed", there.get)
+    status, text = examined("packages")
+    assert status == 1
+    assert "✗ torch: 1.0 is installed, >=2.11 is asked for" in text
+    assert "-m pip install 'torch>=2.11'" in text
+    assert "✗ dvc-s3: not installed" in text
+    assert "✓ 2 packages as asked for" in text
+
+
+def test_a_remote_that_is_gone_is_said_and_not_needed_where_the_clips_are_there(configured, examined, monkeypatch):
+    says = {"status": "{}", "remote": "mine  \t/nowhere/my remote  (default)\n"}
+    monkeypatch.setattr(
+        doctor, "said", lambda *command: doctor.subprocess.CompletedProcess(command, 0, says[command[3]], "")
+    )
+    status, text = examined("dvc")
+    assert status == 0
+    assert "✗ remote mine: no folder /nowhere/my remote (not needed now)" in text
+
+
+def test_words_where_the_terminal_has_no_marks_and_colour_only_where_it_is_one(monkeypatch):
+    class Terminal:
+        encoding = "latin-1"
+        isatty = staticmethod(lambda: True)
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(doctor.sys, "stdout", Terminal)
+    assert doctor.line(doctor.Found(True, "all")) == "\033[32mok     \033[0m all"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert doctor.line(doctor.Found(False, "it", "mend it")) == "missing it\n    -> mend it"
