@@ -1,3 +1,5 @@
+import unicodedata
+
 import pytest
 
 from framebudget.sources.folder import SourceError, find_clips
@@ -20,6 +22,41 @@ def test_rows_are_sorted_and_what_is_no_clip_is_said(tmp_path):
     assert skipped == [("a/notes.txt", "not a video by its suffix"), ("stray.avi", "in no class folder")]
 
 
+def test_folders_as_people_have_them(tmp_path):
+    """Hidden files, among them the ._ twins of a Mac, links to folders, folders of the system; upper case; emoji."""
+    touch(tmp_path, ".DS_Store", "a/._x.mov", "a/x.MOV", "a/.cache/y.mp4", "__MACOSX/a/._x.mov", "wave 👋/推 1.MP4")
+    (tmp_path / "a/elsewhere").symlink_to(tmp_path / "wave 👋", target_is_directory=True)
+    rows, skipped = find_clips(tmp_path, None)
+    assert [row["clip"] for row in rows] == ["a/x", "wave 👋/推 1"]
+    assert dict(skipped) == {
+        ".DS_Store": "hidden",
+        "__MACOSX": "no folder of clips",
+        "a/._x.mov": "hidden",
+        "a/.cache": "hidden",
+        "a/elsewhere": "a link to a folder; put the folder itself here",
+    }
+
+
+def test_a_name_is_the_same_however_its_accents_are_stored(tmp_path):
+    """Or one person's clips would be two groups, and could stand on both sides of a split."""
+    split = unicodedata.normalize("NFD", "Jürgen")
+    touch(tmp_path, f"Tür/{split} 1.mov", unicodedata.normalize("NFD", "Tür") + "/Jürgen 2.mov", "b/Jürgen 3.mov")
+    rows, _ = find_clips(tmp_path, r"(\w+) \d", ["Tür", unicodedata.normalize("NFD", "b")])
+    assert {row["group"] for row in rows} == {"Jürgen"}
+    assert {row["class"] for row in rows} == {"Tür", "b"}
+    assert all((tmp_path / row["path"]).exists() for row in rows)
+
+
+def test_a_sub_folder_may_name_the_group(tmp_path):
+    rows, _ = find_clips(touch(tmp_path, "a/anna/1.mov", "a/ben/1.mov", "b/anna/1.mov"), "^[^/]+")
+    assert [row["group"] for row in rows] == ["anna", "ben", "anna"]
+
+
+def test_classes_that_are_not_asked_for_are_said_once(tmp_path):
+    _, skipped = find_clips(touch(tmp_path, "a/1.avi", "b/1.avi", "c/1.avi", "c/d/2.avi"), None, ["a", "b"])
+    assert skipped == [("c", "not among fetch.classes")]
+
+
 def test_without_a_pattern_each_clip_is_a_group(tmp_path):
     rows, _ = find_clips(touch(tmp_path, "a/1.avi", "b/1.avi"), None)
     assert [row["group"] for row in rows] == ["a/1", "b/1"]
@@ -32,7 +69,9 @@ def test_without_a_pattern_each_clip_is_a_group(tmp_path):
         (["a/1.avi"], None, "at least two classes"),
         ([], None, "at least two classes"),
         (["a/g1.avi", "b/other.avi"], r"g\d", r"the name does not match.*other.avi"),
-        (["a/1.avi", "a/1.mp4", "b/1.avi"], None, "differ in the suffix alone"),
+        (["a/1.avi", "a/1.mp4", "b/1.avi"], None, r"a/1.avi and a/1.mp4: they differ in the suffix alone"),
+        (["a/1.avi", "b/.1.avi"], None, "b: no video in this class"),
+        (["a/g1.avi", "b/x.avi", "b/y.avi"], r"(g\d)?", "does not match .*b/x.avi, b/y.avi"),
     ],
 )
 def test_a_folder_that_cannot_be_used_says_why(tmp_path, names, pattern, says):

@@ -1,0 +1,70 @@
+"""What `fetch` takes of a folder, what it skips, and what it says of both."""
+
+import shutil
+
+import pandas as pd
+import pytest
+
+from framebudget import fetch
+from tests.conftest import ROOT, set_params
+
+
+@pytest.fixture
+def fetched(tmp_path, monkeypatch, clips, capsys):
+    """The clips in a folder of our own, and a function that runs fetch on it: (what it said, what it skipped)."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(clips, tmp_path / "clips")
+
+    def run(group=None):
+        set_params(tmp_path, dataset="folder", clips="clips", **{"datasets.folder.fetch.group": group})
+        fetch.main()
+        return capsys.readouterr().out, pd.read_csv("work/skipped.csv").set_index("path")["reason"].to_dict()
+
+    run.folder = tmp_path / "clips"
+    return run
+
+
+def test_what_was_taken_and_what_was_not(fetched):
+    (fetched.folder / "notes.txt").touch()
+    first = fetched.folder / "Recede/v_Recede_g01_c01.avi"
+    shutil.copy(first, first.with_stem(first.stem + " (1)"))
+    said, skipped = fetched(r"_(g\d+)_")
+    assert "15 clips of 3 classes:\n     5  Approach\n     5  Recede\n" in said
+    assert "in 5 groups: g01, g02, g03, g04, g05\n" in said
+    assert "skipped, not a video by its suffix: notes.txt\n" in said
+    assert skipped == {
+        "notes.txt": "not a video by its suffix",
+        "Recede/v_Recede_g01_c01 (1).avi": "the same bytes as Recede/v_Recede_g01_c01.avi",
+    }
+    assert len(pd.read_csv("work/manifest.csv")) == 15
+    assert "(1)" not in (fetched.folder.parent / "work/packets.json").read_text()
+
+
+def test_nothing_skipped_nothing_said_of_it(fetched):
+    said, skipped = fetched()
+    assert "skipped" not in said
+    assert "every clip counts as a group of its own" in said
+    assert not skipped
+
+
+def test_groups_that_differ_in_case_alone_are_said(fetched):
+    path = fetched.folder / "Recede/v_Recede_g01_c01.avi"
+    path.rename(path.with_name("v_Recede_G01_c01.avi"))
+    assert "groups G01 and g01 differ in their case alone" in fetched(r"_([gG]\d+)_")[0]
+
+
+def test_every_broken_clip_is_named(fetched):
+    broken = [fetched.folder / f"Recede/v_Recede_g0{number}_c01.avi" for number in (2, 4)]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(SystemExit) as error:
+        fetched()
+    assert all(path.name in str(error.value) for path in broken)
+    assert "Mend these files or move them out of clips" in str(error.value)
+
+
+def test_a_video_in_two_classes_is_an_error(fetched):
+    shutil.copy(fetched.folder / "Recede/v_Recede_g01_c01.avi", fetched.folder / "Approach/other.avi")
+    with pytest.raises(SystemExit, match=r"two classes: .*Approach/other.avi and .*Recede/v_Recede_g01_c01.avi"):
+        fetched()

@@ -1,0 +1,51 @@
+"""Every command says how it is called, with an example, and before anything slow is loaded."""
+
+import ast
+import re
+import sys
+
+import pytest
+
+from framebudget.console import usage
+from tests.conftest import ROOT, run
+
+COMMANDS = re.findall(r'add_parser\(\s*"(\w+)"', (ROOT / "src/framebudget/cli.py").read_text())
+STAGES = ["fetch", "split", "train", "evaluate", "figures", "paper"]
+SCRIPTS = [
+    *(ROOT / f"src/framebudget/{name}.py" for name in STAGES),
+    *(path for folder in ("reports", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))),
+]
+HEAVY = ["torch", "torchvision", "mlflow", "pandas", "numpy", "matplotlib", "pytorch_lightning", "av", "requests"]
+
+
+def test_help_loads_nothing_heavy():
+    program = (
+        "import contextlib, sys; from framebudget.cli import main; sys.argv = ['framebudget', '--help']\n"
+        f"with contextlib.suppress(SystemExit): main()\nprint('loaded:', sys.modules.keys() & {HEAVY})"
+    )
+    said = run(sys.executable, "-c", program, cwd=ROOT).stdout
+    assert "doctor" in said
+    assert said.endswith("loaded: set()\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_has_an_example(command):
+    assert f"framebudget {command}" in run("framebudget", command, "--help", cwd=ROOT).stdout.partition("example")[2]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_has_an_example_and_a_parser(script):
+    """Not run: some load torch, or peers that are not installed."""
+    text = script.read_text()
+    said = usage(ast.get_docstring(ast.parse(text), clean=False)).format_help()
+    assert re.search(r"examples?:\n  \$ \w+", said)
+    assert script.stem in said.partition("example")[2]
+    assert "usage(__doc__)" in text
+
+
+def test_asking_a_stage_for_help_does_not_run_it(tmp_path):
+    result = run(sys.executable, "-m", "framebudget.split", "--help", cwd=tmp_path)
+    assert "Split the clips into training, validation and test, by group." in result.stdout
+    assert "$ python -m framebudget.split" in result.stdout
+    assert not list(tmp_path.iterdir())
+    assert run(sys.executable, "-m", "framebudget.split", "twice", cwd=tmp_path, check=False).returncode == 2
