@@ -15,6 +15,9 @@ ui: .venv/ready  ## the MLflow UI with every run, on this machine only; PORT=500
 	@echo 'Open http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning'
 	mlflow ui --host 127.0.0.1 --port $(PORT) --backend-store-uri sqlite:///mlflow.db
 
+experiments: .venv/ready  ## every DVC experiment: accuracies, and the parameters that differ
+	dvc exp show --only-changed --drop 'State|Executor|x3d_m$$|slowfast_r50$$|.*/.*' --no-pager
+
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
 
@@ -25,4 +28,4 @@ help:  ## this list
 	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: paper test ui help
+.PHONY: paper test ui experiments help

@@ -70,10 +70,10 @@ def report(p: Params, split: pd.DataFrame, predictions: pd.DataFrame) -> None:
             write_csv(table, folder / f"{name}.csv")
             write_text(folder / f"{name}.tex", latex(table, caption))
         write_text(folder / "provenance.json", json.dumps(provenance, indent=2) + "\n")
-    accuracy = {
-        model: {f"{row.frames}{p.unit[0]}": row.accuracy for row in rows.itertuples()}
-        for model, rows in results.groupby("model", sort=False)
-    }
+    accuracy = {}
+    for model, rows in results.groupby("model", sort=False):
+        by_budget = {f"{row.frames}{p.unit[0]}": row.accuracy for row in rows.itertuples()}
+        accuracy[model] = by_budget if len(p.frames) > 1 else rows["accuracy"].item()  # `frames` is a column itself
     write_text(Path("work/metrics.json"), json.dumps({"accuracy": accuracy}, indent=2) + "\n")
 
 
