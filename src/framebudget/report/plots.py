@@ -147,7 +147,7 @@ def confusion(predictions: pd.DataFrame, unit: str) -> Figure:
     models, budgets = list(predictions["model"].unique()), list(predictions["frames"].unique())
     panels = [(model, T) for model in models for T in budgets]
     columns = len(budgets) if len(budgets) > 1 else len(models)
-    side = PAGE / max(columns, 3.5)
+    side = PAGE / max(columns, 2.5)
     figure = Figure(figsize=(PAGE, side * 0.82 * (len(panels) // columns) + 0.5))
     grid = figure.subplots(len(panels) // columns, columns, sharex=True, sharey=True, squeeze=False)
     shares = statistics.confusion(predictions).groupby(["model", "frames"])["share"]
