@@ -16,7 +16,7 @@ ui: .venv/ready  ## the MLflow UI with every run, on this machine only; PORT=500
 	mlflow ui --host 127.0.0.1 --port $(PORT) --backend-store-uri sqlite:///mlflow.db
 
 experiments: .venv/ready  ## every DVC experiment: accuracies, and the parameters that differ
-	dvc exp show --only-changed --drop 'State|Executor|x3d_m$$|slowfast_r50$$|.*/.*' --no-pager
+	dvc exp show --only-changed --drop 'State|Executor|^x3d_m$$|^slowfast_r50$$|.*/.*' --no-pager
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
