@@ -31,16 +31,16 @@ SPLIT = pd.DataFrame(
 START = """
 import sys
 from pathlib import Path
+import pandas as pd
 from framebudget import params
-from framebudget.learning.logger import PatientLogger
-from framebudget.learning.tracking import training_run
+from framebudget.learning.tracking import study_run, training_run
 from framebudget.runs import Run
-from tests.learning.test_tracking import SPLIT
-frames = int(sys.argv[1])
-logger = PatientLogger(training_run(params.load(), SPLIT, "x3d_m", Run(frames, 0), None, Path("run")))
+frames, split = int(sys.argv[1]), pd.read_json("split.json", dtype=False)
+client, _ = study_run(params.load(), split)
+run_id = training_run(params.load(), split, "x3d_m", Run(frames, 0), None, Path("run"))
 for epoch in range(20):
-    logger.log_metrics({"val_accuracy": frames + epoch / 100}, epoch)
-logger.finalize()
+    client.log_metric(run_id, "val_accuracy", frames + epoch / 100, step=epoch)
+client.set_terminated(run_id)
 """
 POSTGRES = next((path.parent for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None)
 
@@ -100,7 +100,8 @@ def at_once(folders: list[Path], **environment: str) -> None:
     """One client in each: a training of 1, 2, … frames, with twenty epochs of metrics."""
 
     def client(i: int) -> None:
-        run("python", "-c", START, str(i + 1), cwd=folders[i], PYTHONPATH=str(ROOT), **environment)
+        SPLIT.to_json(folders[i] / "split.json")
+        run("python", "-c", START, str(i + 1), cwd=folders[i], **environment)
 
     with ThreadPoolExecutor(len(folders)) as clients:
         list(clients.map(client, range(len(folders))))
