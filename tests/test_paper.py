@@ -93,6 +93,19 @@ def test_sentences_follow_from_the_predictions(here, rates, more, says):
     assert packed(says) in typeset(here, rates, **more)
 
 
+@pytest.mark.parametrize(
+    ("low", "says"),
+    [(-0.1, "Over these seeds, none of it can be told from chance."), (0.01, "as published, Weizmann.")],
+)
+def test_what_the_design_is_worth_follows_from_the_table(here, low, says):
+    path = Path("reports/splits/summary.csv")
+    table = pd.read_csv(path)
+    table.loc[table["low"].notna(), ["low", "high"]] = -0.2, 0.2
+    table.loc[(table["data"] == "weizmann") & (table["arm"] == "published"), ["low", "high"]] = low, 0.3
+    write_csv(table, path)
+    assert packed(says) in typeset(here, {6: 0.8})
+
+
 def test_the_same_study_gives_the_same_bytes_and_names_stay_names(here, tmp_path):
     text = typeset(here, {6: 0.5, 16: 0.9})
     for name in ("Jump High", "Größe 50 %", "=cmd()", "a_b#c$d"):
