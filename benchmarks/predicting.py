@@ -1,0 +1,70 @@
+"""How near `framebudget predict` comes to its limit, the slower of reading and the network alone, in the same run.
+
+    $ python benchmarks/predicting.py FOLDER [--frames 16] [--crop 112] [--window 0] [--rounds 3]
+
+FOLDER holds videos. Writes a Markdown table: windows a second that are read and made ready alone, that X3D-M takes
+alone (on what was read), and that `predict` gives, medians over the rounds and half their range, and the last as a
+share of the slower of the first two. Without --window, three windows a video. Reading and network share the cores.
+"""
+
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from framebudget import models, predict
+from framebudget.console import usage
+from framebudget.models.layers import for_evaluation
+from framebudget.models.views import logits_of
+from framebudget.params import Input
+
+
+def main() -> None:
+    parser = usage(__doc__)
+    parser.add_argument("folder")
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--crop", type=int, default=112)
+    parser.add_argument("--window", type=float, default=0)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    network = for_evaluation(models.BUILD["x3d_m"](10))
+    side = arguments.crop
+    input = Input(
+        short_side=side * 8 // 7,
+        crop=side,
+        window=None,
+        sampling="dynamic",
+        stride=1,
+        short="repeat_last",
+        flip=False,
+        scale_jitter=0,
+        color_jitter=0,
+    )
+    checkpoint = {"frames": arguments.frames, "input": input.model_dump()}
+    videos, window = list(predict.videos_of([arguments.folder])), arguments.window or None
+    speeds = {"reading alone": [], "network alone": [], "predict": []}
+    for _ in range(arguments.rounds):
+        start = time.perf_counter()
+        batches = [what[1] for _, what in predict._read(videos, checkpoint, window, None) if what]
+        read = time.perf_counter()
+        with torch.inference_mode():
+            for clips_NVCTHW in batches:
+                logits_of(network, clips_NVCTHW)
+        computed = time.perf_counter()
+        N = sum(map(len, batches))
+        list(predict.predict(videos, network, checkpoint, window))
+        both = time.perf_counter() - computed
+        for name, seconds in zip(speeds, (read - start, computed - read, both), strict=True):
+            speeds[name].append(N / seconds)
+    name = Path(arguments.folder).name
+    print(f"{name}: {len(videos)} videos, {N} windows of {arguments.frames} frames, {side} px\n")
+    middle = {name: statistics.median(values) for name, values in speeds.items()}
+    cells = [f"{middle[name]:.1f} ± {(max(values) - min(values)) / 2:.1f}" for name, values in speeds.items()]
+    share = middle["predict"] / min(middle["reading alone"], middle["network alone"])
+    print(f"| {' | '.join(speeds)} | of the limit |\n| --- | --- | --- | --- |\n| {' | '.join(cells)} | {share:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
