@@ -81,6 +81,40 @@ def browser():
         chromium.close()
 
 
+@pytest.fixture
+def system_font(monkeypatch, tmp_path):
+    """The fonts of the system: none, and a function that installs one that has these letters."""
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+
+    from framebudget.report import names
+
+    files = []
+    monkeypatch.setattr(names, "findSystemFonts", lambda: files)
+    names.font_of.cache_clear()
+
+    def install(letters: str) -> Path:
+        pen = TTGlyphPen(None)
+        pen.moveTo((0, 0)), pen.lineTo((0, 800)), pen.lineTo((800, 0)), pen.closePath()
+        glyphs = [".notdef", *(f"u{ord(letter):X}" for letter in letters)]
+        font = FontBuilder(1000)
+        font.setupGlyphOrder(glyphs)
+        font.setupCharacterMap({ord(letter): f"u{ord(letter):X}" for letter in letters})
+        font.setupGlyf(dict.fromkeys(glyphs, pen.glyph()))
+        font.setupHorizontalMetrics(dict.fromkeys(glyphs, (1000, 0)))
+        font.setupHorizontalHeader(ascent=800, descent=-200)
+        font.setupNameTable({"familyName": "Test Han", "styleName": "Regular", "psName": "TestHan"})
+        font.setupOS2()
+        font.setupPost()
+        font.save(tmp_path / "han.ttf")
+        files.append(str(tmp_path / "han.ttf"))
+        names.font_of.cache_clear()
+        return tmp_path / "han.ttf"
+
+    yield install
+    names.font_of.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     folder = Path(os.environ.get("FRAMEBUDGET_SHARED", ROOT.parent / "shared"))

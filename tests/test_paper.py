@@ -117,6 +117,16 @@ def test_the_same_study_gives_the_same_bytes_and_names_stay_names(here, tmp_path
     assert b"CreationDate" not in first
 
 
+def test_a_class_in_chinese_is_set_in_a_font_of_the_system(here, monkeypatch, system_font):
+    monkeypatch.setattr("tests.test_paper.NAMES", ["推", "Sway"])
+    text = typeset(here, {6: 0.5}, classes=2)
+    assert "U+63A8" in text
+    assert b"TestHan" not in Path("paper/paper.pdf").read_bytes()
+    system_font("推")
+    paper.main()
+    assert b"TestHan" in Path("paper/paper.pdf").read_bytes()
+
+
 def test_a_layout_on_which_typst_fails_is_set_a_little_wider(here, monkeypatch):
     typst, asked = paper.typst.compile, []
 

@@ -8,6 +8,8 @@ writes  paper/paper.pdf
 """
 
 import json
+import shutil
+import tempfile
 from pathlib import Path
 
 import typst
@@ -23,23 +25,30 @@ def main() -> None:
     classes = read_csv(Path("work/split.csv"))["class"].unique()
     shown = {name: names.readable(name) for name in classes}
     others = names.other_fonts(classes)
+    inputs = {"classes": json.dumps(shown), "fonts": json.dumps(list(others))}
+    with tempfile.TemporaryDirectory() as fonts:  # for Typst takes folders, and no more of the system's than is needed
+        for font in others.values():
+            shutil.copy(font, fonts)
+        pdf = typeset([names.FOLDER, fonts], inputs)
+    partial = Path("paper/paper.partial.pdf")
+    partial.write_bytes(pdf)
+    partial.replace("paper/paper.pdf")
+
+
+def typeset(fonts: list[str | Path], inputs: dict[str, str]) -> bytes:
     for leading in LEADINGS:
         try:
-            pdf = typst.compile(
+            return typst.compile(
                 "paper/paper.typ",
                 root=".",
                 ignore_system_fonts=True,
-                font_paths=[names.FOLDER, *others.values()],
-                sys_inputs={"leading": leading, "classes": json.dumps(shown), "fonts": json.dumps(list(others))},
+                font_paths=fonts,
+                sys_inputs=inputs | {"leading": leading},
             )
-            break
         except typst.TypstError as error:
             if "internal error" not in str(error) or leading == LEADINGS[-1]:
                 raise ValueError(f"paper/paper.typ does not compile: {error}") from None
             # writing tags fails where a column happens to end in a link (typst#8776): let it end elsewhere
-    partial = Path("paper/paper.partial.pdf")
-    partial.write_bytes(pdf)
-    partial.replace("paper/paper.pdf")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 import shutil
+import subprocess
 
 import av
 import numpy as np
@@ -78,6 +79,48 @@ def bad(tmp_path, clip):
 def test_a_file_that_is_no_whole_clip_is_an_error_that_names_it(bad, kind, says):
     with pytest.raises(ClipError, match=rf"{kind}\.avi: .*{says}"):
         probe(bad(kind))
+
+
+def test_empty_chunks_of_an_avi_are_no_missing_frames(clip, tmp_path):
+    """They stand for "as before": what dropped frames, or a variable rate, become in AVI."""
+    data, empty = clip.read_bytes(), b"00dc\0\0\0\0"
+    movi = data.index(b"movi") - 8
+    at = movi + 12  # the first chunk
+    at += 8 + (int.from_bytes(data[at + 4 : at + 8], "little") + 1) // 2 * 2
+    grown = bytearray(data[:at] + 3 * empty + data[at : data.index(b"idx1")])
+    for place in (4, movi + 4):  # sizes of RIFF and of the list
+        grown[place : place + 4] = (len(grown) - place - 4).to_bytes(4, "little")
+    for place in (48, data.index(b"strh") + 8 + 32):  # frames announced, of the file and of the stream
+        grown[place : place + 4] = (51).to_bytes(4, "little")
+    path = tmp_path / "dropped.avi"
+    path.write_bytes(grown)
+    assert probe(path)["frames"] == 48
+    path.write_bytes(grown[:-9000])
+    with pytest.raises(ClipError, match="truncated"):
+        probe(path)
+
+
+def test_turned_clips_are_upright(clip, tmp_path):
+    """As phones store them; ffmpeg, which turns what it decodes, is the truth."""
+    if not shutil.which("ffmpeg"):
+        pytest.skip("no ffmpeg (Debian: ffmpeg)")
+    path = tmp_path / "turned.MOV"
+    turn = ["-c", "copy", "-metadata:s:v", "rotate=90"] if old_ffmpeg() else ["-c", "copy"]
+    before = [] if old_ffmpeg() else ["-display_rotation", "90"]
+    subprocess.run(["ffmpeg", "-v", "error", *before, "-i", clip, *turn, path], check=True)
+    raw = subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", path, "-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"],
+        check=True, capture_output=True,
+    ).stdout  # fmt: skip
+    facts = probe(path)
+    assert (facts["width"], facts["height"]) == (84, 112)
+    truth = np.frombuffer(raw, np.uint8).reshape(112, 84, 3)
+    assert np.abs(read_frames(path, [0])[0].astype(int) - truth).mean() < 2
+
+
+def old_ffmpeg() -> bool:
+    """Before version 6, the turn is metadata of what is written."""
+    return "display_rotation" not in subprocess.run(["ffmpeg", "-h", "full"], capture_output=True, text=True).stdout
 
 
 def test_frames_that_are_not_there(clip, tmp_path):
