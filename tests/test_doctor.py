@@ -67,10 +67,14 @@ def test_a_clone_without_its_clips_and_then_with_them(repository, tmp_path):
 
 def test_broken_params_name_the_key(configured, examined):
     set_params(configured, **{"frames": 0, "train.epochs": "many"})
+    path = configured / "params.yaml"
+    path.write_text(path.read_text().replace("seeds:", "sedes:"))
     status, text = examined("parameters", "clips", "weights")
     assert status == 1
     assert "✗ params.yaml: frames.0" in text
     assert "\n    train.epochs: " in text
+    assert "\n    seeds: missing\n" in text
+    assert "\n    sedes: unknown key\n" in text
     assert text.count("✗") == 1
 
 

@@ -23,7 +23,7 @@ def written(tmp_path, change):
         (lambda p: p.update(frames=True), "frames.0"),
         (lambda p: p.update(seeds=[-1]), "seeds.0"),
         (lambda p: p.update(colour="red"), "colour: unknown key"),
-        (lambda p: p.pop("clips"), "clips: Field required"),
+        (lambda p: p.pop("clips"), "clips: missing"),
         (lambda p: p.update(dataset="kinetics"), "dataset: 'kinetics' is not one of motion, ucf101, folder"),
         (lambda p: p["train"].update(lr=-1), "train.lr"),
         (lambda p: p["train"].update(optimizer=1), "train.optimizer"),

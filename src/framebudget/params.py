@@ -282,6 +282,8 @@ def _explain(error: ValidationError, prefix: str = "") -> str:
         key = (prefix + ".".join(map(str, fault["loc"]))).rstrip(".")
         if fault["type"] == "extra_forbidden":
             lines.append(f"{key}: unknown key")
+        elif fault["type"] == "missing":  # what was found is all that stands around it
+            lines.append(f"{key}: missing")
         elif fault["type"] == "value_error":  # ours: says it all
             lines.append(f"{key}: {fault['ctx']['error']}".removeprefix(": "))
         else:
