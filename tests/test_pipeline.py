@@ -84,6 +84,7 @@ def test_make_ui_shows_the_runs_to_a_browser(study, browser):
     accuracies = pd.read_csv(study / "work/tables/results.csv")["accuracy"]
     with answering(["make", "-o", ".venv/ready", "ui", f"PORT={address.rpartition(':')[2]}"], study, address):
         page = browser.new_page(viewport={"width": 2400, "height": 2400})
+        page.set_default_timeout(120_000)  # a busy machine
         page.goto(f"{address}/#/experiments/1/runs?workflowType=machine_learning")
         for button in ("Sort", "Columns"):
             page.get_by_role("button", name=button).click()
