@@ -19,7 +19,7 @@ experiments: .venv/ready  ## every DVC experiment: accuracies, and the parameter
 	dvc exp show --only-changed --drop 'State|Executor|^x3d_m$$|^slowfast_r50$$|.*/.*' --no-pager
 
 help:  ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
 
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
