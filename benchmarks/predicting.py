@@ -3,8 +3,8 @@
     $ python benchmarks/predicting.py FOLDER [--frames 16] [--crop 112] [--window 0] [--rounds 3]
 
 FOLDER holds videos. Writes a Markdown table: windows a second that are read and made ready alone, that X3D-M takes
-alone (on what was read), and that `predict` gives, medians over the rounds and half their range, and the last as a
-share of the slower of the first two. Without --window, three windows a video. Reading and network share the cores.
+alone (on what was read), one after the other, and that `predict` gives, medians over the rounds and half their range;
+and the last as a share of the slower of the first two. Without --window, three windows a video. All share the cores.
 """
 
 import statistics
@@ -16,7 +16,7 @@ import torch
 from framebudget import models, predict
 from framebudget.console import usage
 from framebudget.models.layers import for_evaluation
-from framebudget.models.views import logits_of
+from framebudget.models.trained import middle_logits
 from framebudget.params import Input
 
 
@@ -44,19 +44,18 @@ def main() -> None:
     )
     checkpoint = {"frames": arguments.frames, "input": input.model_dump()}
     videos, window = list(predict.videos_of([arguments.folder])), arguments.window or None
-    speeds = {"reading alone": [], "network alone": [], "predict": []}
+    speeds = {"reading alone": [], "network alone": [], "one after the other": [], "predict": []}
     for _ in range(arguments.rounds):
         start = time.perf_counter()
-        batches = [what[1] for _, what in predict._read(videos, checkpoint, window, None) if what]
+        batches = [what for _, what, _ in predict._read(videos, checkpoint, window, None)]
         read = time.perf_counter()
-        with torch.inference_mode():
-            for clips_NVCTHW in batches:
-                logits_of(network, clips_NVCTHW)
+        for _, frames_NTHWC in batches:
+            middle_logits(network, frames_NTHWC, side)
         computed = time.perf_counter()
-        N = sum(map(len, batches))
+        N = sum(len(times) for times, _ in batches)
         list(predict.predict(videos, network, checkpoint, window))
         both = time.perf_counter() - computed
-        for name, seconds in zip(speeds, (read - start, computed - read, both), strict=True):
+        for name, seconds in zip(speeds, (read - start, computed - read, computed - start, both), strict=True):
             speeds[name].append(N / seconds)
     name = Path(arguments.folder).name
     print(f"{name}: {len(videos)} videos, {N} windows of {arguments.frames} frames, {side} px\n")

@@ -1,7 +1,11 @@
 """What `framebudget doctor` says where something is missing: the command itself, in folders as people have them."""
 
+import os
 import shutil
+import signal
 import socket
+import subprocess
+import time
 
 import pytest
 
@@ -140,6 +144,45 @@ def test_a_remote_that_is_gone_is_said_and_not_needed_where_the_clips_are_there(
     status, text = examined("dvc")
     assert status == 0
     assert "✗ remote mine: no folder /nowhere/my remote (not needed now)" in text
+
+
+def test_remotes_answer_or_not_and_a_clone_without_clips_knows_it(repository, tmp_path, examined, monkeypatch, s3):
+    """`dvc status --cloud` would call all of them in sync."""
+    for key, value in s3.items():
+        monkeypatch.setenv(key, value)
+    run("git", "clone", "-q", str(repository), "clone", cwd=tmp_path)
+    gone = f"http://127.0.0.1:{closed_port()}/clips"
+    for name, url in {"empty": "s3://frames/no push yet", "lost": "s3://lost/clips", "gone": gone}.items():
+        run("dvc", "remote", "add", "-q", name, url, cwd=tmp_path / "clone")
+    monkeypatch.chdir(tmp_path / "clone")
+    status, text = examined("dvc")
+    assert status == 1
+    assert "✓ remote embedded: " in text
+    assert "✓ remote empty: s3://frames/no push yet, which answers" in text
+    assert "✗ remote lost: s3://lost/clips, " in text
+    assert "The specified bucket does not exist\n    → dvc list-url remote://lost -v" in text
+    assert f"✗ remote gone: {gone}, which does not answer" in text
+
+
+def test_a_running_dvc_is_nothing_missing(configured, examined):
+    run("git", "init", "-q", cwd=configured)
+    run("dvc", "init", "-q", cwd=configured)
+    (configured / "dvc.yaml").write_text(
+        "stages: {slow: {cmd: touch begun && sleep 60, deps: [params.yaml], outs: [x]}}"
+    )
+    other = subprocess.Popen(["dvc", "repro", "-q"], cwd=configured, start_new_session=True)
+    while not (configured / "begun").exists():
+        assert other.poll() is None
+        time.sleep(0.1)
+    status, text = examined("dvc")
+    os.killpg(other.pid, signal.SIGKILL)
+    assert status == 0
+    assert "✓ another DVC is at work here" in text
+
+
+def test_a_remote_that_takes_too_long(monkeypatch):
+    monkeypatch.setattr(doctor, "REMOTE", 0.01)
+    assert "no answer within 0.01 s" in doctor.remote("slow", "s3://bucket/clips", True).what
 
 
 def test_words_where_the_terminal_has_no_marks_and_colour_only_where_it_is_one(monkeypatch):

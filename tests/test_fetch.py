@@ -48,10 +48,17 @@ def test_nothing_skipped_nothing_said_of_it(fetched):
     assert not skipped
 
 
-def test_groups_that_differ_in_case_alone_are_said(fetched):
-    path = fetched.folder / "Recede/v_Recede_g01_c01.avi"
-    path.rename(path.with_name("v_Recede_G01_c01.avi"))
-    assert "groups G01 and g01 differ in their case alone" in fetched(r"_([gG]\d+)_")[0]
+@pytest.mark.parametrize(
+    ("name", "pattern", "pair"),
+    [("v_G01_c.avi", r"_([gG]\d+)_", "G01 and g01"), ("Day 1/v_g01_c.avi", r"(.*g\d+)_", "Day 1/v_g01 and v_g01")],
+)
+def test_groups_that_differ_in_case_or_folder_alone_are_said(fetched, name, pattern, pair):
+    for path in fetched.folder.glob("*/*.avi"):
+        path.rename(path.with_name("v" + path.stem.removeprefix(f"v_{path.parent.name}") + ".avi"))
+    path = fetched.folder / "Recede/v_g01_c01.avi"
+    path.parent.joinpath("Day 1").mkdir()
+    path.rename(path.parent / name)
+    assert f"groups {pair} differ in case or folder alone" in fetched(pattern)[0]
 
 
 def test_every_broken_clip_is_named(fetched):

@@ -1,7 +1,6 @@
 """The `framebudget` command."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -98,6 +97,8 @@ def seconds(text: str) -> float:
 
 
 def run_predict(arguments: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
     from framebudget import predict
     from framebudget.models import trained
     from framebudget.video.reader import ClipError
@@ -106,62 +107,33 @@ def run_predict(arguments: argparse.Namespace) -> None:
         raise ValueError("--step: with --window only")
     streamed = arguments.videos == ["-"]
     if streamed:
-        videos = (Path(line.rstrip("\n")) for line in sys.stdin if line.strip())
+        lists = ([Path(line.rstrip("\n"))] for line in sys.stdin if line.strip())
     else:
-        videos = list(predict.videos_of(arguments.videos))
-        if arguments.timeline and (len(videos) > 1 or not arguments.window):
+        lists = [list(predict.videos_of(arguments.videos))]
+        if arguments.timeline and (len(lists[0]) > 1 or not arguments.window):
             raise ValueError("--timeline: of one video, with --window")
+    named = streamed or len(lists[0]) > 1
     network, checkpoint = trained.load(predict.weight_file(arguments.model, arguments.frames))
-    say = as_json if arguments.json else as_text
-    failed = False
-    for said in predict.predict(videos, network, checkpoint, arguments.window, arguments.step):
-        if isinstance(said, ClipError):
-            print(f"error: {said}", file=sys.stderr, flush=True)
-            failed = True
-            continue
-        print(say(said, checkpoint, arguments, streamed or len(videos) > 1), flush=True)
-        if arguments.timeline:
-            from framebudget.report import plots
+    windows, failed = bool(arguments.window), False
+    for videos in lists:
+        for said in predict.predict(videos, network, checkpoint, arguments.window, arguments.step):
+            if isinstance(said, ClipError):
+                tqdm.write(f"error: {said}", file=sys.stderr)
+                failed = True
+                continue
+            if arguments.json:
+                answer = predict.as_json(said, checkpoint, arguments.top, windows=windows)
+            else:
+                answer = predict.as_text(said, checkpoint, arguments.top, named=named, windows=windows)
+            tqdm.write(answer)
+            sys.stdout.flush()
+            if arguments.timeline:
+                from framebudget.report import plots
 
-            figure = plots.timeline(said.times, said.probabilities_NK, checkpoint["classes"])
-            plots.write(figure, Path(arguments.timeline))
+                figure = plots.timeline(said.times, said.probabilities_NK, checkpoint["classes"])
+                plots.write(figure, Path(arguments.timeline))
     if failed:
         sys.exit(1)
-
-
-def as_text(said, checkpoint: dict, arguments: argparse.Namespace, several: bool) -> str:
-    """The best classes; of several videos, under their names; of windows, the best class of each."""
-    ranked = sorted(zip(said.probabilities_K.tolist(), checkpoint["classes"], strict=True), key=lambda pair: -pair[0])
-    lines = [str(said.video)] if several else []
-    lines += [f"{probability:6.1%}  {name}" for probability, name in ranked[: arguments.top]]
-    if arguments.window:
-        best_N = said.probabilities_NK.argmax(1)
-        lines += [
-            f"{start:8.2f} – {end:.2f} s  {probabilities_K[best]:6.1%}  {checkpoint['classes'][best]}"
-            for (start, end), probabilities_K, best in zip(said.times, said.probabilities_NK, best_N, strict=True)
-        ]
-    return "\n".join(lines)
-
-
-def as_json(said, checkpoint: dict, arguments: argparse.Namespace, several: bool) -> str:
-    ranked = sorted(zip(said.probabilities_K.tolist(), checkpoint["classes"], strict=True), key=lambda pair: -pair[0])
-    answer = {
-        "video": str(said.video),
-        "model": checkpoint["model"],
-        "frames": checkpoint["frames"],
-        "classes": [{"class": name, "probability": round(value, 6)} for value, name in ranked[: arguments.top]],
-    }
-    if arguments.window:
-        answer["windows"] = [
-            {
-                "start": round(float(start), 3),
-                "end": round(float(end), 3),
-                "class": checkpoint["classes"][probabilities_K.argmax()],
-                "probability": round(float(probabilities_K.max()), 6),
-            }
-            for (start, end), probabilities_K in zip(said.times, said.probabilities_NK, strict=True)
-        ]
-    return json.dumps(answer, ensure_ascii=False)
 
 
 def run_export(arguments: argparse.Namespace) -> None:

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 TIMEOUT = 3  # seconds for a server to answer
 PATIENCE = 30  # seconds for a command of DVC
+REMOTE = 10  # seconds for one that asks a remote
 DISK = 2 * 10**9  # bytes: the weights of `make paper` twice, in work/ and in DVC's cache, and unfinished SlowFasts
 
 
@@ -233,6 +234,9 @@ def dvc() -> Iterator[Found]:
     if not (p := loaded()):
         return
     status = said(sys.executable, "-m", "dvc", "status", "--json")
+    if " is busy, " in status.stderr or "Unable to acquire lock" in status.stderr:
+        yield Found(True, "another DVC is at work here; what is out of date shows when it has ended")
+        return
     if status.returncode:
         yield Found(False, f"dvc status: {last_line(status)}", "dvc status -v says more")
         return
@@ -252,29 +256,39 @@ def remote(name: str, url: str, needed: bool) -> Found:
         there = Path(url).is_dir()
         what = f"remote {name}: {url}" if there else f"remote {name}: no folder {url}"
         return Found(there, what, f"mount it, or: dvc remote modify {name} url FOLDER", needed)
-    ask = ["status", "--cloud", "--remote", name, "data.dvc"]
-    cloud = said(sys.executable, "-m", "dvc", *ask)
-    answer = last_line(cloud) if cloud.returncode else "which answers"
-    return Found(not cloud.returncode, f"remote {name}: {shown(url)}, {answer}", f"dvc {' '.join(ask)} -v", needed)
+    fault = reachable(url, bad=500) if url.startswith(("http://", "https://")) else unlisted(name, url)
+    mend = f"dvc list-url remote://{name} -v says more; or: dvc remote modify {name} url URL"
+    return Found(not fault, f"remote {name}: {shown(url)}, {fault or 'which answers'}", mend, needed)
 
 
-def said(*command: str) -> subprocess.CompletedProcess:
-    """What a command says, within PATIENCE."""
+def unlisted(name: str, url: str) -> str:
+    """Why DVC cannot list a remote; empty if it can. `dvc status --cloud` calls all in sync before the first pull."""
+    listing = said(sys.executable, "-m", "dvc", "list-url", f"remote://{name}", patience=REMOTE)
+    fault = last_line(listing)
+    missing = fault.partition(" does not exist: ")[2]
+    empty = missing and url.rstrip("/").endswith(missing.rstrip("/"))  # a bucket that answers, and no push yet
+    return fault if listing.returncode and not empty else ""
+
+
+def said(*command: str, patience: int = PATIENCE) -> subprocess.CompletedProcess:
+    """What a command says, if it ends within so many seconds."""
     wide = {**os.environ, "COLUMNS": "9999"}  # or DVC breaks the lines of its tables
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=wide)
+        return subprocess.run(command, capture_output=True, text=True, timeout=patience, env=wide)
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 1, "", f"no answer within {PATIENCE} s")
+        return subprocess.CompletedProcess(command, 1, "", f"no answer within {patience} s")
     except FileNotFoundError:
         return subprocess.CompletedProcess(command, 1, "", f"{command[0]} is not installed")
 
 
 def last_line(result: subprocess.CompletedProcess) -> str:
-    return (result.stderr.strip() or result.stdout.strip() or "it said nothing").splitlines()[-1]
+    """The last one, or what DVC calls the error; it goes on about its support."""
+    lines = (result.stderr.strip() or result.stdout.strip() or "it said nothing").splitlines()
+    return next((line for line in lines if line.startswith("ERROR: ")), lines[-1]).removeprefix("ERROR: ")
 
 
-def reachable(url: str, path: str = "") -> str:
-    """Why a server does not answer within TIMEOUT; empty if it does."""
+def reachable(url: str, path: str = "", bad: int = 400) -> str:
+    """Why a server does not answer within TIMEOUT, or with a status from `bad` on; empty if it does."""
     parts = urlsplit(url)
     try:
         if parts.scheme not in ("http", "https"):  # a database
@@ -283,7 +297,7 @@ def reachable(url: str, path: str = "") -> str:
         import requests
 
         with requests.get(url.rstrip("/") + path, timeout=TIMEOUT, stream=True) as answer:  # not all servers know HEAD
-            return f"which says {answer.status_code} {answer.reason}" if answer.status_code >= 400 else ""
+            return f"which says {answer.status_code} {answer.reason}" if answer.status_code >= bad else ""
     except OSError as error:  # of requests, too
         return f"which does not answer ({type(error).__name__})"
 

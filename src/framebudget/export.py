@@ -1,6 +1,7 @@
 """A trained network as ONNX, and what whoever uses it must know about it."""
 
 import json
+import sys
 import warnings
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def export(file: Path, path: Path) -> None:
             output_names=["logits"],
             dynamic_shapes=({0: torch.export.Dim("B")},),
             dynamo=True,
-            verbose=False,
+            verbose=sys.stdout.isatty(),
         )
     model = program.model_proto
     facts = {key: checkpoint[key] for key in ("model", "frames", "classes", "input")}

@@ -87,9 +87,10 @@ def tell(manifest: pd.DataFrame, skipped: pd.DataFrame, pattern: str | None) -> 
         print(f"{len(rows):6}  {name}")
     if pattern:
         print(f"in {len(groups)} groups: {listed(groups, 30)}")
-        alike = pd.Series(groups).groupby([group.casefold() for group in groups]).agg(list)
+        alike = pd.Series(groups).groupby([group.split("/")[-1].casefold() for group in groups]).agg(list)
         for names in alike[alike.str.len() > 1]:
-            print(f"groups {' and '.join(names)} differ in their case alone; if that is one, rename its clips")
+            print(f"groups {' and '.join(names)} differ in case or folder alone; if that is one, it may be trained "
+                  "and tested on: rename its clips, or keep fetch.group within a name, [^/] for .")  # fmt: skip
     else:
         print("fetch.group is null: every clip counts as a group of its own; if several clips share a person, a "
               "scene or a source video, name them, or the test accuracy will flatter")  # fmt: skip

@@ -1,22 +1,22 @@
 """The classes of any video, as a whole and over time, by a network that the study has trained."""
 
-import contextlib
 import itertools
-import queue
+import json
 import re
-import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
+from tqdm import tqdm
 
-from framebudget.models.views import logits_of
+from framebudget.models.trained import middle_logits
 from framebudget.params import MODELS, Input
 from framebudget.sources.folder import VIDEOS
-from framebudget.video import sampling, transforms
+from framebudget.video import sampling
 from framebudget.video.reader import ClipError, glance, probe, stream_frames
 
 VIEWS = 3  # of a video, where no window is asked for
@@ -100,27 +100,30 @@ def predict(
     None: three windows as long as in training, evenly over the video.
     Videos are read while the network is at work on what was read before.
     """
-    times, logits = [], []
-    for video, what in _ahead(_read(videos, checkpoint, window, step)):
-        if isinstance(what, ClipError):
+    network = network.to("cuda" if torch.cuda.is_available() else "cpu")
+    times, logits, crop = [], [], checkpoint["input"]["crop"]
+    with tqdm(desc="predict", total=0, unit="window", delay=2, leave=False, disable=None) as bar:
+        for video, what, left in _ahead(_read(videos, checkpoint, window, step)):
+            if not isinstance(what, ClipError):
+                at, frames_NTHWC = what
+                logits.append(middle_logits(network, frames_NTHWC, crop).cpu())
+                times += at
+                bar.total = bar.n + len(at) + left  # known so far
+                bar.update(len(at))
+                if left:
+                    continue
+                logits_NK = torch.cat(logits)
+                what = Windows(
+                    video, np.array(times), logits_NK.softmax(1).numpy(), logits_NK.mean(0).softmax(0).numpy()
+                )
+            times, logits = [], []
             yield what
-        elif what:
-            at, clips_NVCTHW = what
-            times += at
-            with torch.inference_mode():
-                logits.append(logits_of(network, clips_NVCTHW)[:, 0])
-            continue
-        else:
-            logits_NK = torch.cat(logits)
-            probabilities_K = logits_NK.mean(0).softmax(0).numpy()
-            yield Windows(video, np.array(times), logits_NK.softmax(1).numpy(), probabilities_K)
-        times, logits = [], []
 
 
 def _read(
     videos: Iterable[Path], checkpoint: dict, window: float | None, step: float | None
-) -> Iterator[tuple[Path, tuple | ClipError | None]]:
-    """Of every video (seconds, clips_NVCTHW) of up to BATCH windows at a time, then None; or an error at any time."""
+) -> Iterator[tuple[Path, tuple[list, np.ndarray] | ClipError, int]]:
+    """Of every video (seconds, frames_NTHWC) of up to BATCH windows at a time, or an error, and how many are left."""
     input, T = Input(**checkpoint["input"]), checkpoint["frames"]
     if window:
         input = input.model_copy(update={"window": window})
@@ -138,47 +141,57 @@ def _read(
             taken = stream_frames(video, rows, input.short_side)
             for first in range(0, len(rows), BATCH):
                 frames_NTHWC = np.stack(list(itertools.islice(taken, BATCH)))
-                view = transforms.even_view(*frames_NTHWC.shape[2:4], input.crop)
-                clips_NVCTHW = transforms.inputs(
-                    torch.from_numpy(frames_NTHWC)[:, None], [view] * len(frames_NTHWC), input.crop
-                )
                 begins = starts[first : first + BATCH] / fps
-                yield video, ([(start, min(start + span / fps, frames / fps)) for start in begins], clips_NVCTHW)
-            yield video, None
+                times = [(start, min(start + span / fps, frames / fps)) for start in begins]
+                yield video, (times, frames_NTHWC), len(rows) - first - len(times)
         except ClipError as error:
-            yield video, error
+            yield video, error, 0
         except ValueError as error:  # of sampling.within
-            yield video, ClipError(f"{video}: {error}")
+            yield video, ClipError(f"{video}: {error}"), 0
 
 
-def _ahead(items: Iterator, depth: int = 2) -> Iterator:
-    """The same items, made in a thread, so many ahead."""
-    made, end = queue.Queue(depth), object()
-    gone = threading.Event()
-
-    def put(item: object) -> None:
-        while not gone.is_set():
-            with contextlib.suppress(queue.Full):
-                return made.put(item, timeout=0.1)
-
-    def make() -> None:
-        try:
-            for item in items:
-                put((item, None))
-                if gone.is_set():
-                    return
-            put((end, None))
-        except BaseException as error:  # to be raised where the items are taken
-            put((end, error))
-
-    threading.Thread(target=make, daemon=True).start()
-    try:
-        while True:
-            item, error = made.get()
-            if error:
-                raise error
-            if item is end:
-                return
+def _ahead(items: Iterator) -> Iterator:
+    """The same items, the next made in a thread while one is in use."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
             yield item
-    finally:
-        gone.set()
+
+
+def as_text(said: Windows, checkpoint: dict, top: int, *, named: bool, windows: bool) -> str:
+    """The best classes, under the video's name if `named`; and the best class of each window."""
+    lines = [str(said.video)] if named else []
+    lines += [f"{probability:6.1%}  {name}" for name, probability in best(said, checkpoint, top)]
+    if windows:
+        lines += [
+            f"{start:8.2f} – {end:.2f} s  {probability:6.1%}  {name}"
+            for start, end, name, probability in best_of_windows(said, checkpoint)
+        ]
+    return "\n".join(lines)
+
+
+def as_json(said: Windows, checkpoint: dict, top: int, *, windows: bool) -> str:
+    """The same as an object on one line."""
+    answer = {
+        "video": str(said.video),
+        "model": checkpoint["model"],
+        "frames": checkpoint["frames"],
+        "classes": [{"class": name, "probability": round(value, 6)} for name, value in best(said, checkpoint, top)],
+    }
+    if windows:
+        answer["windows"] = [
+            {"start": round(start, 3), "end": round(end, 3), "class": name, "probability": round(probability, 6)}
+            for start, end, name, probability in best_of_windows(said, checkpoint)
+        ]
+    return json.dumps(answer, ensure_ascii=False)
+
+
+def best(said: Windows, checkpoint: dict, top: int) -> list[tuple[str, float]]:
+    named = zip(checkpoint["classes"], said.probabilities_K.tolist(), strict=True)
+    return sorted(named, key=lambda pair: -pair[1])[:top]
+
+
+def best_of_windows(said: Windows, checkpoint: dict) -> Iterator[tuple[float, float, str, float]]:
+    for (start, end), probabilities_K in zip(said.times.tolist(), said.probabilities_NK, strict=True):
+        yield start, end, checkpoint["classes"][probabilities_K.argmax()], float(probabilities_K.max())

@@ -1,3 +1,4 @@
+import os
 import unicodedata
 
 import pytest
@@ -50,6 +51,17 @@ def test_a_name_is_the_same_however_its_accents_are_stored(tmp_path):
 def test_a_sub_folder_may_name_the_group(tmp_path):
     rows, _ = find_clips(touch(tmp_path, "a/anna/1.mov", "a/ben/1.mov", "b/anna/1.mov"), "^[^/]+")
     assert [row["group"] for row in rows] == ["anna", "ben", "anna"]
+
+
+def test_a_pattern_may_have_alternatives(tmp_path):
+    rows, _ = find_clips(touch(tmp_path, "a/anna 1.mp4", "a/take_ben.mp4", "b/anna 2.mp4"), r"(\w+) \d|take_(\w+)")
+    assert [row["group"] for row in rows] == ["anna", "ben", "anna"]
+
+
+def test_a_name_that_is_not_utf8_is_said(tmp_path):
+    touch(tmp_path, "a/1.mp4", "b/1.mp4", os.fsdecode(b"b/caf\xe9.mp4"))
+    with pytest.raises(SourceError, match=r"names that are not UTF-8: .*/b/caf\\udce9.mp4; rename them"):
+        find_clips(tmp_path, None)
 
 
 def test_classes_that_are_not_asked_for_are_said_once(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from framebudget import models
 from framebudget.models import weights
@@ -24,18 +24,23 @@ def load(file: Path) -> tuple[nn.Module, dict]:
     return for_evaluation(network), checkpoint
 
 
+@torch.inference_mode()
+def middle_logits(network: nn.Module, frames_BTHWC: np.ndarray, crop: int) -> Tensor:
+    """logits_BK of uint8 frames that are at least as large as the crop: of the square in their middle."""
+    frames_BVTHWC = torch.from_numpy(frames_BTHWC)[:, None].to(next(network.parameters()).device)
+    view = even_view(*frames_BTHWC.shape[2:4], crop)
+    clips_BVCTHW = inputs(frames_BVTHWC, [view] * len(frames_BTHWC), crop)
+    return logits_of(network, clips_BVCTHW)[:, 0]
+
+
 class Served:
     def __init__(self, file: Path):
         self.network, self.checkpoint = load(file)
 
-    @torch.inference_mode()
     def predict(self, frames_BTHWC: np.ndarray, params: dict | None = None) -> pd.DataFrame:
-        """Probabilities (B, K), a column a class, of uint8 frames that are at least as large as the crop."""
-        crop = self.checkpoint["input"]["crop"]
-        view = even_view(*frames_BTHWC.shape[2:4], crop)
-        clips_BVCTHW = inputs(torch.from_numpy(frames_BTHWC)[:, None], [view] * len(frames_BTHWC), crop)
-        probabilities_BK = logits_of(self.network, clips_BVCTHW).mean(1).softmax(1).numpy()
-        return pd.DataFrame(probabilities_BK, columns=self.checkpoint["classes"])
+        """Probabilities (B, K), a column a class."""
+        logits_BK = middle_logits(self.network, frames_BTHWC, self.checkpoint["input"]["crop"])
+        return pd.DataFrame(logits_BK.softmax(1).numpy(), columns=self.checkpoint["classes"])
 
 
 def _load_pyfunc(file: str) -> Served:

@@ -23,15 +23,20 @@ def find_clips(
     """Rows of clip, path, class and group, sorted by path; and what was skipped: (path, reason).
 
     path is relative to `clips`; clip is the path without its suffix, and unique. `group` is a regular expression
-    searched in the path below the class folder; its first group, or all it matched, names the group; None: each clip is
-    its own. Names count as they look (Unicode NFC), however a system stores their accents: Jürgen is one person.
-    Raises SourceError.
+    searched in the path below the class folder; the first of its groups that took part, or all that was matched where
+    it has none, names the group; None: each clip is its own. Names count as they look (Unicode NFC), however a system
+    stores their accents: Jürgen is one person. Raises SourceError.
     """
     if not clips.is_dir():
         raise SourceError(f"{clips}: no such folder; `clips` in params.yaml says where <class>/<video> lie")
     wanted = classes if classes == "all" else {nfc(name) for name in classes}
     rows, skipped, there = [], [], set()
-    for path in sorted(clips.rglob("*")):
+    paths = sorted(clips.rglob("*"))
+    if torn := [path.as_posix() for path in paths if path.name != printable(path.name)]:
+        raise SourceError(
+            f"names that are not UTF-8: {printable(listed(torn))}; rename them (convmv does whole folders)"
+        )
+    for path in paths:
         name = path.relative_to(clips).as_posix()
         *above, last = name.split("/")
         if any(map(aside, above)) or (wanted != "all" and above and nfc(above[0]) not in wanted):
@@ -90,8 +95,13 @@ def same_clip(rows: list[dict]) -> list[str]:
 def name_group(row: dict, pattern: str) -> bool:
     """Set the group of a row; False if the pattern is not in its path."""
     match = re.search(nfc(pattern), nfc(row["path"].split("/", 1)[1]))
-    row["group"] = match and match[1 if match.re.groups else 0]
+    row["group"] = match and next(filter(None, match.groups() if match.re.groups else [match[0]]), None)
     return bool(row["group"])
+
+
+def printable(name: str) -> str:
+    """Bytes that are no UTF-8, of old disks and zips, as \\udce9; no table could hold them."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def nfc(name: str) -> str:
