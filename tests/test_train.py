@@ -92,7 +92,9 @@ def second_rank(first: subprocess.Popen) -> int:
 
 
 def test_killed_six_times_it_ends_in_the_bytes_of_a_training_that_was_not(fresh, trained):
-    """Once before the first epoch, and then at random within 0.15 s of the end of another."""
+    """Once before the first epoch, and then at random within 0.15 s of the end of another; with a worker that reads
+    ahead, which the other training has not."""
+    set_params(fresh, workers=1)
     moments = random.Random(0)
     kills = 0
     while kills < 6:
