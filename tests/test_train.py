@@ -123,7 +123,12 @@ def test_killed_six_times_it_ends_in_the_bytes_of_a_training_that_was_not(fresh,
     assert names[1:] == ["x3d_m-1f-s0", "x3d_m-2f-s0"]
     assert names[0].startswith("1-2 frames, ")  # the study's
     assert {run.info.status for run in runs} == {"FINISHED"}
-    assert not (fresh / "work/unfinished").exists()
+    assert {path.name for path in fresh.glob("work/unfinished/*/*")} == {
+        "1f-s0.pt",
+        "2f-s0.pt",
+        "curve.csv",
+        "mlflow_run",
+    }
 
 
 def test_without_its_mlflow_server_a_training_goes_on_to_the_same_bytes(fresh, trained, monkeypatch):

@@ -56,16 +56,17 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         study = tiny_study(Path(folder))
-        outs = {name: outputs(stage) for name, stage in yaml.safe_load((study / "dvc.yaml").read_text())["stages"].items()}
+        stages = yaml.safe_load((study / "dvc.yaml").read_text())["stages"]
+        outs = {name: [*stage["outs"], *stage.get("metrics", [])] for name, stage in stages.items()}
         run("dvc", "repro", cwd=study)
         every = [out for those in outs.values() for out in those]
         reference = digests(study, every)
         for module, *_ in MODULES.values():
             __import__(module)
-        rows = [
-            kill_stage(study, stage, outs[stage], reference, arguments.moments, random.Random(f"{arguments.seed} {stage}"))
-            for stage in arguments.stages
-        ]
+        rows = []
+        for stage in arguments.stages:
+            drawn = random.Random(f"{arguments.seed} {stage}")
+            rows.append(kill_stage(study, stage, outs[stage], reference, arguments.moments, drawn))
         if arguments.repro:
             rows.append(kill_repro(study, every, reference, arguments.repro, random.Random(arguments.seed)))
         open_runs = unfinished_runs(study)
@@ -86,10 +87,6 @@ def tiny_study(folder: Path) -> Path:
         },
     )  # fmt: skip
     return study
-
-
-def outputs(stage: dict) -> list[str]:
-    return [*stage["outs"], *stage.get("metrics", [])]
 
 
 def kill_stage(
@@ -138,6 +135,7 @@ def kill_stage(
 
 def kill_repro(study: Path, outs: list[str], reference: dict[str, str], moments: int, drawn: random.Random) -> dict:
     """A whole `dvc repro` of a study of which only the clips are there, and no cache of DVC's."""
+
     def gone() -> None:
         for name in ("work", "dvc.lock", "paper/paper.pdf", ".dvc/cache", ".dvc/tmp"):
             remove(study / name)
