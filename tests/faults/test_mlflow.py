@@ -48,20 +48,32 @@ def test_a_damaged_database_is_moved_away_and_nothing_else_is_lost(fresh, traine
     assert not unfinished_runs(fresh)
 
 
-def test_a_database_of_an_older_mlflow_is_upgraded_by_the_command_that_is_said(fresh, trained):
-    """Its tables are made by MLflow's own migrations, up to those of MLflow 2.0."""
-    uri = f"sqlite:///{fresh / 'mlflow.db'}"
+def older(uri: str, revision: str) -> None:
+    """Tables as MLflow's own migrations make them, up to one of them, and an experiment."""
     engine = sqlalchemy.create_engine(uri)
     InitialBase.metadata.create_all(engine)
     with engine.begin() as connection:
         config = _get_alembic_config(uri)
         config.attributes["connection"] = connection
-        command.upgrade(config, "97727af70f4d")
+        command.upgrade(config, revision)
         connection.exec_driver_sql("INSERT INTO experiments (name, lifecycle_stage) VALUES ('before', 'active')")
     engine.dispose()
-    said = refused(fresh)
-    assert f"is of another version of MLflow: copy it, then: mlflow db upgrade {uri}" in said
-    run("mlflow", "db", "upgrade", uri, cwd=fresh)
+
+
+def test_a_database_of_a_newer_mlflow_is_left_as_it_is(fresh, trained):
+    database = fresh / "mlflow.db"
+    database.write_bytes((trained / "mlflow.db").read_bytes())
+    with contextlib.closing(sqlite3.connect(database)) as newer:
+        newer.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+        newer.commit()
+    before = database.read_bytes()
+    assert "is of another version of MLflow: use that one, or move it away" in refused(fresh)
+    assert database.read_bytes() == before
+
+
+def test_the_database_of_mlflow_2_0_is_upgraded_by_mlflow_and_keeps_what_it_had(fresh, trained):
+    uri = f"sqlite:///{fresh / 'mlflow.db'}"
+    older(uri, "97727af70f4d")
     run(*TRAIN, cwd=fresh)
     assert digest(fresh / "work/x3d_m") == digest(trained / "work/x3d_m")
     assert {found.name for found in MlflowClient(uri).search_experiments()} >= {"before", "folder"}

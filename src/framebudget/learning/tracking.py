@@ -85,7 +85,9 @@ def refused(uri: str, error: Exception) -> str:
     """What is the matter with the store, and the way out."""
     text = str(getattr(error, "orig", error))  # SQLAlchemy's own is a page
     if "out-of-date database schema" in text:
-        what = f"is of another version of MLflow: copy it, then: mlflow db upgrade {uri}"
+        what = (
+            f"is of another version of MLflow: use that one, or move it away, or copy it and: mlflow db upgrade {uri}"
+        )
     elif "locked" in text:
         what = "is held by another program: wait for it, or end it"
     elif "not a database" in text or "malformed" in text:
