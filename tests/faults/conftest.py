@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, run, set_params
+from tests.faults.kill import tiny_study
 
 
 @pytest.fixture(scope="package")
@@ -34,3 +35,11 @@ def trained(split) -> Path:
 @pytest.fixture
 def fresh(split, tmp_path) -> Path:
     return shutil.copytree(split, tmp_path / "fresh")
+
+
+@pytest.fixture(scope="package")
+def study(tmp_path_factory) -> Path:
+    """A whole study, finished by `dvc repro`; its clips lie beside it, in `clips`."""
+    folder = tiny_study(tmp_path_factory.mktemp("study"))
+    run("dvc", "repro", cwd=folder)
+    return folder
