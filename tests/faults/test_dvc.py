@@ -122,4 +122,3 @@ def test_a_training_that_dvc_had_no_time_to_store_is_not_repeated(again, study):
     assert "validation accuracy" not in said
     run("dvc", "repro", cwd=again)
     assert digests(again, OUTS) == digests(study, OUTS)
-    assert not (again / "work/unfinished").exists()

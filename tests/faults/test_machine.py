@@ -36,6 +36,8 @@ def small_disk(folder: Path, size: str):
         yield folder
     finally:
         subprocess.run(["umount", "-l", folder], check=True)
+        folder.rmdir()
+        moved.rename(folder)
 
 
 def fails(*command: str, cwd: Path, **more) -> str:
@@ -81,7 +83,7 @@ def test_a_full_disk_in_training(fresh, trained, megabytes):
 
 def test_a_full_disk_in_figures(study):
     right = digest(study / "work/figures")
-    with small_disk(study / "work", "200m") as work:
+    with small_disk(study / "work", "600m") as work:
         fill(work, leave=1 << 20)  # it draws two MB
         assert "error: the disk is full; make room" in fails("python", "-m", "framebudget.figures", cwd=study)
         assert digest(work / "figures") == right  # the old ones stay
