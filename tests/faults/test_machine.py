@@ -197,6 +197,8 @@ def test_workers_do_not_outlive_the_stage(fresh, clips, command, sent, tmp_path)
         set_params(fresh, clips=str(many(clips, tmp_path / "clips")))
     process = start(*command, cwd=fresh)
     try:
+        if command == TRAIN:
+            wait_for_an_epoch(process, fresh, {})
         while not children(process.pid):
             time.sleep(0.01)
         os.kill(process.pid, sent)
