@@ -30,6 +30,7 @@ from pathlib import Path
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+from filelock import FileLock, Timeout
 from pytorch_lightning.callbacks import Checkpoint, TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from pytorch_lightning.plugins.environments import SLURMEnvironment
@@ -60,6 +61,7 @@ def main() -> None:
     p = params.load()
     split = packets.joined(read_csv(Path("work/split.csv")))
     if rank_zero_only.rank == 0:
+        lock = alone(model)  # noqa: F841, held to the end
         check(p.folder, split)
         study_run(p, split)  # says now whether MLflow answers; if it goes away later, trainings go on
     folders = [train(p, split, model, run) for run in runs_of(p, split)]
@@ -68,6 +70,16 @@ def main() -> None:
             for trained in folders:
                 shutil.copy(next(trained.glob("*.pt")), folder)
             write_csv(pd.concat([pd.read_csv(trained / "curve.csv") for trained in folders]), folder / "curves.csv")
+
+
+def alone(model: str) -> FileLock:
+    """Two that write the same states at once would spoil them. Raises BlockingIOError."""
+    lock = FileLock(Path("work") / f"{model}.lock", timeout=10)  # the workers of one that was killed need some seconds
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BlockingIOError(f"another process is training {model} in this folder: wait for it, or end it") from None
+    return lock
 
 
 def train(p: Params, split: pd.DataFrame, model: str, run: Run) -> Path:

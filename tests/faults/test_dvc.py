@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import run
+from tests.conftest import run, set_params
 from tests.faults.state import digests, left_behind
-from tests.test_train import start
+from tests.test_train import start, wait_for_an_epoch
 
 pytestmark = pytest.mark.slow
 OUTS = ["work/manifest.csv", "work/split.csv", "work/x3d_m", "work/slowfast_r50", "work/tables", "work/figures",
@@ -75,6 +75,21 @@ def test_of_two_at_once_one_says_who_is_at_work_and_the_other_ends_right(again, 
     assert first.wait(300) == 0
     assert digests(again, OUTS) == digests(study, OUTS)
     assert not left_behind(again)
+
+
+def test_without_dvc_too_only_one_trains(fresh, trained):
+    command = ("python", "-m", "framebudget.train", "x3d_m")
+    set_params(fresh, **{"train.epochs": 400, "train.patience": 400})
+    first = start(*command, cwd=fresh)
+    wait_for_an_epoch(first, fresh, {})
+    second = run(*command, cwd=fresh, check=False)
+    assert first.poll() is None
+    assert second.returncode == 1
+    assert "error: another process is training x3d_m in this folder: wait for it, or end it" in second.stderr
+    os.kill(first.pid, signal.SIGKILL)  # its worker lives some seconds longer
+    set_params(fresh, **{"train.epochs": 2, "train.patience": 5})
+    run(*command, cwd=fresh)
+    assert digests(fresh, ["work/x3d_m"]) == digests(trained, ["work/x3d_m"])
 
 
 @pytest.mark.parametrize(
