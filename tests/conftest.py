@@ -31,14 +31,7 @@ def clip(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory) -> Path:
-    """A folder of three classes and five groups, 30 frames each."""
-    folder = tmp_path_factory.mktemp("clips")
-    for action in ACTIONS[:3]:
-        (folder / action).mkdir()
-        for number in range(1, 6):
-            frames = render(draw_scene(number), action)[:30]
-            write_clip(folder / action / f"v_{action}_g{number:02d}_c01.avi", frames)
-    return folder
+    return motion_clips(tmp_path_factory.mktemp("clips"))
 
 
 @pytest.fixture
@@ -153,18 +146,33 @@ def set_params(repository, **changes):
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory) -> Path:
-    """A fresh repository with the files of this one, as they are now, and one commit; its clips are pulled."""
-    folder = tmp_path_factory.mktemp("repository")
+    """A fresh repository with the files of this one; its clips are pulled."""
+    folder = fresh_repository(tmp_path_factory.mktemp("repository"))
+    run("dvc", "pull", "-q", "data.dvc", cwd=folder)
+    return folder
+
+
+def fresh_repository(folder: Path) -> Path:
+    """A repository with the files of this one, as they are now, and one commit."""
     for name in run("git", "ls-files", "-z", cwd=ROOT).stdout.split("\0"):
         if name and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     run("git", "init", "-q", cwd=folder)
-    run("git", "add", "-A", cwd=folder)
-    run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "all", cwd=folder)
     run("git", "config", "user.name", "t", cwd=folder)
     run("git", "config", "user.email", "t@example.org", cwd=folder)
-    run("dvc", "pull", "-q", "data.dvc", cwd=folder)
+    run("git", "add", "-A", cwd=folder)
+    run("git", "commit", "-qm", "all", cwd=folder)
+    return folder
+
+
+def motion_clips(folder: Path) -> Path:
+    """A folder of three classes and five groups, 30 frames each."""
+    for action in ACTIONS[:3]:
+        (folder / action).mkdir(parents=True)
+        for number in range(1, 6):
+            frames = render(draw_scene(number), action)[:30]
+            write_clip(folder / action / f"v_{action}_g{number:02d}_c01.avi", frames)
     return folder
 
 

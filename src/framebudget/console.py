@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import functools
 import hashlib
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # half a second that `framebudget --help` does not need
     import pandas as pd
+
+
+WAYS_OUT = {  # of what torch, MLflow and the system say in several ways, and not always as an OSError
+    r"No space left|disk is full|file write failed|unexpected pos": "the disk is full; make room",
+    r"out of memory|allocate memory|bad_alloc": "memory ran out; lower train.batch_size, input.crop, frames or workers",
+    r"DataLoader worker|process pool": "a process that reads clips was killed; if memory ran out, lower workers",
+}
 
 
 def usage(doc: str) -> argparse.ArgumentParser:
@@ -37,12 +45,24 @@ def stage(main: Callable[[], None]) -> Callable[[], None]:
                 stream.reconfigure(errors="backslashreplace")  # a name that a terminal cannot show must not end a study
         try:
             main()
-        except (ValueError, OSError, FloatingPointError) as error:
-            sys.exit(f"error: {error}")
+        except (ValueError, OSError, FloatingPointError, RuntimeError, MemoryError) as error:
+            said = way_out(error)
+            if isinstance(error, RuntimeError) and not said:
+                raise
+            sys.exit(f"error: {said or error}")
         except KeyboardInterrupt:
             sys.exit(130)
 
     return run
+
+
+def way_out(error: BaseException) -> str | None:
+    """What the user can do, if the machine and not the study is to blame."""
+    text = "out of memory" if isinstance(error, MemoryError) else str(error)
+    for pattern, said in WAYS_OUT.items():
+        if re.search(pattern, text):
+            return f"{said} (params.yaml), and run the same command again ({text.strip().splitlines()[0]})"
+    return None
 
 
 def read_csv(path: Path, *text: str) -> pd.DataFrame:
@@ -55,13 +75,19 @@ def read_csv(path: Path, *text: str) -> pd.DataFrame:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """An empty folder to write into, which takes the place of `path` when all went well."""
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    """An empty folder to write into, which takes the place of `path` when all went well.
+
+    Whoever is killed on the way leaves the old folder, or none, or the new one; never a part of one.
+    """
+    partial, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old.partial")
+    for left in (partial, old):
+        shutil.rmtree(left, ignore_errors=True)
     partial.mkdir(parents=True)
     yield partial
-    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        path.rename(old)
     partial.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

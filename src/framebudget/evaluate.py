@@ -14,7 +14,9 @@ A clip is seen in several windows, placed evenly over it, and maybe several squa
 before the softmax. All else is computed from the predictions alone (report/statistics.py).
 """
 
+import contextlib
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from framebudget import models, params
-from framebudget.console import new_folder, read_csv, stage, usage, write_csv, write_text
+from framebudget.console import new_folder, read_csv, sha256, stage, usage, write_csv, write_text
 from framebudget.models import weights
 from framebudget.models.layers import for_evaluation
 from framebudget.models.views import autocast, logits_of
@@ -34,7 +36,7 @@ from framebudget.report.tables import latex
 from framebudget.report.tracked import log_results
 from framebudget.runs import Run, runs_of
 from framebudget.video import packets
-from framebudget.video.dataset import Clips, loader
+from framebudget.video.dataset import Clips, check, loader
 from framebudget.video.transforms import inputs
 
 
@@ -42,12 +44,14 @@ from framebudget.video.transforms import inputs
 def main() -> None:
     p = params.load()
     split = packets.joined(read_csv(Path("work/split.csv")))
+    check(p.folder, split)
     classes = sorted(split["class"].unique())  # in the order of their labels
     runs = [(model, run) for model in params.MODELS for run in runs_of(p, split)]
     predictions = pd.concat([predict(p, run.rows(split), classes, model, run) for model, run in runs])
     write_csv(predictions, Path("work/predictions.csv"))
     report(p, split, predictions)
     log_results(p, split, predictions)
+    forget(runs)
 
 
 def report(p: Params, split: pd.DataFrame, predictions: pd.DataFrame) -> None:
@@ -75,6 +79,19 @@ def report(p: Params, split: pd.DataFrame, predictions: pd.DataFrame) -> None:
         by_budget = {f"{row.frames}{p.unit[0]}": row.accuracy for row in rows.itertuples()}
         accuracy[model] = by_budget if len(p.frames) > 1 else rows["accuracy"].item()  # `frames` is a column itself
     write_text(Path("work/metrics.json"), json.dumps({"accuracy": accuracy}, indent=2) + "\n")
+
+
+def forget(runs: list[tuple[str, Run]]) -> None:
+    """Remove what these trainings kept in work/unfinished. Others may wait there to go on."""
+    for model, run in runs:
+        trained = sha256(Path("work") / model / f"{run.name}.pt")
+        for curve in Path("work/unfinished").glob(f"{model}-{run.name}-*/curve.csv"):
+            file = curve.with_name(f"{run.name}.pt")
+            if file.exists() and sha256(file) == trained:
+                curve.unlink()  # without it, the rest counts as unfinished
+                shutil.rmtree(curve.parent)
+    with contextlib.suppress(OSError):
+        Path("work/unfinished").rmdir()
 
 
 @torch.inference_mode()

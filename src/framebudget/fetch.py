@@ -15,8 +15,11 @@ study without them would be another one, so leaving them out is for the user to 
 """
 
 import json
+import os
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import parent_process
 from pathlib import Path
+from threading import Thread
 
 import pandas as pd
 from tqdm import tqdm
@@ -39,7 +42,7 @@ def main() -> None:
         fetch_clips(p.archive, rule.classes, clips)
     rows, skipped = find_clips(clips, rule.group, rule.classes)
     starts = {model: p.weights(model) and sha256(local(p.weights(model), model)) for model in MODELS}
-    with ProcessPoolExecutor() as pool:
+    with ProcessPoolExecutor(initializer=end_with_parent) as pool:
         found = pool.map(survey, [clips / row["path"] for row in rows], chunksize=4)
         surveyed = list(tqdm(found, total=len(rows), desc="decode", unit="clip", disable=None))
     if broken := [said for said in surveyed if isinstance(said, str)]:
@@ -53,6 +56,16 @@ def main() -> None:
     write_csv(skipped, Path("work/skipped.csv"))
     write_csv(manifest, Path("work/manifest.csv"))
     tell(manifest, skipped, rule.group)
+
+
+def end_with_parent() -> None:
+    """A process of a pool whose parent was killed would wait for ever for another clip."""
+
+    def wait() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def survey(path: Path) -> tuple[dict, packets.Packets | None] | str:

@@ -8,32 +8,35 @@ reads   work/split.csv, work/packets.json, and the clips that they name; work/we
 writes  work/<model>/curves.csv             model, frames, seed, fold, epoch, losses, accuracies, learning rate
         work/<model>/<frames>f-s<seed>.pt   the weights of the epoch with the best validation accuracy
         mlflow.db                           one run for each
-        work/unfinished/                    what a killed training needs to go on; gone at the end
+        work/unfinished/                    what a killed training needs to go on, and finished ones, until evaluate has
+                                            seen them: DVC removes the outputs of a stage that it could not record
 
 The same parameters give the same bytes on one machine, however many workers decode and however often the training was
 killed: the same command goes on from the last finished epoch.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
 import shutil
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+from filelock import FileLock, Timeout
 from pytorch_lightning.callbacks import Checkpoint, TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from framebudget import models, params
 from framebudget.console import new_folder, read_csv, sha256, stage, usage, write_csv
@@ -47,6 +50,7 @@ from framebudget.params import Params
 from framebudget.runs import Run, runs_of
 from framebudget.sources.weights import local
 from framebudget.video import packets
+from framebudget.video.dataset import check
 
 
 @stage
@@ -57,6 +61,8 @@ def main() -> None:
     p = params.load()
     split = packets.joined(read_csv(Path("work/split.csv")))
     if rank_zero_only.rank == 0:
+        lock = alone(model)  # noqa: F841, held to the end
+        check(p.folder, split)
         study_run(p, split)  # says now whether MLflow answers; if it goes away later, trainings go on
     folders = [train(p, split, model, run) for run in runs_of(p, split)]
     if rank_zero_only.rank == 0:
@@ -64,11 +70,16 @@ def main() -> None:
             for trained in folders:
                 shutil.copy(next(trained.glob("*.pt")), folder)
             write_csv(pd.concat([pd.read_csv(trained / "curve.csv") for trained in folders]), folder / "curves.csv")
-        for trained in folders:
-            (trained / "curve.csv").unlink()  # without it, the rest counts as unfinished
-            shutil.rmtree(trained)
-        with contextlib.suppress(OSError):  # other trainings may wait there to go on
-            Path("work/unfinished").rmdir()
+
+
+def alone(model: str) -> FileLock:
+    """Two that write the same states at once would spoil them. Raises BlockingIOError."""
+    lock = FileLock(Path("work") / f"{model}.lock", timeout=10)  # the workers of one that was killed need some seconds
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BlockingIOError(f"another process is training {model} in this folder: wait for it, or end it") from None
+    return lock
 
 
 def train(p: Params, split: pd.DataFrame, model: str, run: Run) -> Path:
@@ -100,7 +111,7 @@ def train(p: Params, split: pd.DataFrame, model: str, run: Run) -> Path:
         options["strategy"] = DDPStrategy(timeout=timedelta(seconds=p.trainer.timeout))
     if SLURMEnvironment.detect():  # its requeueing would load the state of one training into the next
         options["plugins"] = [SLURMEnvironment(auto_requeue=False)]
-    with clear_about_devices(p.trainer.timeout), system_metrics(logger):
+    with clear(p.trainer.timeout), system_metrics(logger):
         trainer = pl.Trainer(
             max_epochs=recipe.epochs,
             accelerator="auto",
@@ -131,11 +142,13 @@ def train(p: Params, split: pd.DataFrame, model: str, run: Run) -> Path:
     return folder
 
 
-@contextlib.contextmanager
-def clear_about_devices(timeout: int) -> Iterator[None]:
-    """Turn Lightning's and gloo's errors into messages."""
+@contextmanager
+def clear(timeout: int) -> Iterator[None]:
+    """Turn Lightning's and gloo's errors into messages; and SIGTERM, after which Lightning would end with 0."""
     try:
         yield
+    except SIGTERMException:
+        sys.exit(128 + signal.SIGTERM)
     except MisconfigurationException as error:
         raise ValueError(f"trainer: {error}") from None
     except RuntimeError as error:

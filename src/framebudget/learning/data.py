@@ -36,7 +36,10 @@ class ClipData(pl.LightningDataModule):
             raise ValueError(f"train.batch_size: {batch_size} clips cannot be shared out evenly to {ranks} devices")
         if len(rows) < ranks:
             raise ValueError(f"trainer.devices: {len(rows)} {subset} clips are too few for {ranks} devices")
-        return loader(clips, batch_size // ranks, p.workers, rank, ranks)
+        loaded = loader(clips, batch_size // ranks, p.workers, rank, ranks)
+        # Lightning says this too, but in a training that goes on only after the workers have begun to read
+        loaded.sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+        return loaded
 
     def on_after_batch_transfer(self, batch: tuple, dataloader_idx: int) -> tuple[Tensor, Tensor, list[int]]:
         """clips_BVCTHW, made on the device, labels_B, and a seed for each clip."""

@@ -6,13 +6,12 @@ import time
 from collections.abc import Iterator, Mapping
 
 from mlflow.entities import Metric
-from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from framebudget.learning.tracking import going_on
+from framebudget.learning.tracking import REFUSALS, going_on
 from framebudget.params import tracking_uri
 
 PAUSE = 30.0  # seconds until a server that did not answer is asked again
@@ -40,7 +39,7 @@ class PatientLogger(MLFlowLogger):
             while self.waiting:
                 self.experiment.log_batch(self.run_id, metrics=self.waiting[:AT_ONCE])
                 del self.waiting[:AT_ONCE]
-        except MlflowException as error:
+        except REFUSALS as error:
             if not self.ask_again:
                 print(
                     f"warning: MLflow at {tracking_uri()} does not answer; training goes on, and what it measures "
@@ -55,7 +54,7 @@ class PatientLogger(MLFlowLogger):
         try:
             for run_id in (self.run_id, self.study):
                 self.experiment.set_terminated(run_id, "FAILED" if status == "failed" else "FINISHED")
-        except MlflowException as error:
+        except REFUSALS as error:
             print(
                 f"warning: MLflow at {tracking_uri()} does not answer; run {self.run_id} is left open there, "
                 f"{len(self.waiting)} metrics short: they are in work/<model>/curves.csv ({error})",

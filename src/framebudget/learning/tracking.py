@@ -29,6 +29,7 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_RUN_NOTE,
     MLFLOW_SOURCE_NAME,
 )
+from sqlalchemy.exc import SQLAlchemyError
 
 from framebudget.console import sha256, write_text
 from framebudget.params import Params, top, tracking_uri
@@ -37,6 +38,7 @@ from framebudget.runs import Run
 
 STUDY, TRAINED = "framebudget.study", "framebudget.trained_sha256"  # tags that runs are found by
 PACKAGE = Path(__file__).parents[1]
+REFUSALS = (MlflowException, SQLAlchemyError)  # MLflow lets some of its database's pass as they are
 
 # A server that does not answer is given up after seconds, not MLflow's minutes: a training waits for it.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -46,7 +48,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 def study_run(p: Params, split: pd.DataFrame) -> tuple[MlflowClient, str]:
     """The store, and in it the id of this study's run, in an experiment named after the data set.
 
-    Raises ConnectionError if the store does not answer.
+    Raises ConnectionError if the store does not answer, or cannot be used.
     """
     uri = tracking_uri()
     said = p.model_dump(exclude={"datasets", "workers", "launcher"}) | {
@@ -74,11 +76,27 @@ def study_run(p: Params, split: pd.DataFrame) -> tuple[MlflowClient, str]:
                 return client, first
             _log_params(client, run_id, pd.json_normalize(said).iloc[0].to_dict())
             _log_clips(client, run_id, p, split)
-    except MlflowException as error:
-        raise ConnectionError(
-            f"MLflow at {uri} does not answer: start it, or unset MLFLOW_TRACKING_URI to log to mlflow.db ({error})"
-        ) from None
+    except REFUSALS as error:
+        raise ConnectionError(refused(uri, error)) from None
     return client, run_id
+
+
+def refused(uri: str, error: Exception) -> str:
+    """What is the matter with the store, and the way out."""
+    text = str(getattr(error, "orig", error))  # SQLAlchemy's own is a page
+    if "out-of-date database schema" in text:
+        what = (
+            f"is of another version of MLflow: use that one, or move it away, or copy it and: mlflow db upgrade {uri}"
+        )
+    elif "locked" in text:
+        what = "is held by another program: wait for it, or end it"
+    elif "not a database" in text or "malformed" in text:
+        what = "is damaged: move it away, and a new one begins; work/ and DVC have all that the paper needs"
+    elif uri.startswith("sqlite:"):
+        what = "cannot be used"
+    else:
+        what = "does not answer: start it, or unset MLFLOW_TRACKING_URI to log to mlflow.db"
+    return f"MLflow at {uri} {what} ({text})"
 
 
 def _experiment(client: MlflowClient, name: str, uri: str) -> str:
@@ -179,7 +197,7 @@ def going_on(what: str) -> Iterator[None]:
     """Let nothing be lost but what MLflow was to be told, and say so, if it does not answer."""
     try:
         yield
-    except (MlflowException, OSError) as error:
+    except (*REFUSALS, OSError) as error:
         print(f"warning: MLflow at {tracking_uri()} does not take {what}; work/ has it ({error})", file=sys.stderr)
 
 

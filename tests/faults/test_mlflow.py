@@ -1,0 +1,79 @@
+"""mlflow.db held by another program, damaged, or made by another MLflow: the stage says so, and goes on once mended."""
+
+import contextlib
+import os
+import sqlite3
+
+import pytest
+import sqlalchemy
+from alembic import command
+from mlflow.store.db.utils import InitialBase, _get_alembic_config
+from mlflow.tracking import MlflowClient
+
+from tests.conftest import run
+from tests.faults.state import digest, unfinished_runs
+
+pytestmark = pytest.mark.slow
+TRAIN = ("python", "-m", "framebudget.train", "x3d_m")
+
+
+def refused(folder) -> str:
+    result = run(*TRAIN, cwd=folder, check=False)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert not (folder / "work/x3d_m").exists()
+    return result.stderr
+
+
+def test_a_locked_database_is_said_and_then_waited_for(fresh, trained):
+    run("mlflow", "db", "upgrade", f"sqlite:///{fresh / 'mlflow.db'}", cwd=fresh)
+    with contextlib.closing(sqlite3.connect(fresh / "mlflow.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert "mlflow.db is held by another program: wait for it" in refused(fresh)
+    run(*TRAIN, cwd=fresh)
+    assert digest(fresh / "work/x3d_m") == digest(trained / "work/x3d_m")
+
+
+@pytest.mark.parametrize("where", [0, 8192])
+def test_a_damaged_database_is_moved_away_and_nothing_else_is_lost(fresh, trained, where):
+    database = fresh / "mlflow.db"
+    database.write_bytes((trained / "mlflow.db").read_bytes())
+    with database.open("r+b") as file:
+        file.seek(where)
+        file.write(os.urandom(database.stat().st_size - where))
+    assert "mlflow.db is damaged: move it away, and a new one begins" in refused(fresh)
+    database.rename(fresh / "broken.db")
+    run(*TRAIN, cwd=fresh)
+    assert digest(fresh / "work/x3d_m") == digest(trained / "work/x3d_m")
+    assert not unfinished_runs(fresh)
+
+
+def older(uri: str, revision: str) -> None:
+    """Tables as MLflow's own migrations make them, up to one of them, and an experiment."""
+    engine = sqlalchemy.create_engine(uri)
+    InitialBase.metadata.create_all(engine)
+    with engine.begin() as connection:
+        config = _get_alembic_config(uri)
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        connection.exec_driver_sql("INSERT INTO experiments (name, lifecycle_stage) VALUES ('before', 'active')")
+    engine.dispose()
+
+
+def test_a_database_of_a_newer_mlflow_is_left_as_it_is(fresh, trained):
+    database = fresh / "mlflow.db"
+    database.write_bytes((trained / "mlflow.db").read_bytes())
+    with contextlib.closing(sqlite3.connect(database)) as newer:
+        newer.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+        newer.commit()
+    before = database.read_bytes()
+    assert "is of another version of MLflow: use that one, or move it away" in refused(fresh)
+    assert database.read_bytes() == before
+
+
+def test_the_database_of_mlflow_2_0_is_upgraded_by_mlflow_and_keeps_what_it_had(fresh, trained):
+    uri = f"sqlite:///{fresh / 'mlflow.db'}"
+    older(uri, "97727af70f4d")
+    run(*TRAIN, cwd=fresh)
+    assert digest(fresh / "work/x3d_m") == digest(trained / "work/x3d_m")
+    assert {found.name for found in MlflowClient(uri).search_experiments()} >= {"before", "folder"}
