@@ -8,7 +8,10 @@ paper: .venv/ready  ## from the clips to paper/paper.pdf
 	dvc pull --quiet data.dvc
 	dvc repro
 
-test: .venv/ready  ## every test
+test: .venv/ready  ## every test that is not slow
+	pytest -m "not slow"
+
+test-all: .venv/ready  ## and the slow ones: faults injected for real
 	pytest
 
 ui: .venv/ready  ## the MLflow UI with every run, on this machine only; PORT=5000
@@ -19,7 +22,7 @@ experiments: .venv/ready  ## every DVC experiment: accuracies, and the parameter
 	dvc exp show --only-changed --drop 'State|Executor|^x3d_m$$|^slowfast_r50$$|.*/.*' --no-pager
 
 help:  ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
 
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
@@ -28,4 +31,4 @@ help:  ## this list
 	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: paper test ui experiments help
+.PHONY: paper test test-all ui experiments help
