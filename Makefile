@@ -14,6 +14,9 @@ test: .venv/ready  ## every test that is not slow
 test-all: .venv/ready  ## and the slow ones: faults injected for real
 	pytest
 
+verify: .venv/ready  ## the study in two unlike clones: are all bytes the same? CHANGES='-S frames=[2] …'
+	python -m framebudget.verify $(CHANGES)
+
 ui: .venv/ready  ## the MLflow UI with every run, on this machine only; PORT=5000
 	@echo 'Open http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning'
 	mlflow ui --host 127.0.0.1 --port $(PORT) --backend-store-uri sqlite:///mlflow.db
@@ -31,4 +34,4 @@ help:  ## this list
 	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: paper test test-all ui experiments help
+.PHONY: paper test test-all verify ui experiments help

@@ -103,4 +103,5 @@ def accuracy(model: str, T: int, K: int) -> str:
         return "Not evaluated yet."
     row = rows.iloc[0]
     interval = f", 95 % interval over groups {row.low:.1%} to {row.high:.1%}" if pd.notna(row.low) else ""
-    return f"{row.accuracy:.1%} of the test clips (mean of {row.seeds:.0f} seeds{interval}). Chance is {1 / K:.0%}."
+    seeds = f"mean of {row.seeds:.0f} seeds" if row.seeds > 1 else "one seed"
+    return f"{row.accuracy:.1%} of the test clips ({seeds}{interval}). Chance is {1 / K:.0%}."
