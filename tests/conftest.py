@@ -166,6 +166,20 @@ def fresh_repository(folder: Path) -> Path:
     return folder
 
 
+def ready_to_train(clips: Path, folder: Path, **changes) -> Path:
+    """The folder, with these clips fetched and split: 9 to train on, 3 to validate with; batches of 4."""
+    shutil.copy(ROOT / "params.yaml", folder)
+    set_params(
+        folder, dataset="folder", clips=str(clips), **{
+            "train.batch_size": 4, "datasets.folder.fetch.group": r"_(g\d+)_",
+            "datasets.folder.input.short_side": 40, "datasets.folder.input.crop": 32,
+        }, **changes,
+    )  # fmt: skip
+    for stage in ("fetch", "split"):
+        run("python", "-m", f"framebudget.{stage}", cwd=folder)
+    return folder
+
+
 def motion_clips(folder: Path) -> Path:
     """A folder of three classes and five groups, 30 frames each."""
     for action in ACTIONS[:3]:

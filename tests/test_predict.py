@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from framebudget import models, params, predict
 from framebudget.models import trained, weights
@@ -121,6 +122,25 @@ def test_windows_see_the_very_frames_of_the_video(clip, network):
         indices = round(start * fps) + np.arange(4) * (round(0.5 * fps) - 1) // 3
         assert (frames_THWC == read_frames(clip, indices, checkpoint["input"]["short_side"])).all()
     assert len(times) == 6
+
+
+def test_the_network_sees_the_square_in_the_middle(clip):
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(()))
+
+        def forward(self, clips_BCTHW):
+            self.seen_BCTHW = clips_BCTHW
+            return clips_BCTHW.mean((2, 3, 4)) + self.bias
+
+    frames_THWC, network = read_frames(clip, [0, 1, 2], 40), Network()
+    logits_BK = trained.middle_logits(network, np.stack([frames_THWC, frames_THWC[::-1]]), 32)
+    top, left = ((size - 32) // 2 for size in frames_THWC.shape[1:3])
+    square_CTHW = frames_THWC[:, top : top + 32, left : left + 32].transpose(3, 0, 1, 2).astype(float)
+    assert (network.seen_BCTHW[0].numpy() * 0.225 + 0.45) * 255 == pytest.approx(square_CTHW, abs=1e-3)
+    assert (network.seen_BCTHW[1].numpy() * 0.225 + 0.45) * 255 == pytest.approx(square_CTHW[:, ::-1], abs=1e-3)
+    assert logits_BK.shape == (2, 3)
 
 
 def test_a_clip_shorter_than_it_says_ends_with_its_last_frame(clip):

@@ -20,7 +20,7 @@ from framebudget import evaluate, params
 from framebudget.console import read_csv
 from framebudget.runs import Run, runs_of
 from framebudget.video import packets
-from tests.conftest import ROOT, run, set_params
+from tests.conftest import ready_to_train, run, set_params
 from tests.server import free_address, serving_mlflow
 
 TRAIN = ("python", "-m", "framebudget.train", "x3d_m")
@@ -30,25 +30,14 @@ TWO = {"trainer.devices": 2, "trainer.strategy": "ddp", "frames": [2]}
 
 @pytest.fixture(scope="module")
 def split(clips, tmp_path_factory) -> Path:
-    """A folder ready to train in: 9 clips, 3 to validate with; 2 budgets, 4 epochs of 2 batches, by ASGD."""
-    folder = tmp_path_factory.mktemp("split")
-    shutil.copy(ROOT / "params.yaml", folder)
-    set_params(
-        folder, dataset="folder", clips=str(clips), frames=[1, 2], workers=0, **{
-            "train.epochs": 4, "train.batch_size": 4, "datasets.folder.fetch.group": r"_(g\d+)_",
-            "datasets.folder.input.short_side": 40, "datasets.folder.input.crop": 32,
-        },
-    )  # fmt: skip
-    for stage in ("fetch", "split"):
-        run("python", "-m", f"framebudget.{stage}", cwd=folder)
-    return folder
+    """2 budgets, 4 epochs of 2 batches, by ASGD."""
+    return ready_to_train(clips, tmp_path_factory.mktemp("split"), frames=[1, 2], workers=0, **{"train.epochs": 4})
 
 
 @pytest.fixture(scope="module")
-def trained(split) -> Path:
+def trained(split, tmp_path_factory) -> Path:
     """The same, trained without interruption."""
-    folder = split.with_name("trained")
-    shutil.copytree(split, folder)
+    folder = shutil.copytree(split, tmp_path_factory.mktemp("trained"), dirs_exist_ok=True)
     run(*TRAIN, cwd=folder)
     return folder
 

@@ -60,10 +60,15 @@ def study(clone: Path, environment: dict[str, str], umask: int, workers: int, ch
     run("git", "clone", "--quiet", str(Path.cwd()), ".")
     run("dvc", "pull", "--quiet", "data.dvc")
     run("dvc", "exp", "run", *(f"--set-param={change}" for change in [f"workers={workers}", *changes]))
-    stages = yaml.safe_load((clone / "dvc.yaml").read_text(encoding="utf-8"))["stages"].values()
-    outs = [clone / out for one in stages for out in [*one["outs"], *one.get("metrics", [])]]
+    outs = [clone / out for those in outputs(clone).values() for out in those]
     files = [file for out in outs for file in ([out] if out.is_file() else out.rglob("*")) if file.is_file()]
     return {file.relative_to(clone).as_posix(): sha256(file) for file in files}
+
+
+def outputs(repository: Path) -> dict[str, list[str]]:
+    """What each stage writes."""
+    stages = yaml.safe_load((repository / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    return {name: [*stage["outs"], *stage.get("metrics", [])] for name, stage in stages.items()}
 
 
 if __name__ == "__main__":

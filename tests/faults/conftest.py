@@ -5,29 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, run, set_params
+from tests.conftest import ready_to_train, run
 from tests.faults.kill import tiny_study
 
 
 @pytest.fixture(scope="package")
 def split(clips, tmp_path_factory) -> Path:
-    """9 clips to train on, read by a worker; 2 frames, 2 epochs of 2 batches."""
-    folder = tmp_path_factory.mktemp("split")
-    shutil.copy(ROOT / "params.yaml", folder)
-    set_params(
-        folder, dataset="folder", clips=str(clips), frames=[2], workers=1, **{
-            "train.epochs": 2, "train.batch_size": 4, "datasets.folder.fetch.group": r"_(g\d+)_",
-            "datasets.folder.input.short_side": 40, "datasets.folder.input.crop": 32,
-        },
-    )  # fmt: skip
-    for stage in ("fetch", "split"):
-        run("python", "-m", f"framebudget.{stage}", cwd=folder)
-    return folder
+    """Read by a worker; 2 frames, 2 epochs of 2 batches."""
+    return ready_to_train(clips, tmp_path_factory.mktemp("split"), frames=[2], workers=1, **{"train.epochs": 2})
 
 
 @pytest.fixture(scope="package")
-def trained(split) -> Path:
-    folder = shutil.copytree(split, split.with_name("trained"))
+def trained(split, tmp_path_factory) -> Path:
+    folder = shutil.copytree(split, tmp_path_factory.mktemp("trained"), dirs_exist_ok=True)
     run("python", "-m", "framebudget.train", "x3d_m", cwd=folder)
     return folder
 

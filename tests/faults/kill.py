@@ -29,8 +29,8 @@ import time
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
+from framebudget.verify import outputs
 from tests.conftest import fresh_repository, motion_clips, run, set_params
 from tests.faults.state import digests, left_behind, unfinished_runs
 
@@ -56,8 +56,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         study = tiny_study(Path(folder))
-        stages = yaml.safe_load((study / "dvc.yaml").read_text())["stages"]
-        outs = {name: [*stage["outs"], *stage.get("metrics", [])] for name, stage in stages.items()}
+        outs = outputs(study)
         run("dvc", "repro", cwd=study)
         every = [out for those in outs.values() for out in those]
         reference = digests(study, every)
