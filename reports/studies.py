@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from framebudget import params
-from framebudget.console import new_folder, read_csv, usage, write_text
+from framebudget.console import PREDICTIONS, new_folder, read_csv, usage, write_text
 from framebudget.params import EMBEDDED, MODELS
 from framebudget.report import statistics
 
@@ -71,7 +71,7 @@ def rows_of(study: Path) -> pd.DataFrame:
     """
     said = yaml.safe_load((study / "params.yaml").read_text())
     data = said["datasets"][said["dataset"]]
-    predictions = read_csv(study / "predictions.csv", "label", "prediction")
+    predictions = read_csv(study / "predictions.csv", PREDICTIONS)
     clips, groups = predictions["clip"].nunique(), predictions["group"].nunique()
     tested = f"{Path(said['clips']).name}, {clips} test clips of {groups} groups"
     rows = []

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import zipfile
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -107,6 +108,15 @@ def test_make_ui_shows_the_runs_to_a_browser(study, browser):
         picture = page.locator("img[src^='blob:']").first
         picture.wait_for()
         assert picture.evaluate("image => image.naturalWidth") > 200
+
+
+def test_make_ui_listens_on_this_machine_alone(study):
+    address = free_address()
+    port = address.rpartition(":")[2]
+    with answering(["make", "-o", ".venv/ready", "ui", f"PORT={port}"], study, address):
+        lines = [line for table in ("tcp", "tcp6") for line in Path("/proc/net", table).read_text().splitlines()[1:]]
+    found = [line.split()[1] for line in lines if line.split()[3] == "0A"]  # addresses that something listens on
+    assert [local for local in found if local.endswith(f":{int(port):04X}")] == [f"0100007F:{int(port):04X}"]
 
 
 def test_nothing_changed_nothing_runs(study):

@@ -8,7 +8,7 @@ from types import ModuleType
 import pandas as pd
 import pytest
 
-from framebudget.console import read_csv
+from framebudget.console import PREDICTIONS, read_csv
 
 TOP = Path(__file__).parents[1]
 
@@ -36,7 +36,7 @@ def test_a_new_arm_replaces_itself_and_nothing_else(tmp_path: Path) -> None:
 
     for arm, seed, prediction in [("static", 1, "old"), ("static", 0, "x"), ("group", 0, "y"), ("static", 1, "new")]:
         compare.keep(rows(arm, seed, prediction), path)
-    table = read_csv(path, "label", "prediction")
+    table = read_csv(path, PREDICTIONS)
     assert list(zip(table["arm"], table["seed"], table["prediction"], strict=True)) == [
         *[("group", 0, "y")] * 2, *[("static", 0, "x")] * 2, *[("static", 1, "new")] * 2
     ]  # fmt: skip

@@ -30,7 +30,7 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 from framebudget import evaluate, params
-from framebudget.console import read_csv, usage, write_csv
+from framebudget.console import PREDICTIONS, SPLIT, read_csv, usage, write_csv
 from framebudget.runs import Run
 from framebudget.video import packets
 
@@ -71,7 +71,7 @@ def main() -> None:
 def keep(new: pd.DataFrame, path: Path) -> None:
     """Put the predictions of one arm and seed into the table, in the place of those that it had."""
     if path.exists():
-        table = read_csv(path, "label", "prediction")
+        table = read_csv(path, PREDICTIONS)
         stays = (table["arm"] != new["arm"].iloc[0]) | (table["seed"] != new["seed"].iloc[0])
         new = pd.concat([table[stays], new])
     new["arm"] = pd.Categorical(new["arm"], list(ARMS))  # to be sorted as they stand there
@@ -96,7 +96,7 @@ def study(found: Path, folder: Path, changes: list[str], subset: str) -> pd.Data
     run(folder, changes, ["split"], ["train", "x3d_m"])
     with contextlib.chdir(folder):
         p = params.load()
-        split = packets.joined(read_csv(Path("work/split.csv")))
+        split = packets.joined(read_csv(Path("work/split.csv"), SPLIT))
         asked = split["subset"] == subset
         test = split[asked].assign(subset="test")
         said = evaluate.predict(p, test, sorted(split["class"].unique()), "x3d_m", Run(p.frames[0], p.seeds[0]))
@@ -106,7 +106,7 @@ def study(found: Path, folder: Path, changes: list[str], subset: str) -> pd.Data
 
 def summary(path: Path) -> pd.DataFrame:
     """Mean and deviation of each arm; its difference to `group`, paired by seed, with Student's 95 % interval."""
-    table = read_csv(path)
+    table = read_csv(path, PREDICTIONS)
     clips, leaked = (table.groupby("arm")["leaked"].agg(what) for what in ("size", "sum"))
     accuracy = (table["label"] == table["prediction"]).groupby([table["seed"], table["arm"]]).mean().unstack()
     rows = []

@@ -17,6 +17,10 @@ if TYPE_CHECKING:  # half a second that `framebudget --help` does not need
     import pandas as pd
 
 
+MANIFEST = {"clip": str, "path": str, "class": str, "group": str, "frames": int, "fps": float, "sha256": str}
+SPLIT = MANIFEST | {"label": int, "fold": int, "subset": str}
+PREDICTIONS = {"seed": int, "clip": str, "group": str, "label": str, "prediction": str}
+RUN = ("=", "+", "-", "@", "\t", "\r", "'")  # how a cell begins that a spreadsheet runs; and ', which says it shall not
 WAYS_OUT = {  # of what torch, MLflow and the system say in several ways, and not always as an OSError
     r"No space left|disk is full|file write failed|unexpected pos": "the disk is full; make room",
     r"out of memory|allocate memory|bad_alloc": "memory ran out; lower train.batch_size, input.crop, frames or workers",
@@ -65,12 +69,25 @@ def way_out(error: BaseException) -> str | None:
     return None
 
 
-def read_csv(path: Path, *text: str) -> pd.DataFrame:
-    """A table of the pipeline. A class called NA stays a class, a group called 01 stays 01; so do columns in `text`."""
+def read_csv(path: Path, columns: dict[str, type]) -> pd.DataFrame:
+    """A table that `write_csv` wrote, with at least these columns. A class called NA stays one, a group 01 stays 01.
+
+    Raises ValueError if a column is missing, or holds something else than its type, or a number below 0.
+    """
     import pandas as pd
 
-    columns = ("clip", "path", "class", "group", *text)
-    return pd.read_csv(path, dtype=dict.fromkeys(columns, str), keep_default_na=False)
+    try:
+        table = pd.read_csv(path, dtype=columns, keep_default_na=False)
+        for name, kind in columns.items():
+            if kind is str:
+                table[name] = table[name].str.removeprefix("'")
+            elif not table[name].between(0, sys.float_info.max).all():
+                raise ValueError(f"impossible numbers in column {name}")
+    except KeyError as error:
+        raise ValueError(f"{path}: no column {error}; make it again: dvc repro") from None
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{path}: {str(error).strip()}; make it again: dvc repro") from None
+    return table
 
 
 @contextlib.contextmanager
@@ -91,7 +108,11 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Whole or not at all; the same table gives the same bytes."""
+    """Whole or not at all; the same table gives the same bytes. Text that a spreadsheet would run has a ' before it."""
+    for name in table.columns[table.dtypes == "str"]:
+        run = table[name].str.startswith(RUN)
+        if run.any():
+            table = table.assign(**{name: table[name].mask(run, "'" + table[name])})
     write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 

@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from framebudget import models, params
-from framebudget.console import new_folder, read_csv, sha256, stage, usage, write_csv, write_text
+from framebudget.console import SPLIT, new_folder, read_csv, sha256, stage, usage, write_csv, write_text
 from framebudget.models import weights
 from framebudget.models.layers import for_evaluation
 from framebudget.models.views import autocast, logits_of
@@ -43,7 +43,7 @@ from framebudget.video.transforms import inputs
 @stage
 def main() -> None:
     p = params.load()
-    split = packets.joined(read_csv(Path("work/split.csv")))
+    split = packets.joined(read_csv(Path("work/split.csv"), SPLIT))
     check(p.folder, split)
     classes = sorted(split["class"].unique())  # in the order of their labels
     runs = [(model, run) for model in params.MODELS for run in runs_of(p, split)]

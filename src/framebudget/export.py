@@ -87,7 +87,7 @@ What happens between its {T} frames it does not see.
 
 
 def trained_on() -> str:
-    split = read_csv(Path("work/split.csv"))
+    split = read_csv(Path("work/split.csv"), {"clip": str, "group": str, "subset": str})
     clips, folds = split.drop_duplicates("clip"), split["fold"].nunique()
     whole = f"{len(clips)} clips of {clips['group'].nunique()} groups"
     if folds > 1:

@@ -16,6 +16,8 @@ study without them would be another one, so leaving them out is for the user to 
 
 import json
 import os
+import resource
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import parent_process
 from pathlib import Path
@@ -42,7 +44,7 @@ def main() -> None:
         fetch_clips(p.archive, rule.classes, clips)
     rows, skipped = find_clips(clips, rule.group, rule.classes)
     starts = {model: p.weights(model) and sha256(local(p.weights(model), model)) for model in MODELS}
-    with ProcessPoolExecutor(initializer=end_with_parent) as pool:
+    with ProcessPoolExecutor(initializer=confine) as pool:
         found = pool.map(survey, [clips / row["path"] for row in rows], chunksize=4)
         surveyed = list(tqdm(found, total=len(rows), desc="decode", unit="clip", disable=None))
     if broken := [said for said in surveyed if isinstance(said, str)]:
@@ -58,14 +60,21 @@ def main() -> None:
     tell(manifest, skipped, rule.group)
 
 
-def end_with_parent() -> None:
-    """A process of a pool whose parent was killed would wait for ever for another clip."""
+def confine(most: int = 2**30) -> None:
+    """Let this process of a pool end with its parent, and have so many bytes of memory more than now (on Linux).
+
+    One whose parent was killed would wait for ever for another clip; and 20 kB of an MP4 can make FFmpeg take 5 GB.
+    """
 
     def wait() -> None:
         parent_process().join()
         os._exit(1)
 
     Thread(target=wait, daemon=True).start()
+    if sys.platform == "linux":
+        pages = int(Path("/proc/self/statm").read_text().split()[5])
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (pages * resource.getpagesize() + most, hard))
 
 
 def survey(path: Path) -> tuple[dict, packets.Packets | None] | str:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from framebudget import models, params
-from framebudget.console import new_folder, read_csv, stage, usage, write_text
+from framebudget.console import PREDICTIONS, SPLIT, new_folder, read_csv, stage, usage, write_text
 from framebudget.models import weights
 from framebudget.params import MODELS, Params
 from framebudget.report import diagrams, plots, statistics, strips
@@ -33,8 +33,8 @@ from framebudget.video.reader import read_frames
 @stage
 def main() -> None:
     p = params.load()
-    split = read_csv(Path("work/split.csv"))
-    predictions = read_csv(Path("work/predictions.csv"), "label", "prediction")
+    split = read_csv(Path("work/split.csv"), SPLIT)
+    predictions = read_csv(Path("work/predictions.csv"), PREDICTIONS)
     drawn = []
     with new_folder(Path("work/figures")) as folder:
         for name, figure in tqdm(figures(p, split, predictions), desc="draw", unit="figure", disable=None):
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def figures(p: Params, split: pd.DataFrame, predictions: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
-    curves = pd.concat([read_csv(Path("work") / model / "curves.csv") for model in MODELS])
+    curves = pd.concat([pd.read_csv(Path("work") / model / "curves.csv") for model in MODELS])
     results, reliability = (pd.read_csv(f"work/tables/{name}.csv") for name in ("results", "reliability"))
     plots.use_fonts(split["class"].unique())
     scores = statistics.scores(predictions, p.data.evaluate.top_k)

@@ -22,7 +22,7 @@ LEADINGS = [f"{0.55 + 0.005 * k:.3f}em" for k in range(9)]
 
 @stage
 def main() -> None:
-    classes = read_csv(Path("work/split.csv"))["class"].unique()
+    classes = read_csv(Path("work/split.csv"), {"class": str})["class"].unique()
     shown = {name: names.readable(name) for name in classes}
     others = names.other_fonts(classes)
     inputs = {"classes": json.dumps(shown), "fonts": json.dumps(list(others))}

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,6 +23,9 @@ MODELS = {"x3d_m": "X3D-M", "slowfast_r50": "SlowFast R50"}  # as the papers wri
 PICTURE = ("short_side", "crop")  # what of `input` a model's section may override
 EMBEDDED = "data/motion"
 PUBLISHED_T = 16  # frames of every clip in the published protocol
+MOST, DEEPEST = 10_000, 20  # values in params.yaml, and how far they may be nested
+brief = reprlib.Repr()  # for values of any size, and such as contain themselves
+brief.maxstring = brief.maxother = 100
 
 
 class ParamsError(ValueError):
@@ -56,6 +60,8 @@ def number(value: object) -> object:
 
 
 Count = Annotated[int, Field(ge=1)]
+Frames = Annotated[int, Field(ge=1, le=1024)]
+Side = Annotated[int, Field(ge=32, le=4096)]  # pixels
 Float = Annotated[float, BeforeValidator(number)]
 Positive = Annotated[float, BeforeValidator(number), Field(gt=0)]
 NotNegative = Annotated[float, BeforeValidator(number), Field(ge=0)]
@@ -95,8 +101,8 @@ class Split(Strict):
 
 
 class Input(Strict):
-    short_side: Annotated[int, Field(ge=32)]
-    crop: Annotated[int, Field(ge=32)]
+    short_side: Side
+    crop: Side
     window: Positive | None
     sampling: Literal["dynamic", "static", "segments", "dense"]
     stride: Count
@@ -167,7 +173,7 @@ class Params(Strict):
     dataset: str
     clips: str
     protocol: Literal["sound", "published"]
-    frames: Annotated[list[Count], BeforeValidator(as_list), Field(min_length=1)]
+    frames: Annotated[list[Frames], BeforeValidator(as_list), Field(min_length=1)]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(as_list), Field(min_length=1)]
     workers: Annotated[int, Field(ge=0)]
     launcher: str
@@ -260,22 +266,40 @@ def _faults_of(section: str) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        raise ValueError(_explain(error, section)) from None
+        raise ValueError(explain(error, section)) from None
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
     """Read and check the parameters. Raises ParamsError."""
     try:
-        return Params.model_validate(yaml.safe_load(path.read_text()))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError(f"{path} is missing; run from the top of the repository") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ParamsError(f"{path} is not YAML: {error}") from None
+    if not _moderate(content):
+        raise ParamsError(f"{path}: more than {MOST:,} values, or nested more than {DEEPEST} deep; see its aliases (*)")
+    try:
+        return Params.model_validate(content)
     except ValidationError as error:
-        raise ParamsError(f"{path}: {_explain(error)}") from None
+        raise ParamsError(f"{path}: {explain(error)}") from None
 
 
-def _explain(error: ValidationError, prefix: str = "") -> str:
+def _moderate(content: object) -> bool:
+    """Whether all that is in it can be written out: aliases make billions of values, or endless ones, of few lines."""
+    within, seen = [iter([content])], 0
+    while within and seen <= MOST and len(within) <= DEEPEST:
+        for value in within[-1]:
+            seen += 1
+            if isinstance(value, (dict, list, set)):
+                within.append(iter(value.values() if isinstance(value, dict) else value))
+            break
+        else:
+            within.pop()
+    return not within
+
+
+def explain(error: ValidationError, prefix: str = "") -> str:
     """`train.lr: Input should be greater than 0 (found -1)`, one line a fault."""
     lines = []
     for fault in error.errors():
@@ -287,5 +311,5 @@ def _explain(error: ValidationError, prefix: str = "") -> str:
         elif fault["type"] == "value_error":  # ours: says it all
             lines.append(f"{key}: {fault['ctx']['error']}".removeprefix(": "))
         else:
-            lines.append(f"{key}: {fault['msg']} (found {fault['input']!r})")
+            lines.append(f"{key}: {fault['msg']} (found {brief.repr(fault['input'])})")
     return "\n".join(lines)

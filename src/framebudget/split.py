@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from framebudget import params
-from framebudget.console import read_csv, stage, usage, write_csv
+from framebudget.console import MANIFEST, read_csv, stage, usage, write_csv
 from framebudget.params import Split
 
 SUBSETS = ("train", "validation", "test")
@@ -25,7 +25,7 @@ SUBSETS = ("train", "validation", "test")
 
 @stage
 def main() -> None:
-    manifest = read_csv(Path("work/manifest.csv"))
+    manifest = read_csv(Path("work/manifest.csv"), MANIFEST)
     p = params.load()
     manifest["label"] = manifest["class"].astype("category").cat.codes
     folds = cross_validation(manifest, p.data.split) if p.data.split.folds else [subsets(manifest, p.data.split)]

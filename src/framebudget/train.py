@@ -39,7 +39,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from framebudget import models, params
-from framebudget.console import new_folder, read_csv, sha256, stage, usage, write_csv
+from framebudget.console import SPLIT, new_folder, read_csv, sha256, stage, usage, write_csv
 from framebudget.learning.data import ClipData
 from framebudget.learning.logger import PatientLogger, system_metrics
 from framebudget.learning.runtime import prepare
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("model", choices=params.MODELS)
     model = parser.parse_args().model
     p = params.load()
-    split = packets.joined(read_csv(Path("work/split.csv")))
+    split = packets.joined(read_csv(Path("work/split.csv"), SPLIT))
     if rank_zero_only.rank == 0:
         lock = alone(model)  # noqa: F841, held to the end
         check(p.folder, split)
@@ -193,8 +193,13 @@ class LastEpoch(Checkpoint):
     """Keep what is needed to go on after the last finished epoch, in one file that is replaced as a whole."""
 
     def __init__(self, path: Path):
-        self.path = path
-        self.found = str(path) if path.exists() else None
+        self.path, self.found = path, None
+        if path.exists():
+            try:
+                weights.unpickled(path)
+            except weights.WeightsError as error:
+                raise ValueError(f"{error}; rm -r {path.parent}, and this training begins again") from None
+            self.found = str(path)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: Classification) -> None:
         partial = self.path.with_suffix(".partial")

@@ -94,6 +94,7 @@ def test_label_smoothing_is_torchs():
     ("recipe", "says"),
     [
         ({"optimizer": "AdamW", "optimizer_args": {"foreach": True}}, "train.optimizer: .*`fused` and `foreach`"),
+        ({"optimizer": "lr_scheduler"}, "train.optimizer: torch's lr_scheduler"),
         ({"scheduler": "ReduceLROnPlateau"}, "train.scheduler: ReduceLROnPlateau"),
         ({"optimizer": "Magic"}, "train.optimizer: torch's Magic"),
         ({"optimizer_args": {"momentun": 0.9}}, "train.optimizer: torch's SGD.*'momentun'"),

@@ -58,9 +58,13 @@ def test_a_pattern_may_have_alternatives(tmp_path):
     assert [row["group"] for row in rows] == ["anna", "ben", "anna"]
 
 
-def test_a_name_that_is_not_utf8_is_said(tmp_path):
-    touch(tmp_path, "a/1.mp4", "b/1.mp4", os.fsdecode(b"b/caf\xe9.mp4"))
-    with pytest.raises(SourceError, match=r"names that are not UTF-8: .*/b/caf\\udce9.mp4; rename them"):
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [(os.fsdecode(b"b/caf\xe9.mp4"), r"b/caf\\udce9.mp4"), ("b\n/\x1b[2J.mp4", r"b\\n/\\x1b\[2J.mp4")],
+)
+def test_a_name_that_no_table_or_terminal_can_hold_is_said(tmp_path, name, shown):
+    touch(tmp_path, "a/1.mp4", "b/1.mp4", name)
+    with pytest.raises(SourceError, match=rf"names that are not UTF-8, or .* control a terminal: {shown}; rename them"):
         find_clips(tmp_path, None)
 
 
@@ -94,3 +98,8 @@ def test_a_folder_that_cannot_be_used_says_why(tmp_path, names, pattern, says):
 def test_a_missing_folder(tmp_path):
     with pytest.raises(SourceError, match="no such folder"):
         find_clips(tmp_path / "nowhere", None)
+
+
+def test_such_a_name_of_what_is_skipped_anyway_does_no_harm(tmp_path):
+    _, skipped = find_clips(touch(tmp_path, "a/1.mp4", "b/1.mp4", "b/Icon\r"), None)
+    assert skipped == [("b/Icon\\r", "not a video by its suffix")]

@@ -113,7 +113,7 @@ class Classification(pl.LightningModule):
         trained = [weight for weight in self.parameters() if weight.requires_grad]
         more = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
         kernel = getattr(optim, recipe.optimizer, None)
-        if kernel and "fused" in inspect.signature(kernel).parameters and not recipe.gradient_clip:
+        if isinstance(kernel, type) and "fused" in inspect.signature(kernel).parameters and not recipe.gradient_clip:
             more["fused"] = True  # Lightning does not clip for it in mixed precision
         if recipe.scheduler == "ReduceLROnPlateau":
             raise ValueError("train.scheduler: ReduceLROnPlateau moves on after a checkpoint, and could not be resumed")

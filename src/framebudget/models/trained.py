@@ -1,24 +1,40 @@
 """A network as a training has left it: to predict with, and as MLflow serves it (the python_function flavour)."""
 
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from framebudget import models
 from framebudget.models import weights
 from framebudget.models.layers import for_evaluation
 from framebudget.models.views import logits_of
+from framebudget.params import MODELS, Frames, Input, Strict, explain
 from framebudget.video.transforms import even_view, inputs
+
+
+class Facts(Strict):
+    """What a weight file of this project says besides its weights."""
+
+    model: Literal[*MODELS]
+    frames: Frames
+    classes: Annotated[list[str], Field(min_length=2)]
+    input: Input
 
 
 def load(file: Path) -> tuple[nn.Module, dict]:
     """The network, ready to predict, and what its file says: model, frames, classes, input. Raises WeightsError."""
     checkpoint = weights.read(file)
-    if missing := {"model", "frames", "classes", "input"} - checkpoint.keys():
-        raise weights.WeightsError(f"{file}: not written by a training of this project; it lacks {sorted(missing)}")
+    try:
+        Facts(**{key: checkpoint[key] for key in Facts.model_fields.keys() & checkpoint.keys()})
+    except ValidationError as error:
+        raise weights.WeightsError(
+            f"{file}: not written by a training of this project; {explain(error).replace(chr(10), '; ')}"
+        ) from None
     network = models.BUILD[checkpoint["model"]](len(checkpoint["classes"]))
     weights.load(network, file)
     return for_evaluation(network), checkpoint

@@ -1,25 +1,38 @@
 """Weight files: `{"model_state": {key: tensor}}`, PyTorchVideo's own layout, for its files and for ours."""
 
-import pickle
+import zipfile
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class WeightsError(ValueError):
     """A weight file that cannot be used; the message names the file and what differs."""
 
 
-def read(path: Path) -> dict:
-    """The checkpoint, on the CPU. No code of the file is run (`weights_only`). Raises WeightsError."""
+def unpickled(path: Path) -> dict:
+    """What torch.save wrote, on the CPU. No code of the file is run (`weights_only`). Raises WeightsError."""
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path):  # all but what torch wrote before 1.6
+            with zipfile.ZipFile(path) as archive:
+                if torn := archive.testzip():  # torch does not look at checksums
+                    raise ValueError(f"checksum of {torn}")
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such weight file") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path}: not a PyTorch checkpoint ({type(error).__name__})") from None
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("model_state"), dict):
+    except Exception as error:  # a damaged pickle can raise whatever Python has
+        raise WeightsError(f"{path}: not a PyTorch checkpoint, or damaged ({type(error).__name__})") from None
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: not a PyTorch checkpoint, but a {type(content).__name__}")
+    return content
+
+
+def read(path: Path) -> dict:
+    """The checkpoint, with its tensors by their keys. Raises WeightsError."""
+    checkpoint = unpickled(path)
+    state = checkpoint.get("model_state")
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise WeightsError(f'{path}: not a checkpoint of PyTorchVideo, which holds {{"model_state": …}}')
     return checkpoint
 
@@ -33,14 +46,18 @@ def load(network: nn.Module, path: Path, head: str | None = None) -> None:
     faults = {
         "missing": own.keys() - given.keys(),
         "unexpected": given.keys() - own.keys(),
-        "of another shape": {
-            key for key in own.keys() & given.keys() if own[key].shape != getattr(given[key], "shape", None)
-        },
+        "of another shape": {key for key in own.keys() & given.keys() if not alike(own[key], given[key])},
     }
     said = [f"{len(keys)} {kind} ({', '.join(sorted(keys)[:3])}, …)" for kind, keys in faults.items() if keys]
     if said:
         raise WeightsError(f"{path}: weights of another network; keys: {'; '.join(said)}")
     network.load_state_dict(given, strict=not head)
+
+
+def alike(own: Tensor, given: object) -> bool:
+    """Whether it can take this one's place: a plain tensor of the same shape, and as real."""
+    plain = isinstance(given, Tensor) and given.layout == torch.strided and given.device == own.device
+    return plain and given.shape == own.shape and given.is_complex() == own.is_complex() and not given.is_quantized
 
 
 def save(path: Path, network: nn.Module, **facts: object) -> None:

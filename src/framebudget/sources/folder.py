@@ -31,23 +31,23 @@ def find_clips(
         raise SourceError(f"{clips}: no such folder; `clips` in params.yaml says where <class>/<video> lie")
     wanted = classes if classes == "all" else {nfc(name) for name in classes}
     rows, skipped, there = [], [], set()
-    paths = sorted(clips.rglob("*"))
-    if torn := [path.as_posix() for path in paths if path.name != printable(path.name)]:
-        raise SourceError(
-            f"names that are not UTF-8: {printable(listed(torn))}; rename them (convmv does whole folders)"
-        )
-    for path in paths:
+    for path in sorted(clips.rglob("*")):
         name = path.relative_to(clips).as_posix()
         *above, last = name.split("/")
         if any(map(aside, above)) or (wanted != "all" and above and nfc(above[0]) not in wanted):
             continue  # the folder has been skipped as a whole
         if reason := why_not(path, above, wanted):
-            skipped.append((name, reason))
+            skipped.append((printable(name), reason))
         elif path.is_dir():
             there |= set() if above else {nfc(last)}
         else:
             clip = nfc(name.removesuffix(path.suffix))
             rows.append({"clip": clip, "path": name, "class": nfc(above[0]), "group": clip})
+    if torn := [printable(row["path"]) for row in rows if row["path"] != printable(row["path"])]:
+        raise SourceError(
+            f"{clips}: names that are not UTF-8, or have characters that control a terminal: {listed(torn)}; rename "
+            "them (convmv does whole folders)"
+        )
     empty = (there if wanted == "all" else wanted) - {row["class"] for row in rows}
     if empty:
         raise SourceError(
@@ -75,6 +75,8 @@ def why_not(path: Path, above: list[str], wanted: set[str] | str) -> str | None:
         if not os.access(path, os.R_OK | os.X_OK):
             return "no permission to look into this folder"
         return None if above or wanted == "all" or nfc(path.name) in wanted else "not among fetch.classes"
+    if path.exists() and not path.is_file():
+        return "no file, but a pipe or device"  # which may never end
     if path.suffix.lower() not in VIDEOS:
         return "not a video by its suffix"
     return None if above else "in no class folder"
@@ -100,8 +102,8 @@ def name_group(row: dict, pattern: str) -> bool:
 
 
 def printable(name: str) -> str:
-    """Bytes that are no UTF-8, of old disks and zips, as \\udce9; no table could hold them."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    """What no table can hold: bytes that are no UTF-8, of old disks and zips, as \\udce9; control characters as \\r."""
+    return "".join(repr(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs") else c for c in name)
 
 
 def nfc(name: str) -> str:

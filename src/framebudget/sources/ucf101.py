@@ -1,9 +1,11 @@
 """Clips of UCF101, read out of its zip: the wanted classes alone, by HTTP ranges, or from a copy on disk."""
 
 import difflib
+import errno
 import re
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -67,6 +69,10 @@ def fetch_clips(archive: str, classes: list[str] | str, folder: Path) -> None:
             raise SourceError(f"{archive}: the server gives whole files only. {WAYS_OUT}") from None
         except download.FAULTS as error:
             raise SourceError(f"{archive}: {error}. {WAYS_OUT}") from None
+        except (ValueError, OSError, NotImplementedError, OverflowError, struct.error) as error:  # of a damaged zip
+            if isinstance(error, SourceError) or getattr(error, "errno", errno.EINVAL) != errno.EINVAL:
+                raise
+            raise SourceError(f"{archive}: damaged ({error}). {WAYS_OUT}") from None
 
 
 def same_archive(archive: str) -> Callable:
@@ -101,6 +107,7 @@ def clips_of(archive: str, infos: list[zipfile.ZipInfo], classes: list[str] | st
             "climbs out of its folder": climbs,
             "is a link": stat.S_ISLNK(info.external_attr >> 16),
             "is encrypted": info.flag_bits & 1,
+            "is compressed in an unusual way": info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
             f"is said to have {info.file_size:,} bytes, which no clip of UCF101 has": info.file_size > LARGEST,
             "is in it twice": f"{folder}/{name}" in found,
         }

@@ -76,7 +76,10 @@ def dump(clips: dict[str, Packets | None]) -> str:
 
 
 def joined(clips: pd.DataFrame, path: Path = Path("work/packets.json")) -> pd.DataFrame:
-    """The table of clips with a column `packets`."""
-    learned = json.loads(path.read_text())
-    found = [learned[name] for name in clips["path"]]
-    return clips.assign(packets=[packets and Packets(**packets) for packets in found])
+    """The table of clips with a column `packets`. Raises ValueError if the file is not that of these clips."""
+    try:
+        learned = json.loads(path.read_text())
+        found = [learned[name] and Packets(**learned[name]) for name in clips["path"]]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is not that of these clips ({error!r}); make it again: dvc repro -f fetch") from None
+    return clips.assign(packets=found)

@@ -6,6 +6,7 @@ when a reader leaves early.
 """
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import zlib
@@ -24,6 +25,13 @@ from numpy.lib.stride_tricks import as_strided
 from framebudget.video.packets import Packets
 
 FAR = 100  # packets: from here on, seeking is quicker than passing them by
+LARGEST = 8192 * 4320  # pixels of a picture, 8K: a small file can hold one that fills the memory
+SLIMMEST = 16  # how many times as long as the short side the other may be
+OPENING = {  # FFmpeg also takes lists of other files, here or elsewhere, by whatever name; these are none
+    "format_whitelist": "avi,mov,matroska,mpeg,mpegvideo,mpegts,asf,flv,ogg",
+    "protocol_whitelist": "file",
+    "max_pixels": str(LARGEST),
+}
 
 
 class ClipError(ValueError):
@@ -36,23 +44,27 @@ def probe(path: Path) -> dict:
     Returns frames (counted), fps (frames per second), width and height (pixels, as displayed), seconds, codec and
     sha256. Raises ClipError if it is missing, not a video, has no frames, or holds less than its container announces.
     """
-    with _opening(path) as container:
+    with _opening(path) as container, _reading(path):
         stream = _video(path, container)
         packets = frames = 0
-        size = None
+        sizes = set()
         avi = container.format.name == "avi"
-        with _reading(path):
-            for packet in container.demux(stream):
-                packets += packet.dts is not None or packet.size > 0
-                if avi and packet.dts is not None:  # AVI writes an empty chunk for "as before": counted, but no packet
-                    packets = max(packets, packet.dts + 1)
-                for frame in packet.decode():
-                    frames += 1
-                    size = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
+        for packet in container.demux(stream):
+            packets += packet.dts is not None or packet.size > 0
+            if avi and packet.dts is not None:  # AVI writes an empty chunk for "as before": counted, but no packet
+                packets = max(packets, packet.dts + 1)
+            for frame in packet.decode():
+                frames += 1
+                sizes.add((frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height))
         announced, rate = stream.frames, stream.average_rate
         codec = stream.codec_context.name
     if not frames:
         raise ClipError(f"{path}: no frame could be decoded")
+    if len(sizes) > 1:
+        raise ClipError(f"{path}: pictures of {len(sizes)} sizes, {sorted(sizes)[:3]}; convert the clip with ffmpeg")
+    width, height = sizes.pop()
+    if max(width, height) > SLIMMEST * min(width, height):
+        raise ClipError(f"{path}: {width}×{height} pixels; no side may be longer than {SLIMMEST} times the other")
     missing = announced - packets
     cut = avi and _riff_bytes(path) > path.stat().st_size
     if missing > 0 or cut:
@@ -65,8 +77,8 @@ def probe(path: Path) -> dict:
     return {
         "frames": frames,
         "fps": round(fps, 6),
-        "width": size[0],
-        "height": size[1],
+        "width": width,
+        "height": height,
         "seconds": round(frames / fps, 3),
         "codec": codec,
         "sha256": digest,
@@ -119,7 +131,7 @@ def glance(path: Path) -> dict:
             raise ClipError(f"{path}: the container states no frame rate; convert the clip, e.g. with ffmpeg -r 25")
         seconds = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / av.time_base
         frames = stream.frames or round(seconds * rate)
-    if frames < 1:
+    if not 0 < frames <= path.stat().st_size:  # of those that every frame takes a byte at least
         return probe(path)
     return {"frames": frames, "fps": float(rate)}
 
@@ -204,7 +216,8 @@ def learn(path: Path) -> Packets | None:
     """Which packet carries which frame, and where decoding may begin, if that holds for every frame of this clip.
 
     The clip is decoded in order; then by what was learned, whole and in parts. The same pictures must come out. None if
-    they do not, or if the decoder does not tell which packet a frame is from.
+    they do not, if the decoder does not tell which packet a frame is from, or if it had to make up a part of a damaged
+    one, for which it takes what it has decoded before.
     """
     picture = Picture()
 
@@ -213,7 +226,11 @@ def learn(path: Path) -> Packets | None:
 
     with _opening(path) as container, _reading(path):
         stream = _video(path, container)
-        truth = [digest(frame) for frame in container.decode(stream)]
+        truth = []
+        for frame in container.decode(stream):
+            if frame.is_corrupt:
+                return None
+            truth.append(digest(frame))
         divx = stream.codec_context.name == "mpeg4"
     learned = _learn(path, truth, digest, unpack=False)
     if divx and not (learned and learned.skip):
@@ -253,8 +270,17 @@ def _learn(path: Path, truth: list[int], digest: Callable[[av.VideoFrame], int],
     for key in keys:
         if frame_of[key] > (frame_of[entries[-1]] if entries else -1):
             entries.append(key)
+
+    def unfit(packets: Packets) -> set[int]:
+        """Entries from which a frame comes out wrong, be it after all entries before, or after every other of them."""
+        entry_of = {frame: packets.entry_before(frame) for frame in range(len(truth))}
+        some = [[frame for frame in entry_of if entry_of[frame] % 2 == k] for k in (0, 1)]
+        return {entry_of[frame] for frames in (entry_of, *some) for frame in wrong(packets, frames)}
+
+    if not entries:
+        return None
     packets = Packets(frame_of, entries, [None] * len(entries), skip=False, unpack=unpack)
-    while bad := {packets.entry_before(frame) for frame in wrong(packets, range(len(truth)))}:
+    while bad := unfit(packets):
         if not bad.isdisjoint({-1, 0}):
             return None
         entries = [key for entry, key in enumerate(packets.entries) if entry not in bad]
@@ -268,14 +294,20 @@ def _learn(path: Path, truth: list[int], digest: Callable[[av.VideoFrame], int],
 
 
 class Picture:
-    """From a decoded frame to an upright RGB array (H, W, 3), scaled so that the shorter side has so many pixels."""
+    """From a decoded frame to an upright RGB array (H, W, 3), scaled so that the shorter side has so many pixels.
+
+    Raises ValueError where a frame is not as large as the first.
+    """
 
     def __init__(self, short_side: int | None = None):
-        self.short_side = short_side
+        self.short_side, self.size = short_side, None
         self.scale, self.convert = VideoReformatter(), VideoReformatter()  # setting one up costs more than a frame
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         width, height = frame.width, frame.height
+        self.size = self.size or (width, height)
+        if self.size != (width, height):
+            raise ValueError(f"pictures of several sizes, {self.size} and {(width, height)}")
         if self.short_side:
             scale = self.short_side / min(width, height)
             width, height = round(width * scale), round(height * scale)
@@ -288,26 +320,36 @@ class Picture:
 
 
 def _opening(path: Path) -> av.container.InputContainer:
-    try:
-        return av.open(str(path))
-    except (av.FFmpegError, OSError) as error:
-        raise ClipError(f"{path}: cannot be opened as a video ({error.strerror or error})") from None
+    with _reading(path, "cannot be opened as a video"):
+        return av.open(f"file:{path}", options=OPENING, metadata_errors="replace")
 
 
 def _video(path: Path, container: av.container.InputContainer) -> av.VideoStream:
     if not container.streams.video:
         raise ClipError(f"{path}: no video in it")
     stream = container.streams.video[0]
+    if not stream.codec_context:
+        raise ClipError(f"{path}: FFmpeg has no decoder for it; convert the clip")
+    if stream.width * stream.height > LARGEST:
+        raise ClipError(f"{path}: {stream.width}×{stream.height}; no picture may have more than {LARGEST:,} pixels")
+    stream.codec_context.options = {"max_pixels": str(LARGEST)}  # of those that come, too
     stream.thread_type = "NONE"
     return stream
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(path: Path, what: str = "broken while decoding") -> Iterator[None]:
     try:
         yield
-    except (av.FFmpegError, OSError) as error:
-        raise ClipError(f"{path}: broken while decoding ({error.strerror or error})") from None
+    except ClipError:
+        raise
+    except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:  # IndexError: of PyAV, in some FLV
+        said, number = getattr(error, "strerror", None) or str(error), getattr(error, "errno", None)
+        if isinstance(error, MemoryError) or number == errno.ENOMEM:
+            said = "it asks for more memory than a clip may take"
+        elif number == errno.EINVAL:
+            said += f"; such as pictures of more than {LARGEST:,} pixels"
+        raise ClipError(f"{path}: {what} ({said})") from None
 
 
 def _riff_bytes(path: Path) -> int:
