@@ -14,8 +14,8 @@ test: .venv/ready  ## every test that is not slow
 test-all: .venv/ready  ## and the slow ones: faults injected for real
 	pytest
 
-verify: .venv/ready  ## the study in two unlike clones: are all bytes the same? CHANGES='-S frames=[2] …'
-	python -m framebudget.verify $(CHANGES)
+verify: .venv/ready  ## two unlike clones: are all bytes the same? CHANGES='-S …', or REFERENCE=reports/motion
+	python -m framebudget.verify $(CHANGES) $(if $(REFERENCE),--reference $(REFERENCE))
 
 ui: .venv/ready  ## the MLflow UI with every run, on this machine only; PORT=5000
 	@echo 'Open http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning'

@@ -1,9 +1,61 @@
 """The same bytes in two clones, and what is said where they differ."""
 
+import json
+import shutil
+
+import pandas as pd
 import pytest
 
-from framebudget import verify
-from tests.conftest import run
+from framebudget import params, verify
+from tests.conftest import ROOT, run
+
+MOTION = ROOT / "reports/motion"
+
+
+@pytest.fixture
+def work(tmp_path):
+    """What a study leaves that came out as the kept one."""
+    (tmp_path / "tables").mkdir()
+    shutil.copy(MOTION / "predictions.csv", tmp_path)
+    shutil.copy(MOTION / "provenance.json", tmp_path / "tables")
+    return tmp_path
+
+
+def change(work, which: str, **columns: str) -> None:
+    table = pd.read_csv(work / "predictions.csv")
+    table.loc[table.eval(which), list(columns)] = list(columns.values())
+    table.to_csv(work / "predictions.csv", index=False)
+
+
+def test_what_differs_by_more_than_chance_from_a_kept_study(work):
+    """A quarter of the hits at 16 frames, where the seeds agree, is; at 6 frames it is not."""
+    assert (verify.beside(MOTION, work)["p_holm"] == 1).all()
+    change(work, "model == 'x3d_m' and frames in [6, 16] and index % 4 == 0", prediction="another")
+    table = verify.beside(MOTION, work).set_index(["model", "frames"])
+    assert table.index[table["p_holm"] < verify.ALPHA].tolist() == [("x3d_m", 16)]
+    assert table["here"]["x3d_m", 6] < table["kept"]["x3d_m", 6]
+
+
+def test_only_the_same_clips_and_several_seeds_can_be_compared(work):
+    change(work, "index == 0", clip="another")
+    with pytest.raises(ValueError, match="motion: its clips, or those that it tested on, are others than here"):
+        verify.beside(MOTION, work)
+    shutil.copy(MOTION / "predictions.csv", work)
+    (work / "tables/provenance.json").write_text(json.dumps({"clips_sha256": "0"}))
+    with pytest.raises(ValueError, match="are others than here"):
+        verify.beside(MOTION, work)
+    shutil.copy(MOTION / "provenance.json", work / "tables")
+    pd.read_csv(MOTION / "predictions.csv").query("seed == 0").to_csv(work / "predictions.csv", index=False)
+    with pytest.raises(ValueError, match="slowfast_r50 at 6 frames: several seeds are needed"):
+        verify.beside(MOTION, work)
+
+
+def test_a_kept_study_is_run_with_its_parameters_on_the_clips_that_are_here(tmp_path):
+    (tmp_path / "params.yaml").write_text(verify.with_parameters_of(MOTION, ROOT / "params.yaml"))
+    p = params.load(tmp_path / "params.yaml")
+    assert (p.seeds, p.frames, p.clips) == ([0, 1, 2], [6, 8, 16], "data/motion")
+    assert p.recipe("slowfast_r50").epochs == 9
+    assert "ucf101" in p.datasets
 
 
 def test_a_difference_is_said():

@@ -63,7 +63,7 @@ def main() -> None:
 def confine(most: int = 2**30) -> None:
     """Let this process of a pool end with its parent, and have so many bytes of memory more than now (on Linux).
 
-    One whose parent was killed would wait for ever for another clip; and 20 kB of an MP4 can make FFmpeg take 5 GB.
+    One whose parent was killed would wait for ever for another clip; and a small MP4 can make FFmpeg take gigabytes.
     """
 
     def wait() -> None:

@@ -83,7 +83,7 @@ def videos_of(names: Iterable[str]) -> Iterator[Path]:
     """The files themselves, and all videos in folders. Raises FileNotFoundError."""
     for path in map(Path, names):
         if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEOS)
+            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEOS and file.is_file())
             if not found:
                 raise FileNotFoundError(f"{path}: no video in this folder ({', '.join(sorted(VIDEOS))})")
             yield from found
