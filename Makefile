@@ -9,10 +9,16 @@ paper: .venv/ready  ## from the clips to paper/paper.pdf
 	dvc repro
 
 test: .venv/ready  ## every test that is not slow
-	pytest -m "not slow"
+	pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: .venv/ready  ## and the slow ones: faults injected for real
-	pytest
+	pytest -n 2 --dist loadfile
+
+coverage: .venv/ready  ## which lines and branches of src/ the tests run
+	coverage erase
+	coverage run -m pytest -m "not slow"
+	coverage combine --quiet
+	coverage report
 
 verify: .venv/ready  ## two unlike clones: are all bytes the same? CHANGES='-S …', or REFERENCE=reports/motion
 	python -m framebudget.verify $(CHANGES) $(if $(REFERENCE),--reference $(REFERENCE))
@@ -34,4 +40,4 @@ help:  ## this list
 	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: paper test test-all verify ui experiments help
+.PHONY: paper test test-all coverage verify ui experiments help

@@ -44,6 +44,8 @@ OTHER = {
 }  # fmt: skip
 NAMES = {"min": "max", "any": "all", "minimum": "maximum", "idxmax": "idxmin", "sum": "mean", "first": "last"}
 NAMES |= {other: name for name, other in NAMES.items()}
+BLOCKS = ast.FunctionDef, ast.If, ast.For, ast.While, ast.With
+REMOVABLE = ast.Assign, ast.AugAssign, ast.Expr, ast.Continue, ast.Raise
 fork = multiprocessing.get_context("fork")
 
 
@@ -60,16 +62,16 @@ def main() -> None:
         survivors = [text for text, seen in zip(changed, noticed, strict=True) if not seen]
         rows.append({"module": module, "changes": len(changed), "noticed": sum(noticed), "not noticed": len(survivors)})
         for text in survivors:
-            print(
-                *difflib.unified_diff(source.split("\n"), text.split("\n"), module, module, n=1, lineterm=""), sep="\n"
-            )
+            lines = difflib.unified_diff(source.split("\n"), text.split("\n"), module, module, n=1, lineterm="")
+            print(*lines, sep="\n")
     print(pd.DataFrame(rows).to_markdown(index=False))
 
 
 def mutants(tree: ast.Module) -> Iterator[str]:
-    """The source, each time with another change; docstrings and what is raised stay."""
+    """The source, each time with another change; docstrings and messages stay."""
+    said = {part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     for number, node in enumerate(ast.walk(tree)):
-        for change in changes_of(node):
+        for change in () if node in said else changes_of(node):
             other = copy.deepcopy(tree)
             change(next(found for place, found in enumerate(ast.walk(other)) if place == number))
             yield ast.unparse(other)
@@ -101,12 +103,8 @@ def changes_of(node: ast.AST) -> Iterator[Callable[[ast.AST], None]]:
         case ast.Call(keywords=keywords):
             for place in range(len(keywords)):
                 yield lambda node, place=place: node.keywords.pop(place)
-    for place, statement in enumerate(
-        getattr(node, "body", []) if not isinstance(node, (ast.Module, ast.Lambda, ast.IfExp)) else []
-    ):
-        if isinstance(statement, (ast.Assign, ast.AugAssign, ast.Continue, ast.Raise)) or (
-            isinstance(statement, ast.Expr) and not isinstance(statement.value, ast.Constant)
-        ):
+    for place, statement in enumerate(node.body if isinstance(node, BLOCKS) else []):
+        if isinstance(statement, REMOVABLE) and not isinstance(getattr(statement, "value", None), ast.Constant):
             yield lambda node, place=place: node.body.__setitem__(place, ast.Pass())
 
 
@@ -126,15 +124,11 @@ def fails(path: Path, text: str, tests: str) -> bool:
 
 def run(path: Path, text: str, tests: str) -> None:
     """Import the module from this source, run the tests, and end with pytest's status."""
-    loader, torch_threads = importlib.machinery.SourceFileLoader, 1
-    torch.set_num_threads(torch_threads)
+    torch.set_num_threads(1)  # threads do not survive a fork
+    loader = importlib.machinery.SourceFileLoader
     usual = loader.get_code
     loader.get_code = lambda self, name: compile(text, path, "exec") if Path(self.path) == path else usual(self, name)
-    with (
-        Path(os.devnull).open("w") as nowhere,
-        contextlib.redirect_stdout(nowhere),
-        contextlib.redirect_stderr(nowhere),
-    ):
+    with Path(os.devnull).open("w") as none, contextlib.redirect_stdout(none), contextlib.redirect_stderr(none):
         status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", tests])
     os._exit(status)
 
