@@ -1,3 +1,6 @@
+import gc
+import pickle
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -110,3 +113,44 @@ def test_a_last_batch_of_one_clip_is_left_out_on_one_rank_and_shared_on_several(
     assert [len(loader(dataset, 8, 0)), len(loader(dataset, 4, 0, 0, 2))] == [1, 1]
     dataset = Clips(clips, rows[:10], 4, INPUT, 0, None)
     assert [len(loader(dataset, 4, 0)), len(loader(dataset, 2, 0, 0, 2))] == [3, 3]
+
+
+def held(thing: object) -> int:
+    """How many Python objects it holds, in all depths."""
+    seen, queue = {}, [thing]
+    while queue:
+        item = queue.pop()
+        if id(item) not in seen and not isinstance(item, type):
+            seen[id(item)] = item
+            queue += gc.get_referents(item)
+    return len(seen)
+
+
+def test_a_thousand_clips_are_no_more_objects_than_a_few_and_reading_leaves_none_behind(clips, rows):
+    """Each would come to be copied into every worker, page by page."""
+    few, many = (Clips(clips, pd.concat([rows] * times), 4, INPUT, 0, None) for times in (1, 70))
+    assert len(many) == 1050
+    assert held(many) == held(few)
+    for i in range(len(few)):
+        few[0, i]
+    assert held(many) == held(few)
+
+
+def test_packets_are_sent_as_they_were_learned(rows):
+    packets = rows["packets"][0]
+    fresh = pickle.dumps(replace(packets))
+    list(packets.runs(range(30)))
+    assert pickle.dumps(packets) == fresh
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's /proc")
+def test_every_epoch_leaves_as_many_files_open_as_the_first(clips, rows):
+    data = loader(Clips(clips, rows, 4, INPUT, 0, None), 4, 2)
+    counts = []
+    for epoch in range(4):
+        data.sampler.set_epoch(epoch)
+        for _ in data:
+            pass
+        pids = ["self", *(worker.pid for worker in data._iterator._workers)]
+        counts.append([len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids])
+    assert counts == [counts[0]] * 4

@@ -4,7 +4,8 @@ What is drawn for a clip is a function of (seed, epoch, clip) alone. The sampler
 data set holds no state, so neither the number of workers nor their order changes a sample.
 """
 
-from collections.abc import Iterator
+import pickle
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,27 +41,25 @@ class Clips(Dataset):
     def __init__(
         self, clips: Path, rows: pd.DataFrame, T: int, input: Input, seed: int, views: int | None, crops: int = 1
     ):
-        self.paths = [clips / path for path in rows["path"]]
-        self.frames = rows["frames"].tolist()
-        self.spans = [input.span(n, fps, T) for n, fps in zip(rows["frames"], rows["fps"], strict=True)]
-        self.packets = rows["packets"].tolist()
-        self.labels = rows["label"].tolist()
-        self.T, self.input, self.seed, self.views, self.crops = T, input, seed, views, crops
-        for path, frames, span in zip(self.paths, self.frames, self.spans, strict=True):
+        self.folder, self.T, self.input, self.seed, self.views, self.crops = clips, T, input, seed, views, crops
+        paths, frames = rows["path"].tolist(), rows["frames"].tolist()
+        spans = [input.span(n, fps, T) for n, fps in zip(frames, rows["fps"], strict=True)]
+        self.clips = Packed(zip(paths, frames, spans, rows["packets"], rows["label"].tolist(), strict=True))
+        for path, n, span in zip(paths, frames, spans, strict=True):
             try:
-                sampling.within(frames, np.array([span - 1]), input.short)
+                sampling.within(n, np.array([span - 1]), input.short)
             except ValueError as error:
                 raise ClipError(
-                    f"{path}: {error}; lower `frames`, leave the clip out, or set input.short to repeat_last or wrap "
-                    "in params.yaml"
+                    f"{clips / path}: {error}; lower `frames`, leave the clip out, or set input.short to repeat_last "
+                    "or wrap in params.yaml"
                 ) from None
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.clips)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, View, int, int]:
         epoch, i = key
-        input, frames, span = self.input, self.frames[i], self.spans[i]
+        input, (path, frames, span, packets, label) = self.input, self.clips[i]
         generator = np.random.default_rng([self.seed, epoch, i])
         side = input.short_side
         if self.views is None:
@@ -69,13 +68,32 @@ class Clips(Dataset):
                 side = int(generator.integers(side, round(side * (1 + input.scale_jitter)), endpoint=True))
         else:
             indices_VT = sampling.views(frames, self.T, span, self.views, input.short)
-        frames_NHWC = read_frames(self.paths[i], indices_VT.ravel(), side, self.packets[i])
+        frames_NHWC = read_frames(self.folder / path, indices_VT.ravel(), side, packets)
         H, W = frames_NHWC.shape[1:3]
         if self.views is None:
             view = transforms.random_view(H, W, input.crop, input.flip, input.color_jitter, generator)
         else:
             view = transforms.even_view(H, W, input.crop, self.crops)
-        return torch.from_numpy(frames_NHWC).unflatten(0, indices_VT.shape), view, self.labels[i], i
+        return torch.from_numpy(frames_NHWC).unflatten(0, indices_VT.shape), view, label, i
+
+
+class Packed:
+    """Objects as one array of bytes, each made anew when it is asked for.
+
+    The processes of a loader share its pages, however often they read. Of a list they end up with copies, for each
+    reading of an object counts a reference in it (pytorch#13246), and what it works out for itself stays.
+    """
+
+    def __init__(self, objects: Iterable[object]):
+        pickled = [pickle.dumps(item) for item in objects]
+        self.ends = np.cumsum([len(item) for item in pickled])
+        self.bytes = np.frombuffer(b"".join(pickled), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, i: int) -> object:
+        return pickle.loads(self.bytes[self.ends[i - 1] if i else 0 : self.ends[i]])
 
 
 class EpochSampler(Sampler):

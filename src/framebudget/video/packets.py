@@ -8,7 +8,7 @@ import itertools
 import json
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +40,9 @@ class Packets:
     dts: list[int | None]
     skip: bool
     unpack: bool
+
+    def __getstate__(self) -> dict:
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # the rest is worked out again
 
     @cached_property
     def packet_of(self) -> dict[int, int]:
