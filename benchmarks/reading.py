@@ -159,7 +159,7 @@ def opencv_scaled(clip: Clip) -> np.ndarray:
 
 def ours_to_the_network(clip: Clip, seconds: float) -> torch.Tensor:
     span = max(min(round(seconds * clip.fps), len(clip.truth)), T)
-    (indices,) = sampling.views(len(clip.truth), T, span, 1)
+    (indices,) = sampling.views(len(clip.truth), T, span, 1, "error")
     frames_THWC = read_frames(clip.path, indices, SHORT_SIDE, clip.packets)
     view = transforms.even_view(*frames_THWC.shape[1:3], CROP)
     return transforms.inputs(torch.from_numpy(frames_THWC)[None, None], [view], CROP)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 
@@ -63,6 +64,17 @@ def test_json_holds_what_is_printed_and_the_windows(work, clips):
     assert answer["windows"][-1]["end"] == 1.2  # 30 frames at 25 a second
 
 
+def test_it_ends_quietly_when_nobody_reads_on(work, clips):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "framebudget.cli", "predict", str(clips)], cwd=work,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(120) == -signal.SIGPIPE
+    assert process.stderr.read() == ""
+
+
 def test_names_on_standard_input_are_answered_one_by_one(work, clips):
     videos = sorted(clips.glob("Recede/*.avi"))[:2]
     process = subprocess.Popen(
@@ -73,6 +85,8 @@ def test_names_on_standard_input_are_answered_one_by_one(work, clips):
         process.stdin.write(f"{video}\n")
         assert json.loads(process.stdout.readline())["video"] == str(video)  # before the next one is named
     process.stdin.close()
+    result = run("framebudget", "predict", "-", "--window", "1", "--timeline", "x.png", cwd=work, check=False)
+    assert "--timeline: of one video" in result.stderr  # or each would take the place of the one before
     assert process.wait() == 0
 
 

@@ -66,7 +66,6 @@ def test_a_difference_is_said():
     assert "1 of 3 files are the same" in text
 
 
-@pytest.mark.slow
 def test_two_unlike_clones_write_the_same_bytes(repository):
     """Of one frame, one epoch a network."""
     small = ["frames=[1]", "datasets.motion.evaluate.views=1"]

@@ -1,6 +1,7 @@
 """The `framebudget` command."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -110,11 +111,12 @@ def run_predict(arguments: argparse.Namespace) -> None:
         lists = ([Path(line.rstrip("\n"))] for line in sys.stdin if line.strip())
     else:
         lists = [list(predict.videos_of(arguments.videos))]
-        if arguments.timeline and (len(lists[0]) > 1 or not arguments.window):
-            raise ValueError("--timeline: of one video, with --window")
     named = streamed or len(lists[0]) > 1
+    if arguments.timeline and (named or not arguments.window):
+        raise ValueError("--timeline: of one video, with --window")
     network, checkpoint = trained.load(predict.weight_file(arguments.model, arguments.frames))
     windows, failed = bool(arguments.window), False
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end as other commands do, when `| head` has seen enough
     for videos in lists:
         for said in predict.predict(videos, network, checkpoint, arguments.window, arguments.step):
             if isinstance(said, ClipError):

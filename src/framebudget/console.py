@@ -23,8 +23,10 @@ PREDICTIONS = {"seed": int, "clip": str, "group": str, "label": str, "prediction
 RUN = ("=", "+", "-", "@", "\t", "\r", "'")  # how a cell begins that a spreadsheet runs; and ', which says it shall not
 WAYS_OUT = {  # of what torch, MLflow and the system say in several ways, and not always as an OSError
     r"No space left|disk is full|file write failed|unexpected pos": "the disk is full; make room",
-    r"out of memory|allocate memory|bad_alloc": "memory ran out; lower train.batch_size, input.crop, frames or workers",
-    r"DataLoader worker|process pool": "a process that reads clips was killed; if memory ran out, lower workers",
+    r"out of memory|allocate memory|bad_alloc": "memory ran out; lower train.batch_size, input.crop, frames or workers "
+    "(params.yaml)",
+    r"DataLoader worker|process pool": "a process that reads clips was killed; if memory ran out, lower workers "
+    "(params.yaml)",
 }
 
 
@@ -65,7 +67,7 @@ def way_out(error: BaseException) -> str | None:
     text = "out of memory" if isinstance(error, MemoryError) else str(error)
     for pattern, said in WAYS_OUT.items():
         if re.search(pattern, text):
-            return f"{said} (params.yaml), and run the same command again ({text.strip().splitlines()[0]})"
+            return f"{said}, and run the same command again ({text.strip().splitlines()[0]})"
     return None
 
 

@@ -4,8 +4,6 @@ import csv
 import re
 import shutil
 
-import pytest
-
 from tests.conftest import fresh_repository, motion_clips, run, set_params
 
 NAMES = [
@@ -15,7 +13,6 @@ NAMES = [
 ]
 
 
-@pytest.mark.slow
 def test_they_are_names_and_nothing_else(tmp_path):
     clips, study = motion_clips(tmp_path / "clips; touch planted"), tmp_path / "study"
     study.mkdir()

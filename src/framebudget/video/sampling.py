@@ -29,19 +29,19 @@ def draw(rule: str, frames: int, T: int, span: int, generator: np.random.Generat
     return dynamic(frames, T, span, generator, short)
 
 
-def dynamic(frames: int, T: int, span: int, generator: np.random.Generator, short: str = "repeat_last") -> np.ndarray:
+def dynamic(frames: int, T: int, span: int, generator: np.random.Generator, short: str) -> np.ndarray:
     """(T,) indices from a span at a random place."""
     start = generator.integers(max(frames - span, 0) + 1)
     return within(frames, start + spread(span, T), short)
 
 
-def segments(frames: int, T: int, generator: np.random.Generator, short: str = "repeat_last") -> np.ndarray:
+def segments(frames: int, T: int, generator: np.random.Generator, short: str) -> np.ndarray:
     """(T,) indices, one random frame from each of T parts of the clip that differ by at most one frame."""
     edges = np.arange(T + 1) * max(frames, T) // T
     return within(frames, generator.integers(edges[:-1], edges[1:]), short)
 
 
-def views(frames: int, T: int, span: int, V: int, short: str = "repeat_last") -> np.ndarray:
+def views(frames: int, T: int, span: int, V: int, short: str) -> np.ndarray:
     """(V, T) indices from V spans, the first at the clip's start, the last at its end; a single one in the middle.
 
     (PyTorchVideo's `constant_clips_per_video` divides the room by V instead, and never sees the end.)
