@@ -3,6 +3,10 @@
 import contextlib
 import os
 import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import sqlalchemy
@@ -31,6 +35,21 @@ def test_a_locked_database_is_said_and_then_waited_for(fresh, trained):
         other.execute("BEGIN EXCLUSIVE")
         assert "mlflow.db is held by another program: wait for it" in refused(fresh)
     run(*TRAIN, cwd=fresh)
+    assert digest(fresh / "work/x3d_m") == digest(trained / "work/x3d_m")
+
+
+def test_locked_while_a_network_trains_nothing_is_lost_but_what_mlflow_was_to_be_told(fresh, trained):
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    training = subprocess.Popen(TRAIN, cwd=fresh, env=environment, stderr=subprocess.PIPE, text=True)
+    while not list(fresh.glob("work/unfinished/*/last.ckpt")):  # an epoch has ended
+        assert training.poll() is None
+        time.sleep(0.01)
+    with contextlib.closing(sqlite3.connect(fresh / "mlflow.db", isolation_level=None, timeout=60)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        said = training.communicate()[1]
+    assert training.returncode == 0, said
+    assert "does not answer; training goes on" in said
+    assert "mlflow.db does not take the weights of x3d_m" in said
     assert digest(fresh / "work/x3d_m") == digest(trained / "work/x3d_m")
 
 
