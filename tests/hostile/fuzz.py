@@ -2,6 +2,7 @@
 
     $ python -m tests.hostile.fuzz                        # 22,000 inputs; five minutes
     $ python -m tests.hostile.fuzz --kinds clip --share 0.1 --seed 1 --keep found
+    $ python -m tests.hostile.fuzz --kinds clip --share 0.1 --clips FOLDER          # real ones, half a second each
 
 Every input is a small file that the tests make, changed in one to eight places (mutate.py); which, follows from --seed
 and its number alone. The project's own functions read it, in a process that may have 1 GiB more memory than at its
@@ -45,6 +46,7 @@ from framebudget.console import MANIFEST, SPLIT, read_csv, write_csv
 from framebudget.fetch import confine
 from framebudget.models import trained, weights
 from framebudget.params import ParamsError
+from framebudget.predict import videos_of
 from framebudget.sources.folder import SourceError
 from framebudget.sources.motion import draw_scene, render
 from framebudget.sources.ucf101 import fetch_clips
@@ -80,7 +82,11 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=1, help="of the inputs of each kind (1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="a folder for the inputs that go wrong")
+    parser.add_argument("--clips", type=Path, help="damage the videos of this folder, not those that are made here")
     arguments = parser.parse_args()
+    if arguments.clips:
+        found = {path.name: path.read_bytes() for path in videos_of([arguments.clips])}
+        KINDS["clip"] = KINDS["clip"]._replace(seeds=lambda: found)
     keep = arguments.keep and arguments.keep.absolute()
     rows, failures = [], []
     for kind in arguments.kinds:

@@ -15,6 +15,9 @@ import av
 import numpy as np
 import pytest
 import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from framebudget import fetch, params
 from framebudget.console import read_csv, write_csv
@@ -230,6 +233,36 @@ def test_params_that_no_study_has(content, says):
         params.load()
     assert len(str(raised.value)) < 5000
     assert not Path("planted").exists()
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.data())
+def test_any_value_anywhere_in_params_is_taken_or_named(data):
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    section, names = content, []
+    while isinstance(section, dict) and section and (not names or data.draw(st.booleans())):
+        above, name = section, data.draw(st.sampled_from(sorted(section)))
+        section, names = section[name], [*names, name]
+    above[name] = data.draw(values)
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    try:
+        p = params.load()
+    except ParamsError as error:
+        assert names[0] in str(error) or "datasets." in str(error)
+    else:
+        assert p.recipe("x3d_m").epochs > 0
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"])), min_size=9, max_size=9))
+def test_any_name_comes_back_from_a_table(names):
+    write_csv(fuzz.table().head(9).assign(group=names), Path("any.csv"))
+    assert read_csv(Path("any.csv"), fuzz.MANIFEST)["group"].tolist() == names
 
 
 class Malice:
