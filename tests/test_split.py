@@ -1,16 +1,22 @@
+import shutil
+import sys
+
 import pandas as pd
 import pytest
 
+from framebudget.console import SPLIT, read_csv, write_csv
 from framebudget.params import Split
 from framebudget.split import (
     SUBSETS,
     as_published,
     cross_validation,
     leaked,
+    main,
     official_test_groups,
     split_groups,
     subsets,
 )
+from tests.conftest import ROOT, set_params
 
 SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
 STUDY = ["BlowDryHair", "Bowling", "PlayingFlute", "SoccerPenalty", "TrampolineJumping"]
@@ -140,3 +146,72 @@ def test_a_class_with_too_few_groups_is_named(groups):
     rows = manifest(UNEVEN | {"lonely": {f"x{i}": 9 for i in range(groups)}})
     with pytest.raises(ValueError, match=f"'lonely' has {groups} group"):
         split_groups(rows, SHARES, 0)
+
+
+def test_this_very_split_follows_from_these_clips_and_this_seed():
+    """Large groups first, equal ones by the seed's order, classes with few groups before the others."""
+    rows = manifest(
+        {
+            "many": {f"m{i:02d}": 1 + i % 4 for i in range(40)},
+            "few": {f"f{i}": 5 for i in range(4)} | {f"m{i:02d}": 2 for i in range(0, 40, 7)},
+        }
+    )
+    subset = split_groups(rows, SHARES, 3).map({"train": "-", "validation": "V", "test": "T"})
+    assert "".join(subset.groupby(rows["group"]).first()) == "T--V-V---V--T---VV--TT--VTV--TT---T-TVVV-TT-"
+
+
+def test_a_class_whose_groups_others_have_placed_on_one_side_is_named():
+    rows = manifest({name: {f"{name}1": 9, f"{name}2": 5, f"{name}3": 5} for name in "abc"})
+    split_groups(rows, SHARES, 0)  # three groups are enough
+    rows = pd.concat([rows, manifest({"z": {"a1": 1, "b1": 1, "c1": 1}})], ignore_index=True)
+    with pytest.raises(ValueError, match=r"class 'z' is missing in validation, test: it shares its groups"):
+        split_groups(rows, SHARES, 0)
+
+
+def study(folder, rows: pd.DataFrame, monkeypatch, **changes) -> pd.DataFrame:
+    """What the stage makes of a manifest."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["split"])
+    shutil.copy(ROOT / "params.yaml", folder)
+    set_params(folder, dataset="folder", **changes)
+    rows = rows.assign(clip=rows.index.astype(str), path="x.avi", frames=30, fps=25.0, sha256="0")
+    write_csv(rows, folder / "work/manifest.csv")
+    main()
+    return read_csv(folder / "work/split.csv", SPLIT)
+
+
+TEN = manifest({name: {f"g{i:02d}": 4 for i in range(10)} for name in "bac"})
+
+
+def test_the_stage_numbers_the_classes_by_name_and_counts_what_leaks(tmp_path, monkeypatch, capsys):
+    split = study(tmp_path, TEN, monkeypatch)
+    assert split.drop_duplicates("class").set_index("class")["label"].to_dict() == {"a": 0, "b": 1, "c": 2}
+    assert split["fold"].eq(0).all()
+    assert split["clip"].tolist() == [str(i) for i in range(120)]
+    assert split["subset"].tolist() == subsets(TEN, rule()).tolist()
+    assert capsys.readouterr().out == "0 of 24 test clips share their group with clips of training or validation\n"
+
+
+def test_the_stage_in_cross_validation_and_as_published(tmp_path, monkeypatch, capsys):
+    split = study(tmp_path, TEN, monkeypatch, **{"datasets.folder.split.folds": 5})
+    expected = cross_validation(TEN, rule(folds=5))
+    assert split["fold"].tolist() == [fold for fold in range(5) for _ in range(120)]
+    assert split["subset"].tolist() == [name for subset in expected for name in subset]
+    assert capsys.readouterr().out.startswith("0 of 120 test clips")
+    split = study(tmp_path, TEN, monkeypatch, protocol="published")
+    assert split["subset"].tolist() == as_published(subsets(TEN, rule()), 0).tolist()
+    assert capsys.readouterr().out.startswith("3 of 3 test clips")
+
+
+@pytest.mark.parametrize(("training", "test"), [(1000, 30), (100, 3), (50, 2), (10, 1)])
+def test_as_published_three_in_a_hundred_of_what_is_trained_on_are_the_test(training, test):
+    sound = pd.Series(["train"] * (training - 4) + ["validation"] * 4 + ["test"] * 7)
+    subset = as_published(sound, 0)
+    assert subset.value_counts().to_dict() == {"train": training - test, "validation": 7, "test": test}
+    assert subset[sound == "test"].eq("validation").all()
+
+
+def test_the_official_lists_test_on_seven_groups_each():
+    assert official_test_groups(1) == [f"g0{number}" for number in range(1, 8)]
+    assert official_test_groups(2) == ["g08", "g09", *(f"g{number}" for number in range(10, 15))]
+    assert official_test_groups(3)[0::6] == ["g15", "g21"]

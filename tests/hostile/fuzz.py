@@ -38,6 +38,7 @@ import av
 import numpy as np
 import pandas as pd
 import torch
+from av.video.reformatter import VideoReformatter
 from torch import nn
 from tqdm import tqdm
 
@@ -59,6 +60,7 @@ from tests.conftest import ROOT
 from tests.hostile.mutate import mutated
 
 SECONDS = 10
+CONVERT = VideoReformatter()  # every frame's own would keep its threads, while all frames are held
 OUTCOMES = ("right", "refused", "undefined", "wrong")
 STUDY = params.load(ROOT / "params.yaml").datasets["folder"]
 ENCODINGS = {  # suffix: codec and its options
@@ -235,7 +237,7 @@ def plain_decoding(path: Path) -> Iterator[av.VideoFrame]:
 
 
 def picture(frame: av.VideoFrame) -> np.ndarray:
-    return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+    return np.rot90(CONVERT.reformat(frame, format="rgb24").to_ndarray(), frame.rotation // 90)
 
 
 def archives() -> dict[str, bytes]:
