@@ -42,7 +42,7 @@ def probe(path: Path) -> dict:
         size = None
         avi = container.format.name == "avi"
         with _reading(path):
-            for packet in container.demux(stream):
+            for packet in _demuxed(container, stream):
                 packets += packet.dts is not None or packet.size > 0
                 if avi and packet.dts is not None:  # AVI writes an empty chunk for "as before": counted, but no packet
                     packets = max(packets, packet.dts + 1)
@@ -94,7 +94,7 @@ def read_frames(
     frames_THWC = None
     with _opening(path) as container, _reading(path):
         stream = _video(path, container)
-        decoded = sparse(container, stream, packets, wanted) if packets else enumerate(container.decode(stream))
+        decoded = sparse(container, stream, packets, wanted) if packets else enumerate(_frames(container, stream))
         position = -1
         for position, frame in decoded:
             if position in wanted:
@@ -142,7 +142,7 @@ def stream_frames(path: Path, rows: np.ndarray, short_side: int) -> Iterator[np.
         return frames_THWC
 
     with _opening(path) as container, _reading(path):
-        for position, frame in enumerate(container.decode(_video(path, container))):
+        for position, frame in enumerate(_frames(container, _video(path, container))):
             if wanted[position] > 0:
                 held[position] = last = picture(frame).copy()
             while done < len(rows) and rows[done].max() <= position:
@@ -194,10 +194,21 @@ def sparse(
 def _stored(container: av.container.InputContainer, stream: av.VideoStream, unpack: bool) -> Iterator[av.Packet]:
     """The packets of the stream in the order of the file."""
     if not unpack:
-        return (packet for packet in container.demux(stream) if packet.size)
+        return (packet for packet in _demuxed(container, stream) if packet.size)
     unpacked = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
-    filtered = (unpacked.filter(packet if packet.size else None) for packet in container.demux(stream))
+    filtered = (unpacked.filter(packet if packet.size else None) for packet in _demuxed(container, stream))
     return itertools.chain.from_iterable(filtered)
+
+
+def _demuxed(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+    """All packets, the empty last one too. PyAV's own generator loses memory if it is dropped half-way, unclosed."""
+    with contextlib.closing(container.demux(stream)) as packets:
+        yield from packets
+
+
+def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    """All frames, in the order of their display."""
+    return itertools.chain.from_iterable(packet.decode() for packet in _demuxed(container, stream))
 
 
 def learn(path: Path) -> Packets | None:
@@ -213,7 +224,7 @@ def learn(path: Path) -> Packets | None:
 
     with _opening(path) as container, _reading(path):
         stream = _video(path, container)
-        truth = [digest(frame) for frame in container.decode(stream)]
+        truth = [digest(frame) for frame in _frames(container, stream)]
         divx = stream.codec_context.name == "mpeg4"
     learned = _learn(path, truth, digest, unpack=False)
     if divx and not (learned and learned.skip):
