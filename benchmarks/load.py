@@ -1,0 +1,325 @@
+"""Many clips, and many hours: do time and memory grow as they should?
+
+    $ python benchmarks/load.py [--clips 500 5000 50000]
+    $ python benchmarks/load.py --loop 25
+
+The first prints a Markdown table for so many clips: seconds, and memory in MiB. *main*: peak of the stage's process
+above its imports. *worker*: the most that one of its child processes had to itself and shared with none. fetch reads
+files of 16 frames that differ in their last bytes; all else takes a manifest whose rows share 20 files of 180 frames,
+by hard links. Networks are a few weights, so that everything around them is what is measured.
+
+The second trains X3D-M for so many minutes on 160 clips at the size of the study, by the command of the study, and says
+what grew: memory and open files of the process that trains, and of the one that reads. Linux only.
+"""
+
+import contextlib
+import io
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from scipy.stats import linregress, t
+from torch import nn
+from tqdm import tqdm
+
+from framebudget import evaluate, fetch, models, params, split
+from framebudget.console import read_csv, usage, write_csv, write_text
+from framebudget.models import weights
+from framebudget.models.layers import GlobalMean
+from framebudget.report import plots, statistics, strips
+from framebudget.runs import runs_of
+from framebudget.sources import motion
+from framebudget.video import packets
+from framebudget.video.dataset import Clips, check, loader
+from framebudget.video.reader import learn, probe
+
+MIB = 2**20
+CLASSES, GROUP = 20, 5  # clips of a group
+WORKERS = 2
+SCENES, FOREVER = 32, 10**6
+WARM_UP, BLOCKS = 0.2, 10  # of a loop: what is not counted, and the parts that the rest is averaged in
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+warnings.filterwarnings("ignore", module="torch.utils.data")  # "more workers than cores"
+
+
+class Cost(NamedTuple):
+    seconds: float
+    main: float
+    worker: float
+
+
+class Seen(NamedTuple):
+    moment: float
+    memory_training: float
+    memory_reading: float
+    open_files_training: int
+    open_files_reading: int
+
+
+def main() -> None:
+    parser = usage(__doc__)
+    parser.add_argument("--clips", type=int, nargs="+", default=[500, 5000, 50_000])
+    parser.add_argument("--loop", type=float, metavar="MINUTES")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.loop:
+            loop(Path(folder), arguments.loop)
+        else:
+            grow(Path(folder), arguments.clips)
+
+
+def grow(folder: Path, counts: list[int]) -> None:
+    """A table with a row for every stage and number of clips."""
+    rows = []
+    for clips in counts:
+        files, study = folder / f"files{clips}", folder / f"study{clips}"
+        write_files(files, clips)
+        found = {"fetch": measured(fetch.main, files)}
+        shutil.rmtree(files)
+        write_manifest(study, clips)
+        found |= {name: measured(work, study) for name, work in STAGES.items()}
+        shutil.rmtree(study)
+        rows += [(name, clips, cost) for name, cost in found.items()]
+    print("| stage | clips | seconds | for 1,000 clips | main, MiB | worker, MiB |\n|" + " --- |" * 6)
+    for name, clips, cost in sorted(rows, key=lambda row: list(found).index(row[0])):
+        cells = f"{cost.seconds:.1f} | {1000 * cost.seconds / clips:.2f} | {cost.main:.0f} | {cost.worker:.0f}"
+        print(f"| {name} | {clips:,} | {cells} |")
+
+
+def names(clips: int) -> list[tuple[str, str]]:
+    """(class, clip) of each, in groups of some."""
+    number = [divmod(i, CLASSES) for i in range(clips)]
+    return [(f"c{k:02d}", f"c{k:02d}/v_c{k:02d}_g{i // GROUP:04d}_c{i % GROUP}") for i, k in number]
+
+
+def write_files(folder: Path, clips: int) -> None:
+    """Files to fetch: one clip of 32 × 24 pixels, each with other bytes after its end."""
+    settings(folder)
+    small = motion.render(motion.draw_scene(1), "Sway")[:16, :72:3, :96:3]
+    motion.write_clip(folder / "small.avi", small)
+    content = (folder / "small.avi").read_bytes()
+    for i, (name, clip) in enumerate(tqdm(names(clips), desc="write", unit="clip", disable=None)):
+        (folder / "clips" / name).mkdir(parents=True, exist_ok=True)
+        (folder / "clips" / f"{clip}.avi").write_bytes(content + i.to_bytes(8))
+
+
+def write_manifest(folder: Path, clips: int) -> None:
+    """What fetch would write, of clips that share one file a class."""
+    settings(folder)
+    once = motion.render(motion.draw_scene(1), "Sway")[:, :72:3, :96:3]
+    facts, learned, rows = {}, {}, []
+    for name, clip in tqdm(names(clips), desc="link", unit="clip", disable=None):
+        file, path = folder / f"{name}.avi", f"{clip}.avi"
+        if name not in facts:
+            (folder / "clips" / name).mkdir(parents=True)
+            motion.write_clip(file, np.roll(np.concatenate([once] * 4)[:180], len(facts), axis=0))
+            facts[name], learned[name] = probe(file), learn(file)
+        (folder / "clips" / path).hardlink_to(file)
+        rows.append({"clip": clip, "path": path, "class": name, "group": clip.rpartition("_")[0]} | facts[name])
+    write_csv(pd.DataFrame(rows), folder / "work/manifest.csv")
+    write_text(folder / "work/packets.json", packets.dump({row["path"]: learned[row["class"]] for row in rows}))
+
+
+def settings(folder: Path) -> None:
+    """params.yaml: the one of the repository, but for these clips; two workers, one budget."""
+    folder.mkdir()
+    content = yaml.safe_load(PARAMS.read_text())
+    content |= {"dataset": "folder", "clips": "clips", "frames": [6], "workers": WORKERS}
+    data = content["datasets"]["folder"]
+    data["fetch"]["group"] = r"v_(.+_g\d+)_"
+    data["input"] |= {"short_side": 32, "crop": 32}
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+
+
+def split_every_clip() -> None:
+    """As if every clip were a group of its own; the split by group is kept."""
+    kept = Path("work/split.csv").read_bytes()
+    manifest = read_csv(Path("work/manifest.csv"))
+    write_csv(manifest.assign(group=manifest["clip"]), Path("work/manifest.csv"))
+    split.main()
+    write_csv(manifest, Path("work/manifest.csv"))
+    Path("work/split.csv").write_bytes(kept)
+
+
+def join_and_check() -> None:
+    check(params.load().folder, packets.joined(read_csv(Path("work/split.csv"))))
+
+
+def one_epoch() -> None:
+    """Every clip is read once, as if all were to be trained on."""
+    p, rows = params.load(), packets.joined(read_csv(Path("work/split.csv")))
+    data = loader(Clips(p.folder, rows, *p.sampled("x3d_m", p.frames[0]), 0, None), 8, p.workers)
+    for _ in tqdm(data, desc="read", unit="batch", disable=None):
+        pass
+
+
+def evaluate_all() -> None:
+    """Both networks, of a few weights; a fifth of the clips is tested."""
+    models.BUILD |= dict.fromkeys(params.MODELS, few_weights)
+    p, rows = params.load(), read_csv(Path("work/split.csv"))
+    for model in params.MODELS:
+        (Path("work") / model).mkdir()
+        for run in runs_of(p, rows):
+            weights.save(Path("work") / model / f"{run.name}.pt", few_weights(CLASSES))
+    evaluate.main()
+
+
+def few_weights(classes: int) -> nn.Module:
+    return nn.Sequential(GlobalMean(), nn.Flatten(), nn.Linear(3, classes))
+
+
+def draw_all() -> None:
+    """What `figures` draws of all clips or all predictions."""
+    rows, said = read_csv(Path("work/split.csv")), read_csv(Path("work/predictions.csv"), "label", "prediction")
+    folder = Path("work/figures")
+    folder.mkdir()
+    statistics.scores(said, 2)
+    plots.save(plots.clips_per_class(rows), folder, "clips")
+    plots.save(plots.frames_per_clip(rows, [6], "frames"), folder, "lengths")
+    plots.save(plots.confusion(said, "frames"), folder, "confusion")
+    strips.mistakes(said)
+
+
+STAGES = {
+    "split": split.main,
+    "split, every clip a group": split_every_clip,
+    "join and check": join_and_check,
+    "an epoch of the loader": one_epoch,
+    "evaluate": evaluate_all,
+    "figures of all clips": draw_all,
+}
+
+
+def measured(work: Callable[[], None], folder: Path) -> Cost:
+    """What a function costs in a fresh process, begun in this folder."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=alone, args=(work, folder, there))
+    process.start()
+    there.close()
+    worker = 0
+    while not here.poll(0.2):
+        worker = max([worker, *map(own, children(process.pid))])
+    seconds, main = here.recv()  # EOFError if the process failed
+    process.join()
+    return Cost(seconds, main / MIB, worker / MIB)
+
+
+def alone(work: Callable[[], None], folder: Path, there: Connection) -> None:
+    multiprocessing.set_start_method(None, force=True)  # of its children: not spawned, but as in a stage
+    os.chdir(folder)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before, start = status(os.getpid(), "VmHWM"), time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()):
+        work()
+    there.send((time.perf_counter() - start, status(os.getpid(), "VmHWM") - before))
+
+
+def status(pid: int, what: str) -> int:
+    """Bytes, by /proc."""
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(what))
+    return int(line.split()[1]) * 1024
+
+
+def own(pid: int) -> int:
+    """Bytes that a process shares with none; 0 if it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [
+            int(child)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
+    except OSError:
+        return []
+
+
+def loop(folder: Path, minutes: float) -> None:
+    """Train without end, look every two seconds, and end it."""
+    content = yaml.safe_load(PARAMS.read_text())
+    content |= {"clips": "clips", "frames": [6], "workers": 1}
+    content["datasets"]["motion"]["train"]["patience"] = FOREVER
+    content["datasets"]["motion"]["x3d_m"]["epochs"] = FOREVER
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    motion.write_motion(folder / "clips", SCENES)
+    for stage in ("fetch", "split"):
+        subprocess.run(
+            [sys.executable, "-m", f"framebudget.{stage}"], cwd=folder, check=True, stdout=subprocess.DEVNULL
+        )
+    training = subprocess.Popen([sys.executable, "-m", "framebudget.train", "x3d_m"], cwd=folder)
+    seen, end = [], time.monotonic() + 60 * minutes
+    with tqdm(total=round(minutes), desc="train", unit="min", disable=None) as bar:
+        while time.monotonic() < end:
+            time.sleep(2)
+            seen.append(Seen(time.monotonic(), *looked_at(training.pid)))
+            bar.update(round(minutes - (end - time.monotonic()) / 60) - bar.n)
+    training.send_signal(signal.SIGTERM)
+    training.wait()
+    (file,) = folder.glob("work/unfinished/*/last.ckpt")
+    state = torch.load(file, weights_only=True)
+    print(f"{minutes:g} minutes, {state['epoch'] + 1:,} epochs, {state['global_step']:,} steps\n")
+    print_growth(seen[round(WARM_UP * len(seen)) :], 60 * state["global_step"] / minutes)
+
+
+def looked_at(pid: int) -> tuple[float, float, int, int]:
+    """Memory and open files of a training and of its children."""
+    readers = children(pid)
+    return (
+        status(pid, "VmRSS") / MIB,
+        sum(map(own, readers)) / MIB,
+        open_files(pid),
+        sum(map(open_files, readers)),
+    )
+
+
+def open_files(pid: int) -> int:
+    try:
+        return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    except OSError:
+        return 0
+
+
+def print_growth(seen: list[Seen], steps_an_hour: float) -> None:
+    table = pd.DataFrame(seen)
+    hours = table.pop("moment") / 3600
+    print("| | first | last | least | most | an hour | 1,000 steps | 3 hours |\n|" + " --- |" * 8)
+    for name, column in table.items():
+        middle, width = slope(hours, column)
+        grown = (f"{middle * n:.2f} ± {width * n:.2f}" for n in (1, 1000 / steps_an_hour, 3))
+        levels = (f"{value:.1f}" for value in (*means(column)[[0, -1]], column.min(), column.max()))
+        print(f"| {name.replace('_', ' ')} | {' | '.join([*levels, *grown])} |")
+
+
+def slope(hours: pd.Series, values: pd.Series) -> tuple[float, float]:
+    """Growth an hour, and half its 95 % interval; of means over blocks, for neighbours are not independent."""
+    fit = linregress(means(hours), means(values))
+    return fit.slope, np.nan_to_num(fit.stderr) * t.ppf(0.975, BLOCKS - 2)  # of what never changes, it is not a number
+
+
+def means(values: pd.Series) -> np.ndarray:
+    return np.array([block.mean() for block in np.array_split(values.to_numpy(float), BLOCKS)])
+
+
+if __name__ == "__main__":
+    main()
