@@ -19,6 +19,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
@@ -104,14 +105,14 @@ def predict(p: Params, clips: pd.DataFrame, classes: list[str], model: str, run:
     weights.load(network, Path("work") / model / f"{run.name}.pt")
     network = for_evaluation(network).to(device)
     data = Clips(p.folder, test, T, input, run.seed, p.data.evaluate.views, p.data.evaluate.crops)
-    probabilities = []
+    # in one place from the start: small tensors, kept between large ones that are freed, would pin the heap
+    probabilities_NK = np.empty((len(test), len(classes)), np.float32)
     batches = loader(data, p.recipe(model).batch_size, p.workers)
     bar = tqdm(batches, desc=f"evaluate {params.MODELS[model]} {run.name}", unit="batch", disable=None)
-    for frames_BVTHWC, views, _, _ in bar:
+    for frames_BVTHWC, views, _, positions_B in bar:
         with autocast(p.trainer.precision, device):
             logits_BVK = logits_of(network, inputs(frames_BVTHWC.to(device), views, input.crop))
-        probabilities.append(logits_BVK.float().mean(1).softmax(1).cpu())
-    probabilities_NK = torch.cat(probabilities).numpy()
+        probabilities_NK[positions_B] = logits_BVK.float().mean(1).softmax(1).cpu()
     table = test[["clip", "group"]].reset_index(drop=True)
     table.insert(0, "model", model)
     table.insert(1, "frames", run.budget)
