@@ -149,13 +149,10 @@ def test_a_class_with_too_few_groups_is_named(groups):
 
 
 def test_this_very_split_follows_from_these_clips_and_this_seed():
-    """Large groups first, equal ones by the seed's order, classes with few groups before the others."""
-    rows = manifest(
-        {
-            "many": {f"m{i:02d}": 1 + i % 4 for i in range(40)},
-            "few": {f"f{i}": 5 for i in range(4)} | {f"m{i:02d}": 2 for i in range(0, 40, 7)},
-        }
-    )
+    """Classes with few groups before the others, large groups first, equal ones by the seed's order."""
+    many = {f"m{i:02d}": 1 + i % 4 for i in range(40)}
+    rare = {f"f{i}": 5 for i in range(4)} | {f"m{i:02d}": 2 for i in range(0, 40, 7)}
+    rows = manifest({"many": many, "rare": rare})
     subset = split_groups(rows, SHARES, 3).map({"train": "-", "validation": "V", "test": "T"})
     assert "".join(subset.groupby(rows["group"]).first()) == "T--V-V---V--T---VV--TT--VTV--TT---T-TVVV-TT-"
 
