@@ -146,7 +146,7 @@ def set_params(repository, **changes):
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory) -> Path:
-    """A fresh repository with the files of this one; its clips are pulled."""
+    """A fresh repository with the files of this one; its clips are pulled. For all tests: none may change it."""
     folder = fresh_repository(tmp_path_factory.mktemp("repository"))
     run("dvc", "pull", "-q", "data.dvc", cwd=folder)
     return folder

@@ -12,7 +12,7 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from framebudget.console import sha256
-from tests.conftest import ROOT, run, set_params
+from tests.conftest import ROOT, fresh_repository, run, set_params
 from tests.server import answering, free_address
 
 OUTPUTS = ["work/manifest.csv", "work/split.csv", "work/x3d_m/curves.csv", "work/slowfast_r50/2f-s0.pt",
@@ -21,8 +21,10 @@ OUTPUTS = ["work/manifest.csv", "work/split.csv", "work/x3d_m/curves.csv", "work
 
 
 @pytest.fixture(scope="module")
-def study(repository, clips):
+def study(tmp_path_factory, clips):
     """A finished study of our own clips: 2 frames, one epoch, 32 pixels."""
+    repository = fresh_repository(tmp_path_factory.mktemp("study"))
+    run("dvc", "pull", "-q", "data.dvc", cwd=repository)
     set_params(
         repository,
         dataset="folder", clips=str(clips), frames=[2], **{

@@ -75,7 +75,8 @@ ENCODINGS = {  # suffix: codec and its options
     "wmv": ("wmv2", {"g": "6"}),
     "3gp": ("h263", {"g": "6"}),
 }
-fork = multiprocessing.get_context("fork")
+server = multiprocessing.get_context("forkserver")  # of a process that has imported this and has no threads
+server.set_forkserver_preload(["tests.hostile.fuzz"])
 
 
 def main() -> int:
@@ -116,8 +117,8 @@ def fuzz(kind: str, inputs: int, seed: int, keep: Path | None) -> tuple[dict, li
     seeds, start, outcomes, failures, done, worst = KINDS[kind].seeds(), time.monotonic(), Counter(), [], 0, [0.0, 0]
     bar = tqdm(total=inputs, desc=kind, unit="input", disable=None)
     while done < inputs:
-        here, there = fork.Pipe(duplex=False)
-        process = fork.Process(target=read_all, args=(kind, seeds, seed, range(done, min(done + 500, inputs)), there))
+        here, there = server.Pipe(duplex=False)
+        process = server.Process(target=read_all, args=(kind, seeds, seed, range(done, min(done + 500, inputs)), there))
         process.start()
         there.close()
         while here.poll(SECONDS):
@@ -158,7 +159,6 @@ def damaged(kind: str, seeds: dict[str, bytes], seed: int, number: int) -> tuple
 
 def read_all(kind: str, seeds: dict[str, bytes], seed: int, numbers: range, pipe: Connection) -> None:
     """In a process of its own: say of each input what came out, how long it took, and how much memory there was."""
-    torch.set_num_threads(1)  # threads do not survive a fork
     warnings.simplefilter("ignore")
     confine()
     before = resident()
