@@ -16,7 +16,7 @@ test-all: .venv/ready  ## and the slow ones: faults injected for real
 
 coverage: .venv/ready  ## which lines and branches of src/ the tests run
 	coverage erase
-	coverage run -m pytest -m "not slow"
+	coverage run -m pytest -n 2 --dist loadfile -m "not slow"
 	coverage combine --quiet
 	coverage report
 

@@ -95,3 +95,9 @@ def test_views_run_from_the_start_to_the_end_and_one_lies_in_the_middle():
 def test_dynamic_spans_reach_every_place():
     generator = np.random.default_rng(0)
     assert {int(draw("dynamic", 10, 2, 8, generator, "error")[0]) for _ in range(100)} == {0, 1, 2}
+
+
+def test_segments_reach_every_frame():
+    generator = np.random.default_rng(0)
+    drawn = [draw("segments", 20, 4, 20, generator, "error").tolist() for _ in range(200)]
+    assert {frame for indices in drawn for frame in indices} == set(range(20))
