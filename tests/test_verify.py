@@ -48,6 +48,9 @@ def test_only_the_same_clips_and_several_seeds_can_be_compared(work):
     pd.read_csv(MOTION / "predictions.csv").query("seed == 0").to_csv(work / "predictions.csv", index=False)
     with pytest.raises(ValueError, match="slowfast_r50 at 6 frames: several seeds are needed"):
         verify.beside(MOTION, work)
+    change(work, "frames == 6", frames=5)
+    with pytest.raises(ValueError, match="motion: nothing of slowfast_r50 at 5 frames"):
+        verify.beside(MOTION, work)
 
 
 def test_a_kept_study_is_run_with_its_parameters_on_the_clips_that_are_here(tmp_path):

@@ -72,6 +72,8 @@ def beside(reference: Path, work: Path) -> pd.DataFrame:
         raise ValueError(f"{reference}: its clips, or those that it tested on, are others than here")
     rows = []
     for (model, frames), hits in here.groupby(level=["model", "frames"], sort=False):
+        if (model, frames) not in there.index.droplevel("seed"):
+            raise ValueError(f"{reference}: nothing of {model} at {frames} frames")
         kept = there[model, frames]
         if min(len(hits), len(kept)) < 2:
             raise ValueError(f"{model} at {frames} frames: several seeds are needed to tell a difference from chance")
