@@ -28,6 +28,7 @@ import pytest
 import scipy.stats  # noqa: F401
 import sklearn.metrics  # noqa: F401
 import torch
+from tqdm import tqdm
 
 SRC = Path(__file__).parents[1] / "src/framebudget"
 MODULES = {
@@ -57,13 +58,15 @@ def main() -> None:
         path, tests = MODULES[module]
         source = ast.unparse(ast.parse(path.read_text()))
         changed = list(dict.fromkeys(mutants(ast.parse(source))))
+        left = 0
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            noticed = list(pool.map(lambda text, path=path, tests=tests: fails(path, text, tests), changed))
-        survivors = [text for text, seen in zip(changed, noticed, strict=True) if not seen]
-        rows.append({"module": module, "changes": len(changed), "noticed": sum(noticed), "not noticed": len(survivors)})
-        for text in survivors:
-            lines = difflib.unified_diff(source.split("\n"), text.split("\n"), module, module, n=1, lineterm="")
-            print(*lines, sep="\n")
+            noticed = pool.map(lambda text, path=path, tests=tests: fails(path, text, tests), changed)
+            for text, seen in zip(changed, tqdm(noticed, desc=module, total=len(changed), disable=None), strict=True):
+                if not seen:
+                    left += 1
+                    lines = difflib.unified_diff(source.split("\n"), text.split("\n"), module, module, n=1, lineterm="")
+                    print(*lines, sep="\n", flush=True)
+        rows.append({"module": module, "changes": len(changed), "noticed": len(changed) - left, "not noticed": left})
     print(pd.DataFrame(rows).to_markdown(index=False))
 
 
