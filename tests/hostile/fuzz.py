@@ -121,6 +121,7 @@ def fuzz(kind: str, inputs: int, seed: int, keep: Path | None) -> tuple[dict, li
         process = server.Process(target=read_all, args=(kind, seeds, seed, range(done, min(done + 500, inputs)), there))
         process.start()
         there.close()
+        here.recv()  # the first one waits for the server's imports
         while here.poll(SECONDS):
             try:
                 outcome, detail, seconds, memory = here.recv()
@@ -162,6 +163,7 @@ def read_all(kind: str, seeds: dict[str, bytes], seed: int, numbers: range, pipe
     warnings.simplefilter("ignore")
     confine()
     before = resident()
+    pipe.send("ready")
     for number in numbers:
         name, content = damaged(kind, seeds, seed, number)
         folder, start = Path(f"{kind}-{number}"), time.monotonic()
