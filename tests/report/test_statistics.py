@@ -84,6 +84,8 @@ def test_macro_f1_leaves_out_classes_without_test_clips():
 def test_a_label_without_a_column_is_named(predictions):
     with pytest.raises(ValueError, match="no column 'p_c' for the class"):
         scores(predictions.drop(columns="p_p_c").assign(label="c"), 2)
+    with pytest.raises(ValueError, match="no column 'p_p_c' for the class"):  # of some clips alone
+        scores(predictions.drop(columns="p_p_c"), 2)
 
 
 def test_a_summary_is_the_mean_over_seeds(predictions):
@@ -175,6 +177,15 @@ def test_intervals_are_those_of_a_plain_loop(predictions):
         assert row["accuracy"] == pytest.approx(rows.groupby("seed")["right"].mean().mean())
         assert row[["low", "high"]].tolist() == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.015)
         assert row["low"] < row["accuracy"] < row["high"]
+
+
+def test_these_very_intervals_follow_from_ten_thousand_draws(predictions):
+    """What the paper prints must not depend on who draws."""
+    row, pair = intervals(predictions).iloc[0], comparisons(predictions).iloc[0]
+    assert [row["low"], row["high"]] == pytest.approx([0.13414634146341464, 0.27174389778794805], abs=1e-12)
+    assert [pair["low"], pair["high"], pair["p_bootstrap"]] == pytest.approx(
+        [-0.05660377358490565, 0.14035773026315781, 0.36136386361363865], abs=1e-12
+    )
 
 
 def test_all_possible_draws_of_five_groups():
@@ -298,6 +309,9 @@ def test_a_clip_is_right_if_more_than_half_of_the_seeds_are():
     row = comparisons(study(two, range(6))).iloc[0]
     assert (row["only_a"], row["only_b"]) == (2, 3)
     assert row["difference"] == pytest.approx((8 - 4) / 12)
+    other = {("m", 14 - T, seed): right for (_, T, seed), right in two.items()}
+    row = comparisons(study(other, range(6))).iloc[0]
+    assert (row["only_a"], row["only_b"]) == (3, 2)
 
 
 def test_a_clear_difference_is_found_in_either_direction():
