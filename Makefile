@@ -9,14 +9,14 @@ paper: .venv/ready  ## from the clips to paper/paper.pdf
 	dvc repro
 
 test: .venv/ready  ## every test that is not slow
-	pytest -n 2 --dist loadfile -m "not slow"
+	pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: .venv/ready  ## and the slow ones: faults injected for real
-	pytest -n 2 --dist loadfile
+	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 coverage: .venv/ready  ## which lines and branches of src/ the tests run
 	coverage erase
-	coverage run -m pytest -n 2 --dist loadfile -m "not slow"
+	coverage run -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 	coverage combine --quiet
 	coverage report
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from framebudget import params, verify
-from tests.conftest import ROOT, run
+from tests.conftest import ROOT, fresh_repository, run, set_params
 
 MOTION = ROOT / "reports/motion"
 
@@ -69,14 +69,17 @@ def test_a_difference_is_said():
     assert "1 of 3 files are the same" in text
 
 
-def test_two_unlike_clones_write_the_same_bytes(repository):
-    """Of one frame, one epoch a network."""
-    small = ["frames=[1]", "datasets.motion.evaluate.views=1"]
-    for model in ("x3d_m", "slowfast_r50"):
-        small += [f"datasets.motion.{model}.epochs=1"]
-    small += ["datasets.motion.slowfast_r50.short_side=32", "datasets.motion.slowfast_r50.crop=32"]
-    changes = [argument for change in small for argument in ("-S", change)]
-    said = run("python", "-m", "framebudget.verify", *changes, cwd=repository).stdout
+def test_two_unlike_clones_write_the_same_bytes(clips, tmp_path):
+    """Of a tiny study: one frame, one epoch, 32 pixels."""
+    study = fresh_repository(tmp_path)
+    set_params(
+        study, dataset="folder", clips=str(clips), frames=[1], **{
+            "train.epochs": 1, "datasets.folder.fetch.group": r"_(g\d+)_", "datasets.folder.evaluate.views": 1,
+            "datasets.folder.input.short_side": 32, "datasets.folder.input.crop": 32,
+        },
+    )  # fmt: skip
+    run("git", "commit", "-qam", "tiny", cwd=study)
+    said = run("python", "-m", "framebudget.verify", cwd=study).stdout
     assert "| paper/paper.pdf |" in said
     assert "| work/x3d_m/1f-s0.pt |" in said
     assert "**" not in said

@@ -4,6 +4,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -144,13 +145,14 @@ def test_packets_are_sent_as_they_were_learned(rows):
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's /proc")
-def test_every_epoch_leaves_as_many_files_open_as_the_first(clips, rows):
+def test_open_files_do_not_grow_from_epoch_to_epoch(clips, rows):
+    """Some come and go; one for every clip that was read would be 15 an epoch."""
     data = loader(Clips(clips, rows, 4, INPUT, 0, None), 4, 2)
     counts = []
-    for epoch in range(4):
+    for epoch in range(6):
         data.sampler.set_epoch(epoch)
         for _ in data:
             pass
         pids = ["self", *(worker.pid for worker in data._iterator._workers)]
         counts.append([len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids])
-    assert counts == [counts[0]] * 4
+    assert (np.min(counts[-2:], axis=0) <= np.max(counts[:2], axis=0)).all()
