@@ -2,21 +2,24 @@
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3
 PORT ?= 5000
+PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 
 paper: .venv/ready  ## from the clips to paper/paper.pdf
 	dvc pull --quiet data.dvc
 	dvc repro
 
+test test-all coverage: export OMP_NUM_THREADS := 1  # threads of two processes on two cores wait for each other
+
 test: .venv/ready  ## every test that is not slow
-	pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	python $(PYTEST) -m "not slow"
 
 test-all: .venv/ready  ## and the slow ones: faults injected for real
-	pytest -n 2 --dist loadfile --no-loadscope-reorder
+	python $(PYTEST)
 
 coverage: .venv/ready  ## which lines and branches of src/ the tests run
 	coverage erase
-	coverage run -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	coverage run $(PYTEST) -m "not slow"
 	coverage combine --quiet
 	coverage report
 

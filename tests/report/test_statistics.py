@@ -60,6 +60,7 @@ def test_models_come_as_they_appear_and_budgets_ascend(predictions):
         intervals(predictions),
     ):
         assert list(table[["model", "frames"]].drop_duplicates().itertuples(index=False, name=None)) == order
+        assert table.index.equals(pd.RangeIndex(len(table)))
 
 
 def test_scores_are_scikit_learns(predictions):
@@ -77,8 +78,8 @@ def test_scores_are_scikit_learns(predictions):
 
 
 def test_macro_f1_leaves_out_classes_without_test_clips():
-    table = study({("m", 8, 0): [1] * 5}, list("abcde"))
-    assert scores(table, 1)["macro_f1"].tolist() == [1]
+    table = study({("m", 8, 0): [1, 1, 1, 1, 0]}, list("abcde"))  # precision 1, recall 4/5
+    assert scores(table, 1)["macro_f1"].tolist() == pytest.approx([8 / 9])
 
 
 def test_a_label_without_a_column_is_named(predictions):
@@ -86,6 +87,8 @@ def test_a_label_without_a_column_is_named(predictions):
         scores(predictions.drop(columns="p_p_c").assign(label="c"), 2)
     with pytest.raises(ValueError, match="no column 'p_p_c' for the class"):  # of some clips alone
         scores(predictions.drop(columns="p_p_c"), 2)
+    with pytest.raises(ValueError, match="no column 'p_q' for the class"):  # the first of several
+        scores(study({("m", 8, 0): [1] * 3}, list("abc")).assign(label=["x", "q", "r"]), 1)
 
 
 def test_a_summary_is_the_mean_over_seeds(predictions):
@@ -321,6 +324,8 @@ def test_a_clear_difference_is_found_in_either_direction():
     (row,) = comparisons(study({("m", 6, 0): bad, ("m", 8, 0): good}, groups)).itertuples()
     assert row.verdict == "better" and row.low > 0.25
     assert row.p_bootstrap == pytest.approx(2 / 10_001)  # no draw is on the other side
+    row = comparisons(study({("m", 6, 0): bad, ("m", 8, 0): good}, groups), draws=1500).iloc[0]
+    assert row["p_bootstrap"] == pytest.approx(2 / 1501)
     (row,) = comparisons(study({("m", 6, 0): good, ("m", 8, 0): bad}, groups)).itertuples()
     assert row.verdict == "worse" and row.high < -0.25
 

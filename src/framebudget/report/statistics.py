@@ -42,14 +42,14 @@ def scores(predictions: pd.DataFrame, k: int) -> pd.DataFrame:
     for run, clips in _each(predictions, RUN):
         truth, guess = clips["label"], clips["prediction"]
         p_NK = clips[[f"p_{name}" for name in classes]].to_numpy()
-        likely_Nk = (-p_NK).argsort(axis=1, kind="stable")[:, :k]
+        likely_Nk = (-p_NK).argsort(kind="stable")[:, :k]
         tested = [name for name in classes if name in set(truth)]
         rows.append(
             run
             | {
                 "accuracy": (truth == guess).mean(),
                 f"top{k}": (likely_Nk == _indices(truth, classes)[:, None]).any(axis=1).mean(),
-                "macro_f1": f1_score(truth, guess, labels=tested, average="macro", zero_division=0),
+                "macro_f1": f1_score(truth, guess, labels=tested, average="macro"),
                 "ece": ece(clips),
             }
         )
@@ -148,7 +148,7 @@ def intervals(predictions: pd.DataFrame, draws: int = 10_000, seed: int = 0) -> 
     rights = _rights(predictions)
     low, high = np.percentile(_resampled(rights, draws, seed), [2.5, 97.5], axis=0)
     accuracy = [right_NS.to_numpy().mean() for right_NS in rights.values()]
-    return pd.DataFrame(list(rights), columns=CONFIGURATION).assign(accuracy=accuracy, low=low, high=high)
+    return pd.DataFrame(list(rights)).assign(accuracy=accuracy, low=low, high=high)
 
 
 def comparisons(predictions: pd.DataFrame, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
