@@ -9,7 +9,8 @@ paper: .venv/ready  ## from the clips to paper/paper.pdf
 	dvc pull --quiet data.dvc
 	dvc repro
 
-test test-all coverage: export OMP_NUM_THREADS := 1  # threads of two processes on two cores wait for each other
+# More threads than cores, as two processes would have, wait for each other.
+test test-all coverage: export OMP_NUM_THREADS := 1
 
 test: .venv/ready  ## every test that is not slow
 	python $(PYTEST) -m "not slow"
