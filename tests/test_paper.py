@@ -17,7 +17,8 @@ from framebudget.params import MODELS
 from framebudget.report import plots
 from tests.conftest import ROOT, set_params
 
-NAMES = ["JumpHigh", "Größe 50 %", "=cmd()", "a_b#c$d"]
+NAMES = ["JumpHigh", "Größe 50 %", "=cmd()", "a_b#c$d", *(f"Other{k}" for k in range(97))]
+MARGIN = 738  # points from above: here the text ends
 FIGURES = ["clips", "strips", "sampling", *MODELS, "convolution", "curves", "frames", "confusion", "reliability"]
 
 
@@ -51,9 +52,8 @@ def typeset(here: Path, rates: dict[int, float], seeds: int = 1, classes: int = 
         table["prediction"] = test["class"].where(
             right, test["class"].map(dict(zip(names, names[1:] + names, strict=False)))
         )
-        for name in names:
-            table[f"p_{name}"] = np.where(table["prediction"] == name, 0.7, 0.3 / (classes - 1))
-        tables.append(table)
+        p = {f"p_{name}": np.where(table["prediction"] == name, 0.7, 0.3 / (classes - 1)) for name in names}
+        tables.append(table.join(pd.DataFrame(p)))
         curves.append({"model": model, "frames": budget, "seed": seed, "fold": 0, "epoch": 0, "val_accuracy": 0.5})
     write_csv(split, Path("work/split.csv"))
     evaluate.report(params.load(), split, pd.concat(tables, ignore_index=True))
@@ -67,8 +67,16 @@ def typeset(here: Path, rates: dict[int, float], seeds: int = 1, classes: int = 
     paper.main()
     if not shutil.which("pdftotext"):
         pytest.skip("typeset, but not read: no pdftotext (Debian: poppler-utils)")
-    read = subprocess.run(["pdftotext", "-raw", "paper/paper.pdf", "-"], capture_output=True, text=True)
-    return packed(read.stdout)
+    words = re.findall(r'yMax="(.*)">(.*)</word>', pdftotext("-bbox"))
+    below = [word for lower, word in words if float(lower) > MARGIN]
+    assert below == [str(page + 1) for page in range(len(below))]  # the page numbers alone
+    return packed(pdftotext("-raw"))
+
+
+def pdftotext(option: str) -> str:
+    return subprocess.run(
+        ["pdftotext", option, "paper/paper.pdf", "-"], capture_output=True, text=True, check=True
+    ).stdout
 
 
 def packed(text: str) -> str:
@@ -85,6 +93,7 @@ def packed(text: str) -> str:
         ({6: 0.4, 16: 0.95}, {"groups": 4}, "with so few groups no test can say what of that is chance."),
         ({6: 0.8}, {}, "A single budget was run"),
         ({6: 0.8, 16: 0.9}, {"classes": 2, "seeds": 2}, "clips of 2 classes, with 2 seeds"),
+        ({6: 0.8, 16: 0.9}, {"classes": 101, "groups": 5}, "clips of 101 classes, with 1 seed"),
         ({6: 0.8, 16: 0.9}, {"protocol": "published"}, "With 6 instead of 16 seconds"),
         ({6: 0.8, 16: 0.9}, {"datasets.folder.split.folds": 3}, "every clip is tested on once, by a network"),
     ],
