@@ -30,9 +30,9 @@ def readable(name: str) -> str:
     return re.sub(r"\s+", " ", shown).strip() or " ".join(f"U+{ord(c):X}" for c in name)
 
 
-def wrapped(name: str) -> str:
-    """Readable, in two lines at most."""
-    return textwrap.fill(readable(name), LONG, max_lines=2, placeholder=" …")
+def wrapped(name: str, lines: int = 2) -> str:
+    """Readable, in so many lines at most."""
+    return textwrap.fill(readable(name), LONG, max_lines=lines, placeholder=" …")
 
 
 def legible(character: str) -> str:

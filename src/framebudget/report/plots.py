@@ -15,7 +15,7 @@ from framebudget.params import MODELS
 from framebudget.report import names, statistics
 
 matplotlib.use("Agg")
-COLUMN, PAGE = 3.4, 7.0  # inches: one column of the paper, and both
+COLUMN, PAGE, TALL = 3.4, 7.0, 8.4  # inches: one column of the paper, and both; a figure that fills its page
 PALETTE = sns.color_palette("colorblind")
 MODEL_COLOUR = {"x3d_m": PALETTE[0], "slowfast_r50": PALETTE[1]}
 MODEL_MARK = {"x3d_m": "o", "slowfast_r50": "s"}
@@ -67,14 +67,14 @@ def readable(name: str) -> str:
     return names.readable(name).replace("$", r"\$")  # two of them would be a formula
 
 
-def wrapped(name: str) -> str:
-    return names.wrapped(name).replace("$", r"\$")
+def wrapped(name: str, lines: int = 2) -> str:
+    return names.wrapped(name, lines).replace("$", r"\$")
 
 
 def clips_per_class(split: pd.DataFrame) -> Figure:
     """Bars: how many clips of each class in training, validation and test; in cross-validation, in all."""
     K, folds = split["class"].nunique(), split["fold"].nunique()
-    figure = Figure(figsize=(COLUMN, 0.9 + (0.32 if folds == 1 else 0.16) * K))
+    figure = Figure(figsize=(COLUMN, min(0.9 + (0.32 if folds == 1 else 0.16) * K, TALL)))
     axes = figure.subplots()
     if folds == 1:
         counts = split.groupby(["class", "subset"]).size().rename("clips").reset_index()
@@ -92,7 +92,7 @@ def frames_per_clip(split: pd.DataFrame, budgets: list[int], unit: str) -> Figur
     """How long the clips of each class are: a mark for each, a line through their median; budgets in frames dotted."""
     clips = split.drop_duplicates("clip").sort_values(["class", "clip"])
     classes = list(clips["class"].unique())
-    figure = Figure(figsize=(COLUMN, 0.7 + 0.2 * len(classes)))
+    figure = Figure(figsize=(COLUMN, min(0.7 + 0.2 * len(classes), TALL)))
     axes = figure.subplots()
     for y, name in enumerate(classes):
         lengths = np.sort(clips.loc[clips["class"] == name, "frames"])
@@ -108,9 +108,11 @@ def frames_per_clip(split: pd.DataFrame, budgets: list[int], unit: str) -> Figur
 
 
 def _classes_below_each_other(axes: Axes) -> None:
-    axes.set_yticks(axes.get_yticks(), [wrapped(label.get_text()) for label in axes.get_yticklabels()])
+    labels = axes.get_yticklabels()
+    size = min(7, 0.85 * 72 * (axes.figure.get_figheight() - 0.7) / len(labels))  # points
+    axes.set_yticks(axes.get_yticks(), [wrapped(label.get_text(), 2 if size == 7 else 1) for label in labels])
     axes.grid(axis="y", visible=False)
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, labelsize=size)
 
 
 def learning_curves(curves: pd.DataFrame, unit: str) -> Figure:
@@ -141,9 +143,12 @@ def learning_curves(curves: pd.DataFrame, unit: str) -> Figure:
 
 
 def confusion(predictions: pd.DataFrame, unit: str) -> Figure:
-    """Share of each true class (rows) that is taken for each class (columns), one panel a model and budget."""
+    """Share of each true class (rows) that is taken for each class (columns), one panel a model and budget.
+
+    More than 16 classes, whose names would cover each other, are in the order of the alphabet.
+    """
     classes = statistics.classes_of(predictions)
-    labels = [wrapped(name) for name in classes]
+    labels = [wrapped(name) for name in classes] if len(classes) <= 16 else False
     models, budgets = list(predictions["model"].unique()), list(predictions["frames"].unique())
     panels = [(model, T) for model in models for T in budgets]
     columns = len(budgets) if len(budgets) > 1 else len(models)
@@ -155,7 +160,7 @@ def confusion(predictions: pd.DataFrame, unit: str) -> Figure:
     for (model, T), axes in zip(panels, grid.flat, strict=True):
         share = shares.get_group((model, T)).to_numpy().reshape(len(classes), len(classes))
         sns.heatmap(
-            share, ax=axes, vmin=0, vmax=1, cmap="Blues", cbar=False, square=True, linewidths=0.5,
+            share, ax=axes, vmin=0, vmax=1, cmap="Blues", cbar=False, square=True, linewidths=0.5 if labels else 0,
             annot=np.round(100 * share).astype(int) if small else False, fmt="d", annot_kws={"size": 6},
             xticklabels=labels, yticklabels=labels,
         )  # fmt: skip
@@ -163,7 +168,7 @@ def confusion(predictions: pd.DataFrame, unit: str) -> Figure:
         axes.tick_params(length=0, labelsize=6)
         axes.tick_params(axis="x", rotation=90)
         axes.tick_params(axis="y", rotation=0)
-    figure.supxlabel("Predicted", fontsize=8)
+    figure.supxlabel("Predicted" if labels else "Predicted (both in the order of the alphabet)", fontsize=8)
     figure.supylabel("True (rows sum to 100 %)", fontsize=8)
     return figure
 
