@@ -62,3 +62,11 @@ def test_onnxruntime_gives_the_same_logits_for_any_batch(tmp_path, monkeypatch, 
     pd.DataFrame([row]).to_csv(tmp_path / "work/tables/results.csv")
     text = card(checkpoint, file)
     assert "62.5% of the test clips (mean of 2 seeds, 95 % interval over groups 50.0% to 75.0%). Chance is 33%." in text
+
+
+def test_what_would_be_overwritten_stays(tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    for name, says in (("README.onnx", "README.md is no model card"), ("card.md", "ends in .onnx"), ("x", "ends in")):
+        with pytest.raises(ValueError, match=says):
+            export(tmp_path / "none.pt", tmp_path / name)
+    assert (tmp_path / "README.md").read_text() == "mine"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,6 +112,7 @@ def test_a_broken_video_is_named_and_the_others_are_predicted(work, clips, tmp_p
         (["--step", "1"], "--step: with --window only"),
         (["--timeline", "x.png"], "--timeline: of one video, with --window"),
         (["--window", "-1"], "invalid seconds value: '-1'"),
+        (["--window", "1e308"], "invalid seconds value: '1e308'"),
     ],
 )
 def test_what_cannot_be_is_one_clear_message(work, clips, tmp_path, arguments, says):
@@ -183,6 +185,17 @@ def test_an_error_in_the_reading_thread_comes_out(network):
 
     with pytest.raises(OSError, match="standard input is gone"):
         list(predict.predict(videos(), *network))
+
+
+def test_names_do_not_control_the_terminal(work, clip, tmp_path):
+    for name in ("a\x1b[2J.avi", "b\x1b[2J.avi"):
+        shutil.copy(clip, tmp_path / name)
+    (tmp_path / "c\x1b[2J.avi").touch()
+    (work / "work/x3d_m/best.pt").touch()  # of no training
+    result = run("framebudget", "predict", str(tmp_path), cwd=work, check=False)
+    assert r"a\x1b[2J.avi" in result.stdout
+    assert r"c\x1b[2J.avi: cannot be opened" in result.stderr
+    assert "\x1b" not in result.stdout + result.stderr
 
 
 def test_the_timeline_is_a_picture(work, clip, tmp_path):

@@ -92,7 +92,7 @@ def count(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    if not 0 < (number := float(text)) < float("inf"):
+    if not 0 < (number := float(text)) < 1e9:
         raise ValueError
     return number
 
@@ -102,12 +102,14 @@ def run_predict(arguments: argparse.Namespace) -> None:
 
     from framebudget import predict
     from framebudget.models import trained
+    from framebudget.sources.folder import printable
     from framebudget.video.reader import ClipError
 
     if arguments.step and not arguments.window:
         raise ValueError("--step: with --window only")
     streamed = arguments.videos == ["-"]
     if streamed:
+        sys.stdin.reconfigure(errors="surrogateescape")  # as file names come
         lists = ([Path(line.rstrip("\n"))] for line in sys.stdin if line.strip())
     else:
         lists = [list(predict.videos_of(arguments.videos))]
@@ -120,7 +122,7 @@ def run_predict(arguments: argparse.Namespace) -> None:
     for videos in lists:
         for said in predict.predict(videos, network, checkpoint, arguments.window, arguments.step):
             if isinstance(said, ClipError):
-                tqdm.write(f"error: {said}", file=sys.stderr)
+                tqdm.write(f"error: {printable(str(said))}", file=sys.stderr)
                 failed = True
                 continue
             if arguments.json:

@@ -9,6 +9,7 @@ import hashlib
 import re
 import shutil
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +56,7 @@ def stage(main: Callable[[], None]) -> Callable[[], None]:
             said = way_out(error)
             if isinstance(error, RuntimeError) and not said:
                 raise
-            sys.exit(f"error: {said or error}")
+            sys.exit(f"error: {visible(str(said or error))}")
         except KeyboardInterrupt:
             sys.exit(130)
 
@@ -100,13 +101,21 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     partial, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old.partial")
     for left in (partial, old):
-        shutil.rmtree(left, ignore_errors=True)
+        remove(left)
     partial.mkdir(parents=True)
     yield partial
     if path.exists():
         path.rename(old)
     partial.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
+
+
+def remove(path: Path) -> None:
+    """A folder with all that is in it, or a link or file, if it is there."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -129,3 +138,13 @@ def write_text(path: Path, text: str) -> None:
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def shown(url: str) -> str:
+    """Without a password that it may hold."""
+    return re.sub(r"(://[^/@:]*:)[^/@]*@", r"\1***@", url)
+
+
+def visible(text: str) -> str:
+    """What controls a terminal as \\x1b, what no encoding has as \\udce9; lines stay lines."""
+    return "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") else repr(c)[1:-1] for c in text)

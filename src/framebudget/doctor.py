@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from framebudget.console import shown
+
 TIMEOUT = 3  # seconds for a server to answer
 PATIENCE = 30  # seconds for a command of DVC
 REMOTE = 10  # seconds for one that asks a remote
@@ -300,9 +302,3 @@ def reachable(url: str, path: str = "", bad: int = 400) -> str:
             return f"which says {answer.status_code} {answer.reason}" if answer.status_code >= bad else ""
     except OSError as error:  # of requests, too
         return f"which does not answer ({type(error).__name__})"
-
-
-def shown(url: str) -> str:
-    """Without a password that it may hold."""
-    parts = urlsplit(url)
-    return url.replace(f"{parts.username}:{parts.password}@", f"{parts.username}:***@") if parts.password else url

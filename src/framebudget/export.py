@@ -15,13 +15,22 @@ from framebudget.params import MODELS, Input
 from framebudget.report.cost import cost
 from framebudget.video.transforms import MEAN, STD
 
+SIGNED = "trained and exported by Frame Budget"
+
 
 def export(file: Path, path: Path) -> None:
     """Write `path`, clips (B, 3, T, crop, crop) float32 -> logits (B, K), and the card beside it as .md.
 
-    file: weights of a training. Raises WeightsError.
+    file: weights of a training. Raises WeightsError, and ValueError if `path` is not to be called so, or the card would
+    take the place of something else.
     """
+    beside = path.with_suffix(".md")
+    if path.suffix != ".onnx" or path.is_dir():
+        raise ValueError(f"{path}: the name of a file that ends in .onnx is needed")
+    if beside.exists() and SIGNED not in beside.read_text(encoding="utf-8", errors="replace"):
+        raise ValueError(f"{beside} is no model card, and one would take its place; export to another name")
     network, checkpoint = trained.load(file)
+    said = card(checkpoint, file)
     T, crop = checkpoint["frames"], checkpoint["input"]["crop"]
     example = torch.zeros(2, 3, T, crop, crop).to(memory_format=torch.channels_last_3d)
     with warnings.catch_warnings(), torch.no_grad():
@@ -42,7 +51,7 @@ def export(file: Path, path: Path) -> None:
     partial = path.with_name(path.name + ".partial")
     onnx.save(model, partial)
     partial.replace(path)
-    write_text(path.with_suffix(".md"), card(checkpoint, file))
+    write_text(beside, said)
 
 
 def card(checkpoint: dict, file: Path) -> str:
@@ -57,7 +66,7 @@ def card(checkpoint: dict, file: Path) -> str:
     K, crop, square = len(classes), input.crop, f"{input.crop}, {input.crop}"
     return f"""# {MODELS[model]}, {T} frames, {K} classes
 
-Weights `{file.name}`, trained and exported by Frame Budget.
+Weights `{file.name}`, {SIGNED}.
 {parameters:.2f} million parameters, {gflops:.2f} GFLOPs a view.
 
 ## Input and output
@@ -67,7 +76,9 @@ among them, scaled so that the shorter side has {input.short_side} pixels (bilin
 of {crop} in the middle, divided by 255, minus {MEAN}, divided by {STD}.
 `logits`, float32 (B, {K}): a softmax makes probabilities. The classes, in this order:
 
+```
 {names}
+```
 
 ## Trained on
 

@@ -1,6 +1,7 @@
 """params.yaml, typed: an unknown key, a wrong type or an impossible value is an error that names the key."""
 
 import contextlib
+import itertools
 import os
 import re
 import reprlib
@@ -8,16 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     ValidationError,
     field_validator,
     model_validator,
 )
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 MODELS = {"x3d_m": "X3D-M", "slowfast_r50": "SlowFast R50"}  # as the papers write them
 PICTURE = ("short_side", "crop")  # what of `input` a model's section may override
@@ -33,7 +36,7 @@ class ParamsError(ValueError):
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def top() -> Path:
@@ -51,21 +54,13 @@ def as_list(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
 
-def number(value: object) -> object:
-    """YAML 1.1 reads 1e-2, as people write it, as a string."""
-    try:
-        return float(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else value
-    except ValueError:
-        return value
-
-
 Count = Annotated[int, Field(ge=1)]
 Frames = Annotated[int, Field(ge=1, le=1024)]
 Side = Annotated[int, Field(ge=32, le=4096)]  # pixels
-Float = Annotated[float, BeforeValidator(number)]
-Positive = Annotated[float, BeforeValidator(number), Field(gt=0)]
-NotNegative = Annotated[float, BeforeValidator(number), Field(ge=0)]
-Fraction = Annotated[float, BeforeValidator(number), Field(gt=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # as NumPy and Lightning take them
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Fetch(Strict):
@@ -89,7 +84,7 @@ class Split(Strict):
     official: Literal[1, 2, 3] | None = None
     folds: Annotated[int, Field(ge=3)] | None = None
     validation: Fraction
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
 
     @model_validator(mode="after")
     def leaves_some(self) -> "Split":
@@ -105,11 +100,11 @@ class Input(Strict):
     crop: Side
     window: Positive | None
     sampling: Literal["dynamic", "static", "segments", "dense"]
-    stride: Count
+    stride: Annotated[int, Field(ge=1, le=10_000)]
     short: Literal["repeat_last", "wrap", "error"]
     flip: bool
     scale_jitter: NotNegative
-    color_jitter: Annotated[float, BeforeValidator(number), Field(ge=0, le=1)]
+    color_jitter: Annotated[float, Field(ge=0, le=1)]
 
     @model_validator(mode="after")
     def crop_fits(self) -> "Input":
@@ -122,7 +117,7 @@ class Input(Strict):
         if self.sampling == "dense":
             return (T - 1) * self.stride + 1
         whole = self.window is None or self.sampling == "segments"
-        return max(T, frames if whole else min(round(self.window * fps), frames))
+        return max(T, frames if whole else round(min(self.window * fps, frames)))
 
 
 class Trainer(Strict):
@@ -139,15 +134,15 @@ class Trainer(Strict):
 
 class Train(Strict):
     optimizer: str
-    optimizer_args: dict
+    optimizer_args: dict[str, JsonValue]
     lr: Positive
     weight_decay: NotNegative
     scheduler: str
-    scheduler_args: dict
+    scheduler_args: dict[str, JsonValue]
     epochs: Count
     patience: Count
     batch_size: Annotated[int, Field(ge=2)]
-    label_smoothing: Annotated[float, BeforeValidator(number), Field(ge=0, lt=1)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     gradient_clip: Positive | None
     frozen_stages: Annotated[int, Field(ge=0)]
     frozen_norms: bool
@@ -174,7 +169,7 @@ class Params(Strict):
     clips: str
     protocol: Literal["sound", "published"]
     frames: Annotated[list[Frames], BeforeValidator(as_list), Field(min_length=1)]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(as_list), Field(min_length=1)]
+    seeds: Annotated[list[Seed], BeforeValidator(as_list), Field(min_length=1)]
     workers: Annotated[int, Field(ge=0)]
     launcher: str
     trainer: Trainer
@@ -271,28 +266,46 @@ def _faults_of(section: str) -> Iterator[None]:
 
 def load(path: Path = Path("params.yaml")) -> Params:
     """Read and check the parameters. Raises ParamsError."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ParamsError(f"{path} is missing; run from the top of the repository") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ParamsError(f"{path} is not YAML: {error}") from None
-    if not _moderate(content):
-        raise ParamsError(f"{path}: more than {MOST:,} values, or nested more than {DEEPEST} deep; see its aliases (*)")
+    content = read_yaml(path)
     try:
         return Params.model_validate(content)
     except ValidationError as error:
         raise ParamsError(f"{path}: {explain(error)}") from None
 
 
-def _moderate(content: object) -> bool:
-    """Whether all that is in it can be written out: aliases make billions of values, or endless ones, of few lines."""
-    within, seen = [iter([content])], 0
-    while within and seen <= MOST and len(within) <= DEEPEST:
-        for value in within[-1]:
+def read_yaml(path: Path) -> object:
+    """What a YAML file holds, as DVC reads it (YAML 1.2). Raises ParamsError.
+
+    Aliases make billions of values, or endless ones, of few lines; so their number is limited, and merges (<<), which
+    are written out while a file is read, are not taken.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if not _moderate(YAML(typ="safe").compose(text)):
+            raise ParamsError(
+                f"{path}: over {MOST:,} values, nested more than {DEEPEST} deep, or merged (<<); see its aliases (*)"
+            )
+        return YAML(typ="safe").load(text)
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is missing; run from the top of the repository") from None
+    except ParamsError:
+        raise
+    except Exception as error:  # a tag on what it does not fit can raise whatever Python has
+        raise ParamsError(f"{path} is not YAML: {error}") from None
+
+
+def _moderate(root: Node | None) -> bool:
+    """Whether all that is in it can be written out."""
+    within, seen = [iter([root])], 0
+    while within and seen <= 2 * MOST and len(within) <= DEEPEST:  # keys are nodes, too
+        for node in within[-1]:
             seen += 1
-            if isinstance(value, (dict, list, set)):
-                within.append(iter(value.values() if isinstance(value, dict) else value))
+            if node and node.tag == "tag:yaml.org,2002:merge":
+                return False
+            if isinstance(node, MappingNode):
+                within.append(itertools.chain.from_iterable(node.value))
+            elif isinstance(node, SequenceNode):
+                within.append(iter(node.value))
             break
         else:
             within.pop()

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from framebudget.console import shown
 from framebudget.models.trained import middle_logits
 from framebudget.params import MODELS, Input
-from framebudget.sources.folder import VIDEOS
+from framebudget.sources.folder import VIDEOS, printable
 from framebudget.video import sampling
 from framebudget.video.reader import ClipError, glance, probe, stream_frames
 
@@ -53,8 +54,8 @@ def weight_file(model: str, frames: int | None = None) -> Path:
 def trained_weights(folder: Path, frames: int | None) -> Path:
     files = {}
     for path in folder.glob("*.pt"):
-        T, *seed_and_fold = map(int, re.findall(r"\d+", path.stem))
-        files[T, *seed_and_fold] = path
+        if name := re.fullmatch(r"(\d+)f-s(\d+)(?:-k(\d+))?", path.stem):  # as runs.Run has it
+            files[tuple(map(int, name.groups(default=0)))] = path
     T = frames or max((key[0] for key in files), default=None)
     found = [key for key in files if key[0] == T]
     if not found:
@@ -73,7 +74,9 @@ def registered_weights(uri: str) -> Path:
     try:
         files = list(Path(download_artifacts(uri, tracking_uri=tracking_uri())).rglob("*.pt"))
     except (MlflowException, OSError) as error:
-        raise ConnectionError(f"--model {uri}: not to be had from MLflow at {tracking_uri()} ({error})") from None
+        raise ConnectionError(
+            f"--model {uri}: not to be had from MLflow at {shown(tracking_uri())} ({error})"
+        ) from None
     if len(files) != 1:
         raise FileNotFoundError(f"--model {uri}: no model of this project")
     return files[0]
@@ -161,7 +164,7 @@ def _ahead(items: Iterator) -> Iterator:
 
 def as_text(said: Windows, checkpoint: dict, top: int, *, named: bool, windows: bool) -> str:
     """The best classes, under the video's name if `named`; and the best class of each window."""
-    lines = [str(said.video)] if named else []
+    lines = [printable(str(said.video))] if named else []
     lines += [f"{probability:6.1%}  {name}" for name, probability in best(said, checkpoint, top)]
     if windows:
         lines += [

@@ -87,7 +87,7 @@ def train(p: Params, split: pd.DataFrame, model: str, run: Run) -> Path:
     recipe, (T, input) = p.recipe(model), p.sampled(model, run.budget)
     file, digest = start_of(p, model)
     folder = Path("work/unfinished") / f"{model}-{run.name}-{identity(p, model, run, digest)}"
-    if (folder / "curve.csv").exists():
+    if (folder / "curve.csv").exists() and (folder / f"{run.name}.pt").exists():
         return folder
     prepare(run.seed)
     classes = sorted(split["class"].unique())  # in the order of their labels
@@ -100,7 +100,7 @@ def train(p: Params, split: pd.DataFrame, model: str, run: Run) -> Path:
         network.compile(dynamic=False)
 
     task = Classification(network, recipe, doubly=p.protocol == "published" and model == "x3d_m")
-    task.configure_optimizers()  # what torch does not take is said before a run begins
+    task.try_out()  # what torch does not take is said before a run begins
     resume = LastEpoch(folder / "last.ckpt")
     logger = None
     if rank_zero_only.rank == 0:
@@ -163,7 +163,10 @@ def clear(timeout: int) -> Iterator[None]:
 def start_of(p: Params, model: str) -> tuple[Path | None, str | None]:
     """The weights to start from and their sha256. Raises ValueError if they are not those that `fetch` has seen."""
     given = p.weights(model)
-    seen = json.loads(Path("work/weights.json").read_text())[model]
+    try:
+        seen = json.loads(Path("work/weights.json").read_text())[model]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError("work/weights.json is not what fetch writes; run it again: dvc repro -f fetch") from None
     file = local(given, model) if given else None
     if seen != (file and sha256(file)):
         raise ValueError(f"{given}: not the weights that work/weights.json names; run fetch again: dvc repro -f fetch")
@@ -192,11 +195,19 @@ def identity(p: Params, model: str, run: Run, weights: str | None) -> str:
 class LastEpoch(Checkpoint):
     """Keep what is needed to go on after the last finished epoch, in one file that is replaced as a whole."""
 
+    KEYS = frozenset({
+        "pytorch-lightning_version", "epoch", "global_step", "loops", "state_dict", "optimizer_states", "lr_schedulers",
+        "curve", "best",
+    })  # fmt: skip
+
     def __init__(self, path: Path):
         self.path, self.found = path, None
         if path.exists():
             try:
-                weights.unpickled(path)
+                if lacking := self.KEYS - weights.unpickled(path).keys():
+                    raise weights.WeightsError(
+                        f"{path}: no state of a training, for it lacks {', '.join(sorted(lacking))}"
+                    )
             except weights.WeightsError as error:
                 raise ValueError(f"{error}; rm -r {path.parent}, and this training begins again") from None
             self.found = str(path)

@@ -25,10 +25,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 from scipy.stats import ttest_ind
 
 from framebudget.console import PREDICTIONS, read_csv, sha256, stage, usage, write_text
+from framebudget.params import read_yaml
 from framebudget.report.statistics import holm
 
 PLACES = {  # folder: environment, umask, workers
@@ -117,13 +117,14 @@ def study(
 
 def with_parameters_of(kept: Path, path: Path) -> str:
     """params.yaml, but for where the clips lie, as a study was run with it."""
-    own, said = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in (path, kept / "params.yaml"))
-    return yaml.safe_dump(own | said | {"clips": own["clips"], "datasets": own["datasets"] | said["datasets"]})
+    own, said = read_yaml(path), read_yaml(kept / "params.yaml")
+    content = own | said | {"clips": own["clips"], "datasets": own["datasets"] | said["datasets"]}
+    return json.dumps(content, indent=2) + "\n"  # which is YAML
 
 
 def outputs(repository: Path) -> dict[str, list[str]]:
     """What each stage writes."""
-    stages = yaml.safe_load((repository / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    stages = read_yaml(repository / "dvc.yaml")["stages"]
     return {name: [*stage["outs"], *stage.get("metrics", [])] for name, stage in stages.items()}
 
 

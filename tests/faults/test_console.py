@@ -68,3 +68,15 @@ def test_a_file_is_never_a_part_of_one(tmp_path, monkeypatch, changes):
     write_text(out, "new")
     assert out.read_text() == "new"
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_link_in_the_place_of_a_folder_is_replaced_however_often(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/mine").touch()
+    (tmp_path / "out").symlink_to("elsewhere")
+    for _ in range(2):
+        with new_folder(tmp_path / "out") as folder:
+            fill(folder, "new")
+        assert not (tmp_path / "out").is_symlink()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "out"]
+    assert (tmp_path / "elsewhere/mine").exists()

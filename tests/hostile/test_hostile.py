@@ -13,9 +13,12 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pandas as pd
 import pytest
+import requests
 import torch
 import yaml
+from dvc.utils.serialize import parse_yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,8 +27,9 @@ from framebudget.console import read_csv, write_csv
 from framebudget.models import trained, weights
 from framebudget.params import ParamsError
 from framebudget.sources.folder import SourceError, find_clips
-from framebudget.sources.ucf101 import fetch_clips
+from framebudget.sources.ucf101 import fetch_clips, same_archive
 from framebudget.train import LastEpoch
+from framebudget.video.dataset import check
 from framebudget.video.reader import ClipError, glance, learn, probe, read_frames
 from tests.conftest import ROOT, decode_all, ready_to_train, run
 from tests.hostile import fuzz
@@ -43,6 +47,7 @@ def here(tmp_path, monkeypatch):
 def test_what_is_not_damaged_is_right_and_what_is_does_no_harm(kind, monkeypatch):
     for name, content in fuzz.KINDS[kind].seeds().items():
         monkeypatch.setattr(fuzz.models, "BUILD", fuzz.models.BUILD | {"x3d_m": fuzz.tiny})
+        monkeypatch.setattr(fuzz.models, "HEAD", fuzz.models.HEAD | {"x3d_m": "2."})
         path = Path(f"seed of {name}", name)
         path.parent.mkdir()
         path.write_bytes(content)
@@ -171,6 +176,14 @@ def test_no_frames_per_second(clip):
             assert "frame rate" in str(error)
 
 
+@pytest.mark.parametrize(("scale", "rate", "says"), [(2**31 - 1, 1, "4.7e-10"), (1, 2**31 - 1, "2.1e\\+09")])
+def test_frame_rates_that_no_camera_has(clip, scale, rate, says):
+    path = patched(clip, (b"strh", 8 + 20, little(scale) + little(rate)))
+    for read in (probe, glance):
+        with pytest.raises(ClipError, match=f"patched.avi: the container states {says} frames per second"):
+            read(path)
+
+
 def test_negative_times_change_no_frame(clip):
     """An edit list that begins before the clip, and frames shown before they are decoded."""
     for place in ((b"elst", 16, big(2**32 - 512)), (b"ctts", 16, big(2**32 - 5000))):
@@ -189,6 +202,41 @@ def test_what_never_ends_is_no_clip(clip):
     rows, skipped = find_clips(Path(), None)
     assert [row["path"] for row in rows] == ["Spin/b.avi", "Sway/a.avi"]
     assert skipped == [(f"Spin/{name}.avi", "no file, but a pipe or device") for name in ("endless", "zero")]
+    for name in ("endless", "zero"):
+        for read in (probe, glance, learn):
+            with pytest.raises(ClipError, match=f"Spin/{name}.avi: no file, but a pipe or device"):
+                read(Path(f"Spin/{name}.avi"))
+    seen = pd.DataFrame([{"path": "Spin/endless.avi", "sha256": ""}])  # it was a clip when fetch saw it
+    with pytest.raises(ClipError, match=r"Spin/endless\.avi: changed since fetch"):
+        check(Path(), seen)
+
+
+def test_a_server_cannot_fill_the_memory():
+    said, check = requests.Response(), same_archive("http://server/UCF101.zip")
+    said.status_code = 206
+    for size in ({}, {"Content-Length": str(2**30)}):
+        said.headers = {"Content-Range": "bytes 0-9/9999999999"} | size
+        with pytest.raises(SourceError, match="not the archive of UCF101: a part of it has more than 67,108,864 bytes"):
+            check(said)
+    said.headers["Content-Length"] = "10"
+    check(said)
+
+
+def test_a_cover_is_no_clip(clip):
+    """A picture before the video, as players show it; and the video's own frames."""
+    path = Path("cover.mkv")
+    with av.open(str(path), "w") as container, av.open(str(clip)) as source:
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 64, "yuvj420p"
+        video = container.add_stream_from_template(source.streams.video[0])
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+        container.mux(cover.encode())
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                container.mux(packet)
+    assert probe(path)["frames"] == 48
+    np.testing.assert_array_equal(read_frames(path, [0, 47]), read_frames(clip, [0, 47]))
 
 
 def test_a_list_of_other_files_opens_none_of_them(server, clip):
@@ -223,6 +271,10 @@ def test_a_list_of_other_files_opens_none_of_them(server, clip):
         ("frames: " + "9" * 5000 + "\n", "not YAML"),
         ("dataset: \xff\n", "not YAML"),
         ("frames: 1000000000\n", "less than or equal to 1024"),
+        ("a: &a {k: 1}\n" + "".join(f"{b}: &{b} {{<<: [*{a}, *{a}]}}\n" for a, b in pairwise("abcd")), "aliases"),
+        ("frames: 6\nframes: 8\n", "duplicate key"),
+        ("a: !!bool foo\n", "not YAML"),
+        ("a: !!int ''\n", "not YAML"),
         ("- 1\n", "Input should be"),
         ("", "Input should be"),
     ],
@@ -233,6 +285,32 @@ def test_params_that_no_study_has(content, says):
         params.load()
     assert len(str(raised.value)) < 5000
     assert not Path("planted").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("seeds: [0]", "seeds: [99999999999999999999]", "seeds.0: Input should be less than 4294967296"),
+        ("lr: 0.01\n", "lr: .inf\n", "train.lr: Input should be a finite number"),
+        ("stride: 2", "stride: 99999999999999999999", "input.stride: Input should be less than"),
+        ("gamma: 0.1}", "gamma: 2001-01-01}", "train.scheduler_args.gamma: input was not a valid JSON value"),
+    ],
+)
+def test_values_of_no_study_are_named(key, value, says):
+    text = (ROOT / "params.yaml").read_text()
+    assert key in text
+    Path("params.yaml").write_text(text.replace(key, value))
+    with pytest.raises(ParamsError, match=says):
+        params.load()
+
+
+def test_numbers_are_read_as_dvc_reads_them():
+    """Or a stage would use another number than the one by which DVC sees that it changed."""
+    text = (ROOT / "params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("seeds: [0]", "seeds: 010").replace("lr: 0.01\n", "lr: 1e-3\n"))
+    p = params.load()
+    assert (p.seeds, p.train.lr) == ([10], 0.001)
+    assert parse_yaml(Path("params.yaml").read_text(), "params.yaml")["seeds"] == 10
 
 
 values = st.recursive(
@@ -306,6 +384,43 @@ def test_weights_that_are_none(weight):
     torch.save({"model_state": {1: torch.ones(1)}}, "file.pt")
     with pytest.raises(weights.WeightsError, match="not a checkpoint of PyTorchVideo"):
         weights.load(network, Path("file.pt"))
+
+
+def test_compressed_weights_are_not_unpacked():
+    with zipfile.ZipFile("file.pt", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("archive/data.pkl", bytes(10**6))
+    with pytest.raises(weights.WeightsError, match=r"file.pt: not a PyTorch checkpoint, or damaged"):
+        weights.read(Path("file.pt"))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"classes": ["a", "b\r\nforged", "c"]}, "control a terminal"),
+        ({"classes": ["a", "a", "b"]}, "a class stands twice"),
+        ({"classes": ["a", "", "b"]}, "classes.1: String should have at least 1 character"),
+        ({"classes": [str(k) for k in range(3_000_000)]}, "whose last layer has not 3000000 classes"),
+        ({"frames": 1024, "input": {"short_side": 4096}}, "1024 frames of 4096² pixels"),
+        ({"input": {"window": float("inf")}}, "input.window: Input should be a finite number"),
+        ({"nan": True}, "weights that are no numbers"),
+    ],
+)
+def test_networks_that_no_training_has_left(monkeypatch, change, says):
+    monkeypatch.setattr(fuzz.models, "BUILD", fuzz.models.BUILD | {"x3d_m": fuzz.tiny})
+    monkeypatch.setattr(fuzz.models, "HEAD", fuzz.models.HEAD | {"x3d_m": "2."})
+    network, input = fuzz.tiny(), fuzz.STUDY.input.model_dump()
+    if change.pop("nan", False):
+        network[0].weight.data[0] = float("nan")
+    facts = {"model": "x3d_m", "frames": 6, "classes": ["a", "b", "c"]} | change
+    weights.save(Path("own.pt"), network, **facts | {"input": input | change.get("input", {})})
+    with pytest.raises(weights.WeightsError, match=rf"own\.pt: .*{says}"):
+        trained.load(Path("own.pt"))
+
+
+def test_a_state_of_something_else():
+    torch.save({"state_dict": {}}, "last.ckpt")
+    with pytest.raises(ValueError, match=r"last\.ckpt: no state of a training, for it lacks best, curve, .*; rm -r"):
+        LastEpoch(Path("last.ckpt"))
 
 
 def test_one_bit_of_the_weights_is_enough():

@@ -100,11 +100,12 @@ def test_label_smoothing_is_torchs():
         ({"optimizer_args": {"momentun": 0.9}}, "train.optimizer: torch's SGD.*'momentun'"),
         ({"optimizer_args": {"momentum": -1}}, "train.optimizer: .*Invalid momentum"),
         ({"scheduler_args": {}}, "train.scheduler: torch's StepLR.*'step_size'"),
+        ({"scheduler_args": {"step_size": 0}}, "train.scheduler: torch's StepLR.*by zero"),
     ],
 )
 def test_what_torch_does_not_take_is_an_error_that_names_the_key(recipe, says):
     with pytest.raises(ValueError, match=says):
-        Classification(Constant(), RECIPE.model_copy(update=recipe)).configure_optimizers()
+        Classification(Constant(), RECIPE.model_copy(update=recipe)).try_out()
 
 
 @pytest.mark.parametrize("name", ["ASGD", "RMSprop", "AdamW"])

@@ -191,6 +191,16 @@ def test_a_server_that_does_not_answer_ends_the_training_before_it_begins(here, 
         training_run(params.load(), SPLIT, "x3d_m", Run(1, 0), None, here / "run")
 
 
+def test_a_database_that_does_not_answer_is_said_at_once_and_its_password_never(here, monkeypatch):
+    address = free_address().removeprefix("http://")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://user:secret@{address}/x")
+    began = time.monotonic()
+    with pytest.raises(ConnectionError, match=rf"MLflow at postgresql://user:\*\*\*@{address}/x does not") as raised:
+        training_run(params.load(), SPLIT, "x3d_m", Run(1, 0), None, here / "run")
+    assert "secret" not in str(raised.value)
+    assert time.monotonic() - began < 30  # MLflow alone takes two minutes
+
+
 def test_what_a_server_misses_follows_when_it_is_back(here, monkeypatch, capsys):
     store = os.environ["MLFLOW_TRACKING_URI"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := free_address())

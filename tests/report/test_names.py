@@ -45,3 +45,7 @@ def test_long_names_take_two_lines_and_money_is_no_formula(system_font):
     assert max(map(len, lines)) <= names.LONG
     assert plots.wrapped("SpinCounterclockwise") == "Spin Counterclockwise"
     assert plots.readable("$5$") == r"\$5\$"
+
+
+def test_what_is_invisible_is_left_out():
+    assert names.readable("\ufeffArch\u200bery\u202e") == "Archery"

@@ -68,6 +68,13 @@ def test_a_name_that_no_table_or_terminal_can_hold_is_said(tmp_path, name, shown
         find_clips(tmp_path, None)
 
 
+def test_a_folder_that_is_empty_cannot_write_to_the_terminal(tmp_path):
+    touch(tmp_path, "a/1.mp4", "b/1.mp4")
+    (tmp_path / "\x1b[2J").mkdir()
+    with pytest.raises(SourceError, match=r"control a terminal: \\x1b\[2J; rename them"):
+        find_clips(tmp_path, None)
+
+
 def test_classes_that_are_not_asked_for_are_said_once(tmp_path):
     _, skipped = find_clips(touch(tmp_path, "a/1.avi", "b/1.avi", "c/1.avi", "c/d/2.avi"), None, ["a", "b"])
     assert skipped == [("c", "not among fetch.classes")]
@@ -85,7 +92,11 @@ def test_without_a_pattern_each_clip_is_a_group(tmp_path):
         (["a/1.avi"], None, "at least two classes"),
         ([], None, "at least two classes"),
         (["a/g1.avi", "b/other.avi"], r"g\d", r"the name does not match.*other.avi"),
-        (["a/1.avi", "a/1.mp4", "b/1.avi"], None, r"a/1.avi and a/1.mp4: they differ in the suffix alone"),
+        (
+            ["a/1.avi", "a/1.mp4", "b/1.avi"],
+            None,
+            r"a/1.avi and a/1.mp4: they differ in suffix or form of accents alone",
+        ),
         (["a/1.avi", "b/.1.avi"], None, "b: no video in this class"),
         (["a/g1.avi", "b/x.avi", "b/y.avi"], r"(g\d)?", "does not match .*b/x.avi, b/y.avi"),
     ],

@@ -2,6 +2,7 @@
 
 import inspect
 import time
+import warnings
 
 import pytorch_lightning as pl
 import torch.nn.functional as F
@@ -120,6 +121,17 @@ class Classification(pl.LightningModule):
         optimizer = made("optimizer", optim, recipe.optimizer, trained, more | recipe.optimizer_args)
         scheduler = made("scheduler", optim.lr_scheduler, recipe.scheduler, optimizer, recipe.scheduler_args)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def try_out(self) -> None:
+        """As configure_optimizers, and a step of the scheduler, where some first see their arguments."""
+        scheduler, recipe = self.configure_optimizers()["lr_scheduler"], self.recipe
+        with warnings.catch_warnings(action="ignore"):  # that no step of the optimizer came before
+            try:
+                scheduler.step()
+            except ArithmeticError as error:
+                raise ValueError(
+                    f"train.scheduler: torch's {recipe.scheduler} with {recipe.scheduler_args}: {error}"
+                ) from None
 
 
 def made(key: str, module: object, name: str, subject: object, arguments: dict) -> object:

@@ -8,9 +8,11 @@ import contextlib
 import hashlib
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import mlflow
 import numpy as np
@@ -31,7 +33,7 @@ from mlflow.utils.mlflow_tags import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from framebudget.console import sha256, write_text
+from framebudget.console import sha256, shown, write_text
 from framebudget.params import Params, top, tracking_uri
 from framebudget.provenance import clips_sha256, commit, versions
 from framebudget.runs import Run
@@ -62,6 +64,10 @@ def study_run(p: Params, split: pd.DataFrame) -> tuple[MlflowClient, str]:
     study = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:12]
     name = names["dvc.exp_name"] or f"{'-'.join(map(str, p.frames))} {p.unit}, {study[:7]}"
     try:
+        _knock(uri)
+    except (OSError, ValueError) as error:
+        raise ConnectionError(refused(uri, error)) from None
+    try:
         # first runs that start at once in this repository would each make the tables (mlflow#4123), and the study
         with FileLock(top() / "mlflow.lock"):
             client = MlflowClient(uri)
@@ -81,6 +87,13 @@ def study_run(p: Params, split: pd.DataFrame) -> tuple[MlflowClient, str]:
     return client, run_id
 
 
+def _knock(uri: str) -> None:
+    """Raises OSError if a database does not answer, for which MLflow would wait for two minutes."""
+    parts = urlsplit(uri)
+    if parts.hostname and parts.port and parts.scheme not in ("http", "https"):
+        socket.create_connection((parts.hostname, parts.port), timeout=3).close()
+
+
 def refused(uri: str, error: Exception) -> str:
     """What is the matter with the store, and the way out."""
     text = str(getattr(error, "orig", error))  # SQLAlchemy's own is a page
@@ -96,7 +109,7 @@ def refused(uri: str, error: Exception) -> str:
         what = "cannot be used"
     else:
         what = "does not answer: start it, or unset MLFLOW_TRACKING_URI to log to mlflow.db"
-    return f"MLflow at {uri} {what} ({text})"
+    return f"MLflow at {shown(uri)} {what} ({text})".replace(uri, shown(uri))
 
 
 def _experiment(client: MlflowClient, name: str, uri: str) -> str:
@@ -198,7 +211,9 @@ def going_on(what: str) -> Iterator[None]:
     try:
         yield
     except (*REFUSALS, OSError) as error:
-        print(f"warning: MLflow at {tracking_uri()} does not take {what}; work/ has it ({error})", file=sys.stderr)
+        print(
+            f"warning: MLflow at {shown(tracking_uri())} does not take {what}; work/ has it ({error})", file=sys.stderr
+        )
 
 
 def log_model(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator, model_validator
 from torch import Tensor, nn
 
 from framebudget import models
@@ -14,7 +14,10 @@ from framebudget.models import weights
 from framebudget.models.layers import for_evaluation
 from framebudget.models.views import logits_of
 from framebudget.params import MODELS, Frames, Input, Strict, explain
+from framebudget.sources.folder import printable
 from framebudget.video.transforms import even_view, inputs
+
+LARGEST = 2**28  # pixels that a network may take at once: 64 frames of 2048², say
 
 
 class Facts(Strict):
@@ -22,8 +25,21 @@ class Facts(Strict):
 
     model: Literal[*MODELS]
     frames: Frames
-    classes: Annotated[list[str], Field(min_length=2)]
+    classes: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=2)]
     input: Input
+
+    @field_validator("classes")
+    @classmethod
+    def are_names(cls, classes: list[str]) -> list[str]:
+        if len(set(classes)) < len(classes) or any(name != printable(name) for name in classes):
+            raise ValueError("a class stands twice, or has characters that control a terminal")
+        return classes
+
+    @model_validator(mode="after")
+    def fits(self) -> "Facts":
+        if self.frames * self.input.short_side**2 > LARGEST:
+            raise ValueError(f"{self.frames} frames of {self.input.short_side}² pixels; {LARGEST:,} are allowed in all")
+        return self
 
 
 def load(file: Path) -> tuple[nn.Module, dict]:
@@ -35,8 +51,16 @@ def load(file: Path) -> tuple[nn.Module, dict]:
         raise weights.WeightsError(
             f"{file}: not written by a training of this project; {explain(error).replace(chr(10), '; ')}"
         ) from None
-    network = models.BUILD[checkpoint["model"]](len(checkpoint["classes"]))
+    model, classes, state = checkpoint["model"], checkpoint["classes"], checkpoint["model_state"]
+    head = state.get(models.HEAD[model] + "weight")
+    if not isinstance(head, Tensor) or head.shape[:1] != (len(classes),):  # before a network of any size is made
+        raise weights.WeightsError(
+            f"{file}: weights of another network, whose last layer has not {len(classes)} classes"
+        )
+    network = models.BUILD[model](len(classes))
     weights.load(network, file)
+    if not all(value.isfinite().all() for value in network.state_dict().values()):
+        raise weights.WeightsError(f"{file}: weights that are no numbers; train it again, with a lower learning rate")
     return for_evaluation(network), checkpoint
 
 

@@ -16,6 +16,8 @@ def unpickled(path: Path) -> dict:
     try:
         if zipfile.is_zipfile(path):  # all but what torch wrote before 1.6
             with zipfile.ZipFile(path) as archive:
+                if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                    raise ValueError("compressed")  # which torch never does; a few bytes could fill the memory
                 if torn := archive.testzip():  # torch does not look at checksums
                     raise ValueError(f"checksum of {torn}")
         content = torch.load(path, map_location="cpu", weights_only=True)

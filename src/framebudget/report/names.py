@@ -18,6 +18,7 @@ from matplotlib.ft2font import FT2Font
 
 FOLDER = Path(matplotlib.get_data_path(), "fonts/ttf")
 OWN = (FOLDER / "STIXGeneral.ttf", FOLDER / "DejaVuSans.ttf")
+JOINERS = "\u200c\u200d"  # of letters, in some scripts
 WRITING = "LMNP"  # letters, marks, numbers, punctuation, by Unicode's category; not symbols, which emoji are
 LONG = 24  # letters; "Spin Counterclockwise" has 21
 
@@ -36,6 +37,8 @@ def wrapped(name: str, lines: int = 2) -> str:
 
 
 def legible(character: str) -> str:
+    if unicodedata.category(character) == "Cf" and character not in JOINERS:  # invisible, and too much for matplotlib
+        return ""
     if character.isspace() or font_of(character):
         return character
     return f"U+{ord(character):X}" if unicodedata.category(character)[0] in WRITING else ""

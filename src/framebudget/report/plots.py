@@ -9,6 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
 from framebudget.params import MODELS
@@ -270,10 +271,14 @@ def timeline(times: np.ndarray, probabilities_NK: np.ndarray, classes: list[str]
     for spine in ribbon.spines.values():
         spine.set_visible(False)
     for k in shown:
-        axes.plot(middles, probabilities_NK[:, k], color=colours[k], label=readable(classes[k]), lw=1.2)
+        axes.plot(middles, probabilities_NK[:, k], color=colours[k], lw=1.2)
         if len(middles) == 1:
             axes.plot(middles, probabilities_NK[:, k], "o", color=colours[k])
     axes.set(xlabel=name, ylabel="Probability", ylim=(0, 1.02))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    figure.legend(loc="outside lower center", ncols=min(len(shown), 6))
+    lines = [
+        Line2D([], [], color=colours[k], lw=1.2) for k in shown
+    ]  # of artists, a label with a _ before it is not shown
+    labels = [readable(classes[k]) for k in shown]
+    figure.legend(lines, labels, loc="outside lower center", ncols=min(len(shown), 6))
     return figure

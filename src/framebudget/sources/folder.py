@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+from framebudget.console import visible
+
 VIDEOS = {
     ".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp", ".3g2", ".mts", ".m2ts", ".ts",
     ".flv", ".ogv",
@@ -29,6 +31,8 @@ def find_clips(
     """
     if not clips.is_dir():
         raise SourceError(f"{clips}: no such folder; `clips` in params.yaml says where <class>/<video> lie")
+    if not os.access(clips, os.R_OK | os.X_OK):
+        raise SourceError(f"{clips}: no permission to look into this folder")
     wanted = classes if classes == "all" else {nfc(name) for name in classes}
     rows, skipped, there = [], [], set()
     for path in sorted(clips.rglob("*")):
@@ -43,13 +47,15 @@ def find_clips(
         else:
             clip = nfc(name.removesuffix(path.suffix))
             rows.append({"clip": clip, "path": name, "class": nfc(above[0]), "group": clip})
-    if torn := [printable(row["path"]) for row in rows if row["path"] != printable(row["path"])]:
+    without = there - {row["class"] for row in rows}
+    if torn := [
+        printable(name) for name in [*sorted(without), *(row["path"] for row in rows)] if name != printable(name)
+    ]:
         raise SourceError(
             f"{clips}: names that are not UTF-8, or have characters that control a terminal: {listed(torn)}; rename "
             "them (convmv does whole folders)"
         )
-    empty = (there if wanted == "all" else wanted) - {row["class"] for row in rows}
-    if empty:
+    if empty := without if wanted == "all" else wanted - {row["class"] for row in rows}:
         raise SourceError(
             f"{clips / min(empty)}: no video in this class; add clips, or remove the folder, or name the classes that "
             "you want (fetch.classes)"
@@ -57,7 +63,9 @@ def find_clips(
     if len({row["class"] for row in rows}) < 2:
         raise SourceError(f"{clips}: clips of at least two classes are needed, as <class>/<video>")
     if twice := same_clip(rows):
-        raise SourceError(f"{clips}: {listed(twice)}: they differ in the suffix alone; remove the copy, or rename one")
+        raise SourceError(
+            f"{clips}: {listed(twice)}: they differ in suffix or form of accents alone; remove the copy, or rename one"
+        )
     if group:
         unnamed = [row["path"] for row in rows if not name_group(row, group)]
         if unnamed:
@@ -103,7 +111,7 @@ def name_group(row: dict, pattern: str) -> bool:
 
 def printable(name: str) -> str:
     """What no table can hold: bytes that are no UTF-8, of old disks and zips, as \\udce9; control characters as \\r."""
-    return "".join(repr(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs") else c for c in name)
+    return visible(name).replace("\n", r"\n")
 
 
 def nfc(name: str) -> str:

@@ -104,8 +104,9 @@ def render(scene: Scene, action: str) -> np.ndarray:
 
 
 def write_clip(path: Path, frames: np.ndarray, fps: int = FPS) -> None:
-    """Write uint8 frames (T, H, W, 3) as MPEG-4 in AVI: the same frames give the same bytes."""
-    with av.open(str(path), "w", format="avi", options={"fflags": "+bitexact"}) as container:
+    """Write uint8 frames (T, H, W, 3) as MPEG-4 in AVI, whole or not at all: the same frames give the same bytes."""
+    partial = path.with_name(path.name + ".partial")
+    with av.open(str(partial), "w", format="avi", options={"fflags": "+bitexact"}) as container:
         options = {"flags": "+bitexact", "qmin": "3", "qmax": "3", "threads": "1"}
         stream = container.add_stream("mpeg4", rate=fps, options=options)
         stream.height, stream.width = frames.shape[1:3]
@@ -113,6 +114,7 @@ def write_clip(path: Path, frames: np.ndarray, fps: int = FPS) -> None:
         for array in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
         container.mux(stream.encode())
+    partial.replace(path)
 
 
 def write_motion(folder: Path, scenes: int = 64) -> None:

@@ -76,13 +76,18 @@ def fetch_clips(archive: str, classes: list[str] | str, folder: Path) -> None:
 
 
 def same_archive(archive: str) -> Callable:
-    """A hook for every response, that raises SourceError if the archive is not what it was at the first one."""
+    """A hook for every response, that raises SourceError if the archive is not what it was at the first one.
+
+    Or if a part of it is larger than the list of its members, or any of them, can be.
+    """
     first = {}
 
     def check(response: requests.Response, **_: object) -> None:
         found = response.headers.get("Content-Range", "").rpartition("/")[2], response.headers.get("ETag")
         if response.status_code == 206 and first.setdefault("seen", found) != found:
             raise SourceError(f"{archive}: it was changed while it was read; what has come is kept, run it again")
+        if response.status_code == 206 and int(response.headers.get("Content-Length", -1)) not in range(LARGEST + 1):
+            raise SourceError(f"{archive}: not the archive of UCF101: a part of it has more than {LARGEST:,} bytes")
 
     return check
 

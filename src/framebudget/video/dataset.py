@@ -17,14 +17,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from framebudget.console import sha256
 from framebudget.params import Input
 from framebudget.video import sampling, transforms
-from framebudget.video.reader import ClipError, read_frames
+from framebudget.video.reader import ClipError, endless, read_frames
 from framebudget.video.transforms import View
 
 
 def check(clips: Path, rows: pd.DataFrame) -> None:
     """Raises ClipError where a clip (path, below `clips`) is no longer the one that fetch has seen (sha256)."""
     seen = dict(zip(rows["path"], rows["sha256"], strict=True))
-    changed = [str(clips / path) for path in seen if sha256(clips / path) != seen[path]]
+    changed = [str(clips / path) for path in seen if endless(clips / path) or sha256(clips / path) != seen[path]]
     if changed:
         raise ClipError(f"{', '.join(changed)}: changed since fetch; run it again: dvc repro -f fetch")
 

@@ -13,6 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -55,7 +56,7 @@ def probe(path: Path) -> dict:
                 packets = max(packets, packet.dts + 1)
             for frame in packet.decode():
                 frames += 1
-                sizes.add((frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height))
+                sizes.add((frame.height, frame.width) if frame.rotation // 90 % 2 else (frame.width, frame.height))
         announced, rate = stream.frames, stream.average_rate
         codec = stream.codec_context.name
     if not frames:
@@ -69,9 +70,7 @@ def probe(path: Path) -> dict:
     cut = avi and _riff_bytes(path) > path.stat().st_size
     if missing > 0 or cut:
         raise ClipError(f"{path}: truncated, {packets} of {announced} announced frames are there; copy the file again")
-    if not rate:
-        raise ClipError(f"{path}: the container states no frame rate; convert the clip, e.g. with ffmpeg -r 25")
-    fps = float(rate)
+    fps = _fps(path, rate)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
@@ -127,13 +126,12 @@ def glance(path: Path) -> dict:
     with _opening(path) as container:
         stream = _video(path, container)
         rate = stream.average_rate
-        if not rate:
-            raise ClipError(f"{path}: the container states no frame rate; convert the clip, e.g. with ffmpeg -r 25")
+        fps = _fps(path, rate)
         seconds = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / av.time_base
         frames = stream.frames or round(seconds * rate)
     if not 0 < frames <= path.stat().st_size:  # of those that every frame takes a byte at least
         return probe(path)
-    return {"frames": frames, "fps": float(rate)}
+    return {"frames": frames, "fps": fps}
 
 
 def stream_frames(path: Path, rows: np.ndarray, short_side: int) -> Iterator[np.ndarray]:
@@ -343,7 +341,14 @@ class Picture:
         return np.rot90(array, frame.rotation // 90) if frame.rotation else array
 
 
+def endless(path: Path) -> bool:
+    """Whether it is a pipe or a device, which may never end."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def _opening(path: Path) -> av.container.InputContainer:
+    if endless(path):
+        raise ClipError(f"{path}: no file, but a pipe or device")
     with _reading(path, "cannot be opened as a video"):
         return av.open(f"file:{path}", options=OPENING, metadata_errors="replace")
 
@@ -351,8 +356,8 @@ def _opening(path: Path) -> av.container.InputContainer:
 def _video(path: Path, container: av.container.InputContainer) -> av.VideoStream:
     if not container.streams.video:
         raise ClipError(f"{path}: no video in it")
-    stream = container.streams.video[0]
-    if not stream.codec_context:
+    stream = container.streams.best("video")  # not the cover
+    if not stream or not stream.codec_context:
         raise ClipError(f"{path}: FFmpeg has no decoder for it; convert the clip")
     if stream.width * stream.height > LARGEST:
         raise ClipError(f"{path}: {stream.width}×{stream.height}; no picture may have more than {LARGEST:,} pixels")
@@ -374,6 +379,14 @@ def _reading(path: Path, what: str = "broken while decoding") -> Iterator[None]:
         elif number == errno.EINVAL:
             said += f"; such as pictures of more than {LARGEST:,} pixels"
         raise ClipError(f"{path}: {what} ({said})") from None
+
+
+def _fps(path: Path, rate: Fraction | None) -> float:
+    """Frames per second, from time lapses to high-speed cameras."""
+    if not rate or not 0.001 <= rate <= 100_000:
+        said = f"{float(rate):.2g} frames per second" if rate else "no frame rate"
+        raise ClipError(f"{path}: the container states {said}; convert the clip, e.g. with ffmpeg -r 25")
+    return float(rate)
 
 
 def _riff_bytes(path: Path) -> int:
