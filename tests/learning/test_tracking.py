@@ -181,6 +181,8 @@ def test_the_best_of_the_same_clips_has_the_alias_and_can_be_served(here):
     said = served.predict(np.zeros((3, 2, 40, 48, 3), np.uint8))
     assert list(said.columns) == ["Ähre", "b"]
     assert said.sum(axis=1).to_numpy() == pytest.approx(np.ones(3))
+    asked = Path(mlflow.pyfunc.get_model_dependencies("models:/framebudget-x3d_m@best-motion")).read_text()
+    assert all(f"{package}==" in asked for package in ("torch", "torchvision", "pytorchvideo", "ruamel.yaml"))
     (inside,) = Path(mlflow.artifacts.download_artifacts("models:/framebudget-x3d_m@best-motion")).rglob("*.pt")
     assert sha256(inside) == sha256(file)
 

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -239,7 +240,9 @@ def log_model(
                 Schema([ColSpec("double", name) for name in classes]),
             ),
             input_example=np.full((1, T, crop, crop, 3), 127, np.uint8),
-            pip_requirements=[f"{package}=={number}" for package, number in versions().items()],
+            pip_requirements=[
+                f"{package}=={version(package)}" for package in (*versions(), "torchvision", "ruamel.yaml")
+            ],
         )
     client.set_tag(run_id, TRAINED, sha256(file))
     clips, accuracy = clips_sha256(split)[:36], epoch["val_accuracy"]
