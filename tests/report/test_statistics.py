@@ -82,6 +82,19 @@ def test_macro_f1_leaves_out_classes_without_test_clips():
     assert scores(table, 1)["macro_f1"].tolist() == pytest.approx([8 / 9])
 
 
+def test_among_equal_probabilities_the_first_classes_are_the_likeliest():
+    """However NumPy sorts on this machine; so also where there are more than it sorts by insertion."""
+    names, generator = [f"c{k:02d}" for k in range(100)], np.random.default_rng(0)
+    p_NK = generator.integers(1, 4, (60, 100)) / 100
+    labels = generator.integers(100, size=60)
+    right = [label in sorted(range(100), key=lambda k, p=p: -p[k])[:20] for label, p in zip(labels, p_NK, strict=True)]
+    table = study({("m", 8, 0): [1] * 60}, list(range(60))).drop(columns=["p_x", "p_y"]).assign(prediction="c00")
+    table = table.assign(label=np.array(names)[labels]).join(
+        pd.DataFrame(p_NK, columns=[f"p_{name}" for name in names])
+    )
+    assert scores(table, 20)["top20"].tolist() == pytest.approx([np.mean(right)])
+
+
 def test_a_label_without_a_column_is_named(predictions):
     with pytest.raises(ValueError, match="no column 'p_c' for the class"):
         scores(predictions.drop(columns="p_p_c").assign(label="c"), 2)
