@@ -159,9 +159,9 @@ class DataSet(Strict):
     split: Split
     input: Input
     evaluate: Evaluate
-    train: dict
-    x3d_m: dict
-    slowfast_r50: dict
+    train: dict[str, JsonValue]
+    x3d_m: dict[str, JsonValue]
+    slowfast_r50: dict[str, JsonValue]
 
 
 class Params(Strict):

@@ -234,8 +234,9 @@ class Undefined(Exception):
 
 def plain_decoding(path: Path) -> Iterator[av.VideoFrame]:
     with av.open(str(path), metadata_errors="replace") as container:
-        container.streams.video[0].thread_type = "NONE"  # what stands for damaged parts depends on the threads
-        yield from container.decode(video=0)
+        stream = container.streams.best("video")
+        stream.thread_type = "NONE"  # what stands for damaged parts depends on the threads
+        yield from container.decode(stream)
 
 
 def picture(frame: av.VideoFrame) -> np.ndarray:
