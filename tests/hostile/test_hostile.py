@@ -291,7 +291,7 @@ def test_params_that_no_study_has(content, says):
     ("key", "value", "says"),
     [
         ("seeds: [0]", "seeds: [99999999999999999999]", "seeds.0: Input should be less than 4294967296"),
-        ("train: {}", "train: {1: 2}", r"datasets.motion.train.1.\[key\]: Input should be a valid string"),
+        ("train: {}", "train: {1: 2}", r"datasets.folder.train.1.\[key\]: Input should be a valid string"),
         ("lr: 0.01\n", "lr: .inf\n", "train.lr: Input should be a finite number"),
         ("stride: 2", "stride: 99999999999999999999", "input.stride: Input should be less than"),
         ("gamma: 0.1}", "gamma: 2001-01-01}", "train.scheduler_args.gamma: input was not a valid JSON value"),
