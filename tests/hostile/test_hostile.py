@@ -400,7 +400,7 @@ def test_compressed_weights_are_not_unpacked():
         ({"classes": ["a", "b\r\nforged", "c"]}, "control a terminal"),
         ({"classes": ["a", "a", "b"]}, "a class stands twice"),
         ({"classes": ["a", "", "b"]}, "classes.1: String should have at least 1 character"),
-        ({"classes": [str(k) for k in range(3_000_000)]}, "whose last layer has not 3000000 classes"),
+        ({"classes": [str(k) for k in range(30_000)]}, "whose last layer has not 30000 classes"),
         ({"frames": 1024, "input": {"short_side": 4096}}, "1024 frames of 4096² pixels"),
         ({"input": {"window": float("inf")}}, "input.window: Input should be a finite number"),
         ({"nan": True}, "weights that are no numbers"),
