@@ -27,9 +27,11 @@ coverage: .venv/ready  ## which lines and branches of src/ the tests run
 verify: .venv/ready  ## two unlike clones: are all bytes the same? CHANGES='-S …', or REFERENCE=reports/motion
 	python -m framebudget.verify $(CHANGES) $(if $(REFERENCE),--reference $(REFERENCE))
 
+# One process is enough for one user; the others would wait for jobs of language models.
+ui: export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 ui: .venv/ready  ## the MLflow UI with every run, on this machine only; PORT=5000
 	@echo 'Open http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning'
-	mlflow ui --host 127.0.0.1 --port $(PORT) --backend-store-uri sqlite:///mlflow.db
+	mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 --backend-store-uri sqlite:///mlflow.db
 
 experiments: .venv/ready  ## every DVC experiment: accuracies, and the parameters that differ
 	dvc exp show --only-changed --drop 'State|Executor|^x3d_m$$|^slowfast_r50$$|.*/.*' --no-pager

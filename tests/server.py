@@ -103,6 +103,7 @@ def free_address() -> str:
 def serving_mlflow(folder: Path, uri: str, store: str) -> Iterator[None]:
     """A real MLflow server, with its runs in `store`; killed at the end."""
     command = [
+        *("env", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false"),  # as in the Makefile
         *("mlflow", "server", "--host", "127.0.0.1", "--port", uri.rpartition(":")[2], "--workers", "1"),
         *("--backend-store-uri", store, "--artifacts-destination", str(folder / "artifacts")),
     ]

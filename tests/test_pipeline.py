@@ -82,43 +82,46 @@ def test_mlflow_holds_a_run_a_training(study):
     assert runs["x3d_m-2f-s0"].tags["dvc.stage"] == "train_x3d"
 
 
-def test_make_ui_shows_the_runs_to_a_browser(study, browser):
-    """Sorted by test accuracy, which is a column; a run's page with parameters, model, curves and pictures."""
+@pytest.fixture(scope="module")
+def ui(study):
+    """Where `make ui` answers."""
     address = free_address()
-    accuracies = pd.read_csv(study / "work/tables/results.csv")["accuracy"]
     with answering(["make", "-o", ".venv/ready", "ui", f"PORT={address.rpartition(':')[2]}"], study, address):
-        page = browser.new_page(viewport={"width": 2400, "height": 2400})
-        page.set_default_timeout(120_000)  # a busy machine
-        page.goto(f"{address}/#/experiments/1/runs?workflowType=machine_learning")
-        for button in ("Sort", "Columns"):
-            page.get_by_role("button", name=button).click()
-            page.get_by_placeholder("Search").last.fill("test_accuracy")
-            page.get_by_text("test_accuracy", exact=True).last.click()
-            page.keyboard.press("Escape")
-        assert "orderByKey=metrics.%60test_accuracy%60&orderByAsc=false" in page.url
-        for name in ("slowfast_r50-2f-s0", "x3d_m-2f-s0"):
-            page.get_by_role("link", name=name).wait_for()
-        for accuracy in accuracies:
-            page.get_by_text(f"{accuracy:.3f}"[:5]).first.wait_for()
-        page.get_by_role("link", name="x3d_m-2f-s0").click()
-        for text in ("train.optimizer", "test_macro_f1", "framebudget-x3d_m", "Parent run"):
-            page.get_by_text(text).first.wait_for()
-        page.get_by_text("Model metrics").click()
-        page.get_by_text("val_accuracy").first.wait_for()
-        page.get_by_text("Artifacts").click()
-        page.get_by_text("strip.png").first.click()
-        picture = page.locator("img[src^='blob:']").first
-        picture.wait_for()
-        assert picture.evaluate("image => image.naturalWidth") > 200
+        yield address
 
 
-def test_make_ui_listens_on_this_machine_alone(study):
-    address = free_address()
-    port = address.rpartition(":")[2]
-    with answering(["make", "-o", ".venv/ready", "ui", f"PORT={port}"], study, address):
-        lines = [line for table in ("tcp", "tcp6") for line in Path("/proc/net", table).read_text().splitlines()[1:]]
+def test_make_ui_shows_the_runs_to_a_browser(study, ui, browser):
+    """Sorted by test accuracy, which is a column; a run's page with parameters, model, curves and pictures."""
+    page = browser.new_page(viewport={"width": 2400, "height": 2400})
+    page.set_default_timeout(120_000)  # a busy machine
+    page.goto(f"{ui}/#/experiments/1/runs?workflowType=machine_learning")
+    for button in ("Sort", "Columns"):
+        page.get_by_role("button", name=button).click()
+        page.get_by_placeholder("Search").last.fill("test_accuracy")
+        page.get_by_text("test_accuracy", exact=True).last.click()
+        page.keyboard.press("Escape")
+    assert "orderByKey=metrics.%60test_accuracy%60&orderByAsc=false" in page.url
+    for name in ("slowfast_r50-2f-s0", "x3d_m-2f-s0"):
+        page.get_by_role("link", name=name).wait_for()
+    for accuracy in pd.read_csv(study / "work/tables/results.csv")["accuracy"]:
+        page.get_by_text(f"{accuracy:.3f}"[:5]).first.wait_for()
+    page.get_by_role("link", name="x3d_m-2f-s0").click()
+    for text in ("train.optimizer", "test_macro_f1", "framebudget-x3d_m", "Parent run"):
+        page.get_by_text(text).first.wait_for()
+    page.get_by_text("Model metrics").click()
+    page.get_by_text("val_accuracy").first.wait_for()
+    page.get_by_text("Artifacts").click()
+    page.get_by_text("strip.png").first.click()
+    picture = page.locator("img[src^='blob:']").first
+    picture.wait_for()
+    assert picture.evaluate("image => image.naturalWidth") > 200
+
+
+def test_make_ui_listens_on_this_machine_alone(ui):
+    port = int(ui.rpartition(":")[2])
+    lines = [line for table in ("tcp", "tcp6") for line in Path("/proc/net", table).read_text().splitlines()[1:]]
     found = [line.split()[1] for line in lines if line.split()[3] == "0A"]  # addresses that something listens on
-    assert [local for local in found if local.endswith(f":{int(port):04X}")] == [f"0100007F:{int(port):04X}"]
+    assert [local for local in found if local.endswith(f":{port:04X}")] == [f"0100007F:{port:04X}"]
 
 
 def test_nothing_changed_nothing_runs(study):
@@ -161,6 +164,7 @@ def test_a_trained_network_names_the_classes_of_a_video(study, clips):
     assert re.fullmatch(r" *\d+\.\d%  (Approach|Recede|SpinClockwise)", lines[0])
 
 
+@pytest.mark.slow  # test_verify has the same bytes from two clones
 def test_forced_again_every_output_is_the_same_bytes(study):
     before = (study / "dvc.lock").read_text()
     run("dvc", "repro", "--force", cwd=study)

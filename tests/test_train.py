@@ -265,3 +265,5 @@ def test_what_cannot_be_is_said(fresh, change, says):
     assert says in result.stderr
     assert "Traceback" not in result.stderr
     assert not (fresh / "work/x3d_m").exists()
+    runs = list(fresh.glob("work/unfinished/*/mlflow_run"))
+    assert len(runs) == ("epoch" in says)  # what can be known before is said before a run begins

@@ -100,33 +100,35 @@ def train(p: Params, split: pd.DataFrame, model: str, run: Run) -> Path:
         network.compile(dynamic=False)
 
     task = Classification(network, recipe, doubly=p.protocol == "published" and model == "x3d_m")
-    task.try_out()  # what torch does not take is said before a run begins
+    task.try_out()  # what torch does not take, like what follows, is said before a run or other ranks begin
     resume = LastEpoch(folder / "last.ckpt")
-    logger = None
-    if rank_zero_only.rank == 0:
-        with going_on(f"{model} {run.name}"):
-            logger = PatientLogger(training_run(p, run.rows(split), model, run, digest, folder / "mlflow_run"))
     options = p.trainer.model_dump(include={"devices", "num_nodes", "strategy", "precision"})
     if p.trainer.strategy == "ddp" or (p.trainer.devices, p.trainer.num_nodes) != (1, 1):
         options["strategy"] = DDPStrategy(timeout=timedelta(seconds=p.trainer.timeout))
     if SLURMEnvironment.detect():  # its requeueing would load the state of one training into the next
         options["plugins"] = [SLURMEnvironment(auto_requeue=False)]
-    with clear(p.trainer.timeout), system_metrics(logger):
+    with clear(p.trainer.timeout):
         trainer = pl.Trainer(
             max_epochs=recipe.epochs,
             accelerator="auto",
             deterministic=True,
             gradient_clip_val=recipe.gradient_clip,
             use_distributed_sampler=False,  # ours divides the clips itself
-            logger=logger or False,
+            logger=False,
             callbacks=[resume, Progress(f"{params.MODELS[model]} {run.name}")],
             num_sanity_val_steps=0,
             enable_model_summary=False,
             **options,
         )
-        trainer.fit(
-            task, datamodule=ClipData(p, run.rows(split), model, run), ckpt_path=resume.found, weights_only=True
-        )
+    data = ClipData(p, run.rows(split), model, run)
+    data.check_shares(trainer.num_devices * trainer.num_nodes)
+    logger = None
+    if trainer.is_global_zero:
+        with going_on(f"{model} {run.name}"):
+            logger = PatientLogger(training_run(p, data.clips, model, run, digest, folder / "mlflow_run"))
+            trainer.logger = logger
+    with clear(p.trainer.timeout), system_metrics(logger):
+        trainer.fit(task, datamodule=data, ckpt_path=resume.found, weights_only=True)
     if trainer.is_global_zero:
         network.load_state_dict(task.best)
         file = folder / f"{run.name}.pt"

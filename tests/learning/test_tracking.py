@@ -207,6 +207,7 @@ def test_what_a_server_misses_follows_when_it_is_back(here, monkeypatch, capsys)
     store = os.environ["MLFLOW_TRACKING_URI"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := free_address())
     monkeypatch.setattr(logging, "PAUSE", 0)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the test need not wait
     with serving_mlflow(here, uri, store):
         logger = PatientLogger(training_run(params.load(), SPLIT, "x3d_m", Run(1, 0), None, here / "run"))
         logger.log_metrics({"val_accuracy": 0.1}, 1)

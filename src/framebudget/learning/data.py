@@ -22,6 +22,15 @@ class ClipData(pl.LightningDataModule):
         self.params, self.clips, self.model, self.seed = params, clips, model, run.seed
         self.T, self.input = params.sampled(model, run.budget)
 
+    def check_shares(self, ranks: int) -> None:
+        """Raises ValueError if so many devices, over all machines, cannot each have their part."""
+        batch_size = self.params.recipe(self.model).batch_size
+        if batch_size % ranks:
+            raise ValueError(f"train.batch_size: {batch_size} clips cannot be shared out evenly to {ranks} devices")
+        for subset in ("train", "validation"):
+            if (clips := (self.clips["subset"] == subset).sum()) < ranks:
+                raise ValueError(f"trainer.devices: {clips} {subset} clips are too few for {ranks} devices")
+
     def train_dataloader(self) -> DataLoader:
         return self.batches("train", None)
 
@@ -31,12 +40,8 @@ class ClipData(pl.LightningDataModule):
     def batches(self, subset: str, views: int | None) -> DataLoader:
         p, rows = self.params, self.clips[self.clips["subset"] == subset]
         clips = Clips(p.folder, rows, self.T, self.input, self.seed, views)
-        rank, ranks, batch_size = self.trainer.global_rank, self.trainer.world_size, p.recipe(self.model).batch_size
-        if batch_size % ranks:
-            raise ValueError(f"train.batch_size: {batch_size} clips cannot be shared out evenly to {ranks} devices")
-        if len(rows) < ranks:
-            raise ValueError(f"trainer.devices: {len(rows)} {subset} clips are too few for {ranks} devices")
-        loaded = loader(clips, batch_size // ranks, p.workers, rank, ranks)
+        rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        loaded = loader(clips, p.recipe(self.model).batch_size // ranks, p.workers, rank, ranks)
         # Lightning says this too, but in a training that goes on only after the workers have begun to read
         loaded.sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
         return loaded
