@@ -95,7 +95,7 @@ def kill_stage(
     seconds, wrong = to_the_end(study, stage), []
     if digests(study, outs) != right:
         wrong.append("not killed: other bytes")
-    interrupted = kept = 0
+    ended = kept = 0
     for number in range(moments):
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(study / "work/unfinished")
@@ -105,7 +105,6 @@ def kill_stage(
         name = f"{SIGNALS[number % 3].name} after {(share := drawn.random()):.2f}"
         process = start(study, stage)
         process.join(share * seconds)
-        interrupted += process.is_alive()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, SIGNALS[number % 3])
         process.join(60)
@@ -113,6 +112,7 @@ def kill_stage(
             wrong.append(f"{name}: does not end")
             os.killpg(process.pid, signal.SIGKILL)
             process.join()
+        ended += process.exitcode != 0
         left = digests(study, outs)
         wrong += [f"{name}: {out} half written" for out in outs if left[out] not in (None, before[out], right[out])]
         kept += any(study.glob("work/unfinished/*/*.ckpt")) or any(study.glob("work/unfinished/*/curve.csv"))
@@ -126,7 +126,7 @@ def kill_stage(
         "stage": stage,
         "seconds": round(seconds, 1),
         "kills": moments,
-        "before its end": interrupted,
+        "ended by it": ended,
         "went on from a state": kept,
         "wrong": "; ".join(wrong),
     }
@@ -142,7 +142,7 @@ def kill_repro(study: Path, outs: list[str], reference: dict[str, str], moments:
     gone()
     begun = time.monotonic()
     run("dvc", "repro", cwd=study)
-    seconds, wrong, interrupted = time.monotonic() - begun, [], 0
+    seconds, wrong, ended = time.monotonic() - begun, [], 0
     for number in range(moments):
         gone()
         name = f"{SIGNALS[number % 3].name} after {(share := drawn.random()):.2f}"
@@ -151,10 +151,10 @@ def kill_repro(study: Path, outs: list[str], reference: dict[str, str], moments:
         )
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(share * seconds)
-        interrupted += process.poll() is None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, SIGNALS[number % 3])
         process.wait(60)
+        ended += process.returncode != 0
         left = digests(study, outs)
         wrong += [f"{name}: {out} half written" for out in outs if left[out] not in (None, reference[out])]
         again = run("dvc", "repro", cwd=study, check=False)
@@ -163,7 +163,7 @@ def kill_repro(study: Path, outs: list[str], reference: dict[str, str], moments:
         wrong += [f"{name}, again: {out}" for out, digest in digests(study, outs).items() if digest != reference[out]]
         wrong += [f"{name}, again: left {path}" for path in left_behind(study)]
     return {
-        "stage": "dvc repro", "seconds": round(seconds, 1), "kills": moments, "before its end": interrupted,
+        "stage": "dvc repro", "seconds": round(seconds, 1), "kills": moments, "ended by it": ended,
         "went on from a state": "", "wrong": "; ".join(wrong),
     }  # fmt: skip
 
