@@ -93,11 +93,11 @@ def test_a_full_disk_in_figures(study):
         assert not left_behind(study)
 
 
-@pytest.mark.parametrize(("command", "file"), [(FETCH, "work/"), (TRAIN, "{cwd}/work/x3d_m.lock'")])
+@pytest.mark.parametrize(("command", "file"), [(FETCH, "work/"), (TRAIN, "{work}/x3d_m.lock'")])
 def test_a_folder_that_takes_nothing(fresh, command, file):
     with small_disk(fresh / "work", "200m") as work:
         subprocess.run(["mount", "-o", "remount,ro", work], check=True)
-        assert f"Read-only file system: '{file.format(cwd=fresh)}" in fails(*command, cwd=fresh)
+        assert f"Read-only file system: '{file.format(work=work)}" in fails(*command, cwd=fresh)
 
 
 def without_privileges(*command: str) -> tuple[str, ...]:
