@@ -122,12 +122,10 @@ def train(p: Params, split: pd.DataFrame, model: str, run: Run) -> Path:
         )
     data = ClipData(p, run.rows(split), model, run)
     data.check_shares(trainer.num_devices * trainer.num_nodes)
-    logger = None
     if trainer.is_global_zero:
         with going_on(f"{model} {run.name}"):
-            logger = PatientLogger(training_run(p, data.clips, model, run, digest, folder / "mlflow_run"))
-            trainer.logger = logger
-    with clear(p.trainer.timeout), system_metrics(logger):
+            trainer.logger = PatientLogger(training_run(p, data.clips, model, run, digest, folder / "mlflow_run"))
+    with clear(p.trainer.timeout), system_metrics(trainer.logger):
         trainer.fit(task, datamodule=data, ckpt_path=resume.found, weights_only=True)
     if trainer.is_global_zero:
         network.load_state_dict(task.best)
@@ -135,9 +133,9 @@ def train(p: Params, split: pd.DataFrame, model: str, run: Run) -> Path:
         facts = {"model": model, "frames": T, "seed": run.seed, "classes": classes, "input": input.model_dump()}
         weights.save(file, network, **facts)
         said = {"model": model, "frames": run.budget, "seed": run.seed, "fold": run.fold or 0}
-        if logger:
+        if trainer.logger:
             with going_on(f"the weights of {model} {run.name}"):
-                log_model(logger.run_id, model, file, T, input.crop, classes, task.best_epoch, split)
+                log_model(trainer.logger.run_id, model, file, T, input.crop, classes, task.best_epoch, split)
         curve = pd.DataFrame([said | row for row in task.curve])
         write_csv(curve, folder / "curve.csv")  # the last: it says that all is there
         resume.path.unlink()
