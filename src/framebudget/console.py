@@ -31,6 +31,10 @@ WAYS_OUT = {  # of what torch, MLflow and the system say in several ways, and no
 }
 
 
+class UserError(Exception):
+    """What a person can put right. The message says what went wrong, where, and what to do."""
+
+
 def usage(doc: str) -> argparse.ArgumentParser:
     """A parser whose --help is the first line of a module's docstring and, as examples, its commands (`    $ …`)."""
     title, _, rest = doc.partition("\n")
