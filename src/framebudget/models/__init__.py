@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from typing import NamedTuple
 
 from torch import nn
 
@@ -18,3 +19,16 @@ BUILD: dict[str, Callable[[int], nn.Module]] = {
 HEAD = {
     name: slowfast.HEAD if name == "slowfast_r50" else x3d.HEAD for name in BUILD
 }  # keys that depend on the classes
+
+
+class Network(NamedTuple):
+    key: str
+    name: str  # as printed
+    build: Callable[[int], nn.Module]
+    head: str
+
+
+NETWORKS = {
+    "x3d_m": Network("x3d_m", "X3D-M", x3d.x3d, x3d.HEAD),
+    "slowfast_r50": Network("slowfast_r50", "SlowFast R50", slowfast.slowfast_r50, slowfast.HEAD),
+}

@@ -14,6 +14,13 @@ torchcodec's names: `repeat_last` repeats the clip's last frame, `wrap` goes on 
 
 import numpy as np
 
+from framebudget.params import Input
+
+
+def span(spec: Input, frames: int, fps: float, T: int) -> int:
+    """How many consecutive frames of a clip of this length and rate the T frames are spread over; at least T."""
+    return spec.span(frames, fps, T)
+
 
 def spread(span: int, T: int) -> np.ndarray:
     """(T,) positions evenly over 0 … span - 1, rounded down."""
