@@ -1,5 +1,6 @@
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from matplotlib.patches import Circle
 from matplotlib.text import Text
 from pytorchvideo.models.resnet import ResBlock
 
-from framebudget import models
+from framebudget.models import NETWORKS
 from framebudget.models.slowfast import slow_frames
 from framebudget.params import Input
 from framebudget.report import diagrams, plots
@@ -36,7 +37,7 @@ def blocks(module: torch.nn.Module) -> int:
 
 @torch.no_grad()
 def test_stages_of_x3d_are_what_it_computes():
-    network = models.BUILD["x3d_m"](5).eval()
+    network = NETWORKS["x3d_m"].build(5).eval()
     pathways, joined = diagrams.stages("x3d_m", 3, 40)
     (line,) = pathways
     x = torch.rand(1, 3, 3, 40, 40)
@@ -54,7 +55,7 @@ def test_stages_of_x3d_are_what_it_computes():
 
 @torch.no_grad()
 def test_stages_of_slowfast_are_what_it_computes():
-    network = models.BUILD["slowfast_r50"](5).eval()
+    network = NETWORKS["slowfast_r50"].build(5).eval()
     (slow, fast), joined = diagrams.stages("slowfast_r50", 6, 40)
     clip = torch.rand(1, 3, 6, 40, 40)
     x = [clip[:, :, slow_frames(6)], clip]
@@ -70,20 +71,38 @@ def test_stages_of_slowfast_are_what_it_computes():
             assert slow[i].lateral == (len(weight), *x[0].shape[2:])
     assert not slow[5].lateral
     assert [slow[6].shape, fast[6].shape] == [(pathway.shape[1], 1, 1, 1) for pathway in x]
-    assert joined.shape == network.blocks[5](x).shape[1:]
+    added = joined.shape[0] + joined.lateral[0]
+    assert (added, *joined.shape[1:]) == network.blocks[5](x).shape[1:]
 
 
 @pytest.mark.parametrize("model", ["x3d_m", "slowfast_r50"])
 def test_a_network_says_the_shape_of_every_stage(model):
-    said = [text.get_text() for text in diagrams.network(model, 16, 224).findobj(Text)]
+    texts = [text.get_text() for text in diagrams.network(model, 16, 224).findobj(Text)]
     pathways, _ = diagrams.stages(model, 16, 224)
     for stage in itertools.chain(*pathways):
         C, T, H, W = stage.shape
         added = f" + {stage.lateral[0]}" if stage.lateral else ""
-        assert {stage.name, f"{C}{added}", f"{T}", f"{H} × {W}", f"{stage.blocks or ''}"} <= {*said, ""}
+        assert {stage.name, f"{C}{added}", f"{T}", f"{H} × {W}", f"{stage.blocks or ''}"} <= {*texts, ""}
         if stage.lateral:
-            assert "+ {} × {}\n× {} × {}".format(*stage.lateral) in said
-    assert said.count("residual blocks") == len(pathways)
+            assert "+ {} × {}\n× {} × {}".format(*stage.lateral) in texts
+    assert texts.count("residual blocks") == len(pathways)
+
+
+@pytest.mark.parametrize("depth", [2, 6])
+def test_a_network_of_another_structure_is_drawn_too(depth, monkeypatch):
+    class Small(torch.nn.Module):
+        def __init__(self, classes):
+            super().__init__()
+            head = torch.nn.Sequential(torch.nn.AdaptiveAvgPool3d(1), torch.nn.Flatten(), torch.nn.Linear(3, classes))
+            self.blocks = torch.nn.ModuleList([torch.nn.Conv3d(3, 3, 1) for _ in range(depth - 1)] + [head])
+
+        def forward(self, clips_BCTHW):
+            return torch.nn.Sequential(*self.blocks)(clips_BCTHW)
+
+    monkeypatch.setitem(NETWORKS, "small", SimpleNamespace(name="Small", build=Small))
+    (line,), _ = diagrams.stages("small", 4, 32)
+    assert [stage.shape for stage in line] == [(3, 4, 32, 32)] * depth
+    FigureCanvasAgg(diagrams.network("small", 4, 32)).draw()
 
 
 @pytest.fixture
@@ -137,8 +156,8 @@ def test_the_marks_are_the_frames_that_training_reads(rule, monkeypatch):
 
     monkeypatch.setattr(dataset, "read_frames", frames_of)
     rows = pd.DataFrame({"path": ["a", "b", "c"], "label": 0, "frames": 200, "fps": 20.0, "packets": None})
-    input = INPUT.model_copy(update={"sampling": rule})
-    clips = dataset.Clips(Path(), rows, 8, input, seed=3, views=None)
+    spec = INPUT.model_copy(update={"sampling": rule})
+    clips = dataset.Clips(Path(), rows, 8, spec, seed=3, views=None)
     for epoch in range(4):
         clips[epoch, 2]
     seen = set(itertools.chain(*read))

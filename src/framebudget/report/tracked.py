@@ -22,7 +22,7 @@ def log_results(p: Params, split: pd.DataFrame, predictions: pd.DataFrame) -> No
     with going_on("the test metrics"):
         client, study = study_run(p, split)
         for run_id, _, rows in _trainings(client, p, split, predictions):
-            for name, value in statistics.scores(rows, k).iloc[0].drop(statistics.RUN).items():
+            for name, value in statistics.scores(rows, k).iloc[0].drop(statistics.TRAINING).items():
                 client.log_metric(run_id, f"test_{name}", value)
         for row in statistics.summary(predictions, k).itertuples():
             client.log_metric(study, f"test_accuracy.{row.model}.{row.frames}", row.accuracy)
