@@ -34,7 +34,7 @@ from mlflow.utils.mlflow_tags import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from framebudget.console import sha256, shown, write_text
+from framebudget.console import redacted, sha256, write_text
 from framebudget.params import Params, top, tracking_uri
 from framebudget.provenance import clips_sha256, commit, versions
 from framebudget.runs import Run
@@ -110,7 +110,7 @@ def refused(uri: str, error: Exception) -> str:
         what = "cannot be used"
     else:
         what = "does not answer: start it, or unset MLFLOW_TRACKING_URI to log to mlflow.db"
-    return f"MLflow at {shown(uri)} {what} ({text})".replace(uri, shown(uri))
+    return f"MLflow at {redacted(uri)} {what} ({text})".replace(uri, redacted(uri))
 
 
 def _experiment(client: MlflowClient, name: str, uri: str) -> str:
@@ -213,7 +213,8 @@ def going_on(what: str) -> Iterator[None]:
         yield
     except (*REFUSALS, OSError) as error:
         print(
-            f"warning: MLflow at {shown(tracking_uri())} does not take {what}; work/ has it ({error})", file=sys.stderr
+            f"warning: MLflow at {redacted(tracking_uri())} does not take {what}; work/ has it ({error})",
+            file=sys.stderr,
         )
 
 
