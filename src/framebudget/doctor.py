@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from framebudget.console import shown
+from framebudget.console import redacted
 
 TIMEOUT = 3  # seconds for a server to answer
 PATIENCE = 30  # seconds for a command of DVC
@@ -217,7 +217,7 @@ def mlflow() -> Iterator[Found]:
     if not file:
         fault = reachable(uri, "/health")
         mend = "start it (mlflow server), or: unset MLFLOW_TRACKING_URI, for mlflow.db in this folder"
-        yield Found(not fault, f"MLflow: {shown(uri)}, {fault or 'which answers'}", mend)
+        yield Found(not fault, f"MLflow: {redacted(uri)}, {fault or 'which answers'}", mend)
         return
     path = Path(re.sub(r"^(sqlite:///|file:(//)?)", "", uri))
     good = os.access(path if path.exists() else path.parent, os.W_OK)
@@ -260,7 +260,7 @@ def remote(name: str, url: str, needed: bool) -> Found:
         return Found(there, what, f"mount it, or: dvc remote modify {name} url FOLDER", needed)
     fault = reachable(url, bad=500) if url.startswith(("http://", "https://")) else unlisted(name, url)
     mend = f"dvc list-url remote://{name} -v says more; or: dvc remote modify {name} url URL"
-    return Found(not fault, f"remote {name}: {shown(url)}, {fault or 'which answers'}", mend, needed)
+    return Found(not fault, f"remote {name}: {redacted(url)}, {fault or 'which answers'}", mend, needed)
 
 
 def unlisted(name: str, url: str) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from framebudget.console import shown
+from framebudget.console import redacted
 from framebudget.models.trained import middle_logits
 from framebudget.params import MODELS, Input
 from framebudget.sources.folder import VIDEOS, printable
@@ -75,7 +75,7 @@ def registered_weights(uri: str) -> Path:
         files = list(Path(download_artifacts(uri, tracking_uri=tracking_uri())).rglob("*.pt"))
     except (MlflowException, OSError) as error:
         raise ConnectionError(
-            f"--model {uri}: not to be had from MLflow at {shown(tracking_uri())} ({error})"
+            f"--model {uri}: not to be had from MLflow at {redacted(tracking_uri())} ({error})"
         ) from None
     if len(files) != 1:
         raise FileNotFoundError(f"--model {uri}: no model of this project")

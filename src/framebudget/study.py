@@ -24,7 +24,7 @@ import pandas as pd
 from framebudget import params
 from framebudget.console import PREDICTIONS, SPLIT, UserError, read_csv, sha256, write_csv
 from framebudget.params import Input, Params, Train
-from framebudget.video import packets
+from framebudget.video import index
 
 PUBLISHED_T = 16  # frames of every clip in the published protocol
 PACKAGE = Path(__file__).parent
@@ -45,7 +45,7 @@ class Study:
     @classmethod
     def load(cls) -> "Study":
         """The study of the current folder. Raises UserError."""
-        return cls(params.load(), packets.joined(read_csv(Path("work/split.csv"), SPLIT)))
+        return cls(params.load(), index.joined(read_csv(Path("work/split.csv"), SPLIT)))
 
     @cached_property
     def classes(self) -> list[str]:

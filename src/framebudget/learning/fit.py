@@ -71,7 +71,7 @@ def initial(training: Training) -> nn.Module:
 
 def given_weights(training: Training) -> Path | None:
     """The file of the weights that it starts from. Raises UserError if it has changed since `fetch`."""
-    file = local(training.weights, training.network) if training.weights else None
+    file = local(training.weights, NETWORKS[training.network].zoo) if training.weights else None
     if training.weights_sha256 != (file and sha256(file)):
         raise UserError(
             f"{training.weights}: not the weights that work/weights.json names; run fetch again: dvc repro -f fetch"

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from framebudget.console import UserError, shown
+from framebudget.console import UserError, redacted
 from framebudget.params import top
 
 REFUSALS = (MlflowException, SQLAlchemyError)  # MLflow lets some of its database's pass as they are
@@ -54,7 +54,7 @@ def refused(uri: str, error: Exception) -> str:
         what = "cannot be used"
     else:
         what = "does not answer: start it, or unset MLFLOW_TRACKING_URI to log to mlflow.db"
-    return f"MLflow at {shown(uri)} {what} ({text})".replace(uri, shown(uri))
+    return f"MLflow at {redacted(uri)} {what} ({text})".replace(uri, redacted(uri))
 
 
 @contextlib.contextmanager
@@ -64,5 +64,5 @@ def tolerant(what: str) -> Iterator[None]:
         yield
     except (*REFUSALS, OSError, StoreError) as error:
         print(
-            f"warning: MLflow at {shown(tracking_uri())} does not take {what}; work/ has it ({error})", file=sys.stderr
+            f"warning: MLflow at {redacted(tracking_uri())} does not take {what}; work/ has it ({error})", file=sys.stderr
         )
