@@ -144,7 +144,7 @@ class Train(Strict):
     @field_validator(*ARGUMENTS.values())
     @classmethod
     def without_null(cls, arguments: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        return {name: value for name, value in arguments.items() if value is not None}
+        return given(arguments)
 
     def overridden(self, section: dict[str, JsonValue], name: str) -> "Train":
         """This recipe with the values of a section that are not null.
@@ -152,16 +152,13 @@ class Train(Strict):
         The section's arguments are added to those above, unless it names another optimizer or scheduler: they start
         anew with it. Raises ValueError with the keys of the section, which is called `name`, that are wrong.
         """
-        values = self.model_dump()
+        values, section = self.model_dump(), given(section)
         for kind, arguments in ARGUMENTS.items():
-            own = section.get(arguments)
-            if section.get(kind) not in (None, values[kind]):
-                values[arguments] = {}
-            if isinstance(own, dict):
-                section = section | {arguments: values[arguments] | own}
-        values |= {key: value for key, value in section.items() if value is not None}
+            above = values[arguments] if section.get(kind, values[kind]) == values[kind] else {}
+            own = section.get(arguments, {})
+            section[arguments] = above | given(own) if isinstance(own, dict) else own
         with faults_of(name):
-            return Train(**values)
+            return Train(**(values | section))
 
 
 class Evaluate(Strict):
@@ -189,9 +186,8 @@ class DataSet(Strict):
     def input_of(self, network: str, name: str) -> Input:
         """`input`, with the sizes that the network's section, called `name`, overrides."""
         section = self.networks[network]
-        sizes = {key: section[key] for key in SIZES if section[key] is not None}
         with faults_of(name):
-            return Input(**(self.input.model_dump() | sizes))
+            return Input(**(self.input.model_dump() | given({key: section[key] for key in SIZES})))
 
 
 class Params(Strict):
@@ -280,6 +276,11 @@ class Params(Strict):
         if self.dataset != "motion":
             raise ParamsError(f"clips: {self.dataset} needs the folder of your clips: -S clips=PATH")
         return Path(EMBEDDED, self.dataset)
+
+
+def given(section: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Without the keys that are null."""
+    return {key: value for key, value in section.items() if value is not None}
 
 
 def complete(section: dict, keys: set[str], name: str) -> None:
