@@ -56,7 +56,7 @@ def stage(main: Callable[[], None]) -> Callable[[], None]:
                 stream.reconfigure(errors="backslashreplace")  # a name that a terminal cannot show must not end a study
         try:
             main()
-        except (ValueError, OSError, FloatingPointError, RuntimeError, MemoryError) as error:
+        except (UserError, ValueError, OSError, FloatingPointError, RuntimeError, MemoryError) as error:
             said = way_out(error)
             if isinstance(error, RuntimeError) and not said:
                 raise

@@ -232,7 +232,7 @@ def log_model(
     with mlflow.start_run(run_id, log_system_metrics=False) as run:
         logged = mlflow.pyfunc.log_model(
             name=model,
-            loader_module="framebudget.models.trained",
+            loader_module="framebudget.commands.serving",
             data_path=str(file),
             code_paths=[str(PACKAGE)],
             signature=ModelSignature(
