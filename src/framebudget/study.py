@@ -168,14 +168,15 @@ def source_files() -> list[Path]:
     return sorted(file for path in found for file in ([path] if path.suffix else path.glob("*.py")))
 
 
-def trained(folder: Path) -> dict[tuple[int, int, int | None], Path]:
-    """{(budget, seed, fold): file} of the weight files in work/<network>, ascending."""
+def trained(folder: Path) -> dict[tuple[int, int, int], Path]:
+    """{(budget, seed, fold): file} of the weight files in work/<network>, ascending; without
+    cross-validation the fold is 0."""
     found = {}
     for file in folder.glob("*.pt"):
         if match := TRAINED.fullmatch(file.stem):
-            budget, seed, fold = match.groups()
-            found[int(budget), int(seed), None if fold is None else int(fold)] = file
-    return dict(sorted(found.items(), key=lambda item: (*item[0][:2], item[0][2] or 0)))
+            budget, seed, fold = map(int, match.groups(default=0))
+            found[budget, seed, fold] = file
+    return dict(sorted(found.items()))
 
 
 def versions() -> dict[str, str]:

@@ -43,11 +43,12 @@ from torch import nn
 from tqdm import tqdm
 
 from framebudget import models, params
+from framebudget.commands.predict import videos_of
+from framebudget.commands.serving import load
 from framebudget.console import MANIFEST, SPLIT, read_csv, write_csv
 from framebudget.fetch import confine
-from framebudget.models import trained, weights
+from framebudget.models import weights
 from framebudget.params import ParamsError
-from framebudget.predict import videos_of
 from framebudget.sources.folder import SourceError
 from framebudget.sources.motion import draw_scene, render
 from framebudget.sources.ucf101 import fetch_clips
@@ -279,7 +280,7 @@ def given_weights() -> dict[str, bytes]:
 def read_weights(path: Path) -> None:
     models.BUILD |= dict.fromkeys(models.BUILD, tiny)
     models.HEAD |= dict.fromkeys(models.HEAD, "2.")
-    trained.load(path)
+    load(path)
 
 
 def states() -> dict[str, bytes]:

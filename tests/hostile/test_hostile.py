@@ -23,8 +23,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framebudget import fetch, params
-from framebudget.console import read_csv, write_csv
-from framebudget.models import trained, weights
+from framebudget.commands import serving
+from framebudget.console import UserError, read_csv, write_csv
+from framebudget.models import weights
 from framebudget.params import ParamsError
 from framebudget.sources.folder import SourceError, find_clips
 from framebudget.sources.ucf101 import fetch_clips, same_archive
@@ -356,8 +357,8 @@ def test_no_code_of_a_weight_file_or_a_state_is_run(zipped):
     torch.load("planted.pt", weights_only=False)
     assert Path("planted").exists()  # so it would do harm
     Path("planted").unlink()
-    for read in (weights.read, trained.load, LastEpoch):
-        with pytest.raises(ValueError, match=r"planted.pt: not a PyTorch checkpoint, or damaged"):
+    for read in (weights.read, serving.load, LastEpoch):
+        with pytest.raises((UserError, ValueError), match=r"planted.pt: not a PyTorch checkpoint, or damaged"):
             read(Path("planted.pt"))
     assert not Path("planted").exists()
 
@@ -398,12 +399,12 @@ def test_compressed_weights_are_not_unpacked():
     ("change", "says"),
     [
         ({"classes": ["a", "b\r\nforged", "c"]}, "control a terminal"),
-        ({"classes": ["a", "a", "b"]}, "a class stands twice"),
+        ({"classes": ["a", "a", "b"]}, "a class is listed twice"),
         ({"classes": ["a", "", "b"]}, "classes.1: String should have at least 1 character"),
-        ({"classes": [str(k) for k in range(30_000)]}, "whose last layer has not 30000 classes"),
+        ({"classes": [str(k) for k in range(30_000)]}, "their last layer does not have 30000 classes"),
         ({"frames": 1024, "input": {"short_side": 4096}}, "1024 frames of 4096² pixels"),
         ({"input": {"window": float("inf")}}, "input.window: Input should be a finite number"),
-        ({"nan": True}, "weights that are no numbers"),
+        ({"nan": True}, "some weights are not finite"),
     ],
 )
 def test_networks_that_no_training_has_left(monkeypatch, change, says):
@@ -415,7 +416,7 @@ def test_networks_that_no_training_has_left(monkeypatch, change, says):
     facts = {"model": "x3d_m", "frames": 6, "classes": ["a", "b", "c"]} | change
     weights.save(Path("own.pt"), network, **facts | {"input": input | change.get("input", {})})
     with pytest.raises(weights.WeightsError, match=rf"own\.pt: .*{says}"):
-        trained.load(Path("own.pt"))
+        serving.load(Path("own.pt"))
 
 
 def test_a_state_of_something_else():
