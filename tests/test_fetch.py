@@ -38,7 +38,7 @@ def test_what_was_taken_and_what_was_not(fetched):
         "Recede/v_Recede_g01_c01 (1).avi": "the same bytes as Recede/v_Recede_g01_c01.avi",
     }
     assert len(pd.read_csv("work/manifest.csv")) == 15
-    assert "(1)" not in (fetched.folder.parent / "work/packets.json").read_text()
+    assert "(1)" not in (fetched.folder.parent / "work/index.json").read_text()
 
 
 def test_nothing_skipped_nothing_said_of_it(fetched):

@@ -2,7 +2,7 @@
 
     $ python -m framebudget.evaluate        (dvc repro evaluate)
 
-reads   work/split.csv, work/packets.json, work/<model>/<frames>f-s<seed>.pt, and the test clips
+reads   work/split.csv, work/index.json, work/<model>/<frames>f-s<seed>.pt, and the test clips
         params.yaml             protocol, frames, seeds, trainer.precision, train,
                                 datasets.<dataset>.{input, evaluate, train, <model>}
 writes  work/predictions.csv    one row for every test clip, model, budget and seed
@@ -36,7 +36,7 @@ from framebudget.report.cost import cost
 from framebudget.report.tables import latex
 from framebudget.report.tracked import log_results
 from framebudget.runs import Run, runs_of
-from framebudget.video import packets
+from framebudget.video import index
 from framebudget.video.dataset import Clips, check, loader
 from framebudget.video.transforms import inputs
 
@@ -44,7 +44,7 @@ from framebudget.video.transforms import inputs
 @stage
 def main() -> None:
     p = params.load()
-    split = packets.joined(read_csv(Path("work/split.csv"), SPLIT))
+    split = index.joined(read_csv(Path("work/split.csv"), SPLIT))
     check(p.folder, split)
     classes = sorted(split["class"].unique())  # in the order of their labels
     runs = [(model, run) for model in params.MODELS for run in runs_of(p, split)]

@@ -5,7 +5,7 @@
 reads   the clips               <clips>/<class>/<video>; they are not copied
         params.yaml             clips, datasets.<dataset>.{fetch, <model>.weights}
 writes  work/manifest.csv       clip, path, class, group, frames, fps, width, height, seconds, codec, sha256
-        work/packets.json       which packet carries which frame, for reading no more than is needed
+        work/index.json         which packet carries which frame, for reading no more than is needed
         work/skipped.csv        path and reason of whatever else lies there
         work/weights.json       the sha256 of the weights that each training starts from
         data/ucf101             only of that data set: the wanted clips of the public archive, kept from run to run
@@ -32,8 +32,8 @@ from framebudget.params import MODELS
 from framebudget.sources.folder import SourceError, find_clips, listed
 from framebudget.sources.ucf101 import fetch_clips
 from framebudget.sources.weights import local
-from framebudget.video import packets
-from framebudget.video.reader import ClipError, learn, probe
+from framebudget.video import index
+from framebudget.video.reader import ClipError, probe
 
 
 @stage
@@ -53,7 +53,7 @@ def main() -> None:
     learned = dict(zip(manifest["path"], [carried for _, carried in surveyed], strict=True))
     manifest, copies = without_copies(manifest)
     skipped = pd.DataFrame(skipped + copies, columns=["path", "reason"])
-    write_text(Path("work/packets.json"), packets.dump({path: learned[path] for path in manifest["path"]}))
+    write_text(Path("work/index.json"), index.dump({path: learned[path] for path in manifest["path"]}))
     write_text(Path("work/weights.json"), json.dumps(starts, indent=2) + "\n")
     write_csv(skipped, Path("work/skipped.csv"))
     write_csv(manifest, Path("work/manifest.csv"))
@@ -77,10 +77,10 @@ def confine(most: int = 2**30) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (pages * resource.getpagesize() + most, hard))
 
 
-def survey(path: Path) -> tuple[dict, packets.Packets | None] | str:
-    """Facts of a clip, and its packets; or why it cannot be used."""
+def survey(path: Path) -> tuple[dict, index.FrameIndex | None] | str:
+    """Facts of a clip, and its index; or why it cannot be used."""
     try:
-        return probe(path), learn(path)
+        return probe(path), index.build(path)
     except ClipError as error:
         return str(error)
 

@@ -118,7 +118,7 @@ def window(p: Params, clip: tuple, model: str, budget: int) -> tuple[np.ndarray,
 def looked_at(p: Params, split: pd.DataFrame, row: tuple) -> np.ndarray:
     """Where the network of a row of predictions saw its prediction, (T, crop, crop) in 0..1."""
     classes = sorted(split["class"].unique())
-    clip = split[(split["clip"] == row.clip) & (split["subset"] == "test")].assign(packets=None)
+    clip = split[(split["clip"] == row.clip) & (split["subset"] == "test")].assign(frame_index=None)
     fold = clip["fold"].item()
     T, input = p.sampled(row.model, row.frames)
     (run,) = (run for run in runs_of(p, split) if run[:2] == (row.frames, row.seed) and run.fold in (None, fold))

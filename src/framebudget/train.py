@@ -3,7 +3,7 @@
     $ python -m framebudget.train x3d_m         (dvc repro train_x3d)
     $ python -m framebudget.train slowfast_r50  (dvc repro train_slowfast)
 
-reads   work/split.csv, work/packets.json, and the clips that they name; work/weights.json
+reads   work/split.csv, work/index.json, and the clips that they name; work/weights.json
         params.yaml             protocol, frames, seeds, trainer, train, datasets.<dataset>.{input, train, <model>}
 writes  work/<model>/curves.csv             model, frames, seed, fold, epoch, losses, accuracies, learning rate
         work/<model>/<frames>f-s<seed>.pt   the weights of the epoch with the best validation accuracy
@@ -49,7 +49,7 @@ from framebudget.models import weights
 from framebudget.params import Params
 from framebudget.runs import Run, runs_of
 from framebudget.sources.weights import local
-from framebudget.video import packets
+from framebudget.video import index
 from framebudget.video.dataset import check
 
 
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("model", choices=params.MODELS)
     model = parser.parse_args().model
     p = params.load()
-    split = packets.joined(read_csv(Path("work/split.csv"), SPLIT))
+    split = index.joined(read_csv(Path("work/split.csv"), SPLIT))
     if rank_zero_only.rank == 0:
         lock = alone(model)  # noqa: F841, held to the end
         check(p.folder, split)

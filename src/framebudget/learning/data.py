@@ -14,7 +14,7 @@ from framebudget.video.transforms import inputs
 class ClipData(pl.LightningDataModule):
     """Training clips, drawn anew every epoch, and validation clips, one view each.
 
-    clips: the table of `split`, each clip once, with the column `packets`.
+    clips: the table of `split`, each clip once, with the column `frame_index`.
     """
 
     def __init__(self, params: Params, clips: pd.DataFrame, model: str, run: Run):

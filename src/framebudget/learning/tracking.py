@@ -174,7 +174,7 @@ def _tags(name: str) -> dict[str, str]:
 
 def _inputs() -> dict[str, str]:
     """What trainings read, by the hashes that dvc.lock gives it."""
-    paths = (Path(f"work/{name}") for name in ("split.csv", "packets.json", "weights.json"))
+    paths = (Path(f"work/{name}") for name in ("split.csv", "index.json", "weights.json"))
     return {str(path): hashlib.md5(path.read_bytes()).hexdigest() for path in paths if path.exists()}
 
 
