@@ -109,7 +109,7 @@ def window(training: Training, clip: tuple) -> tuple[np.ndarray, np.ndarray]:
     """Indices and frames uint8 (T, H, W, C) of evaluation's middle window, cropped, at the clip's own resolution."""
     T, spec = training.T, training.input
     crop = round(min(clip.width, clip.height) * spec.crop / spec.short_side)
-    (indices,) = sampling.views(clip.frames, T, spec.span(clip.frames, clip.fps, T), 1, spec.short)
+    (indices,) = sampling.views(clip.frames, T, sampling.span(spec, clip.frames, clip.fps, T), 1, spec.short)
     frames_THWC = read_frames(training.params.folder / clip.path, indices)
     ((top, left),) = transforms.even_view(*frames_THWC.shape[1:3], crop).corners
     return indices, frames_THWC[:, top : top + crop, left : left + crop]

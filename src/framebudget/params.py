@@ -104,13 +104,6 @@ class Input(Strict):
             raise ValueError(f"crop {self.crop} is larger than short_side {self.short_side}")
         return self
 
-    def span(self, frames: int, fps: float, T: int) -> int:
-        """How many consecutive frames of a clip of this length and rate the T frames are spread over; T at least."""
-        if self.sampling == "dense":
-            return (T - 1) * self.stride + 1
-        whole = self.window is None or self.sampling == "segments"
-        return max(T, frames if whole else round(min(self.window * fps, frames)))
-
 
 class Trainer(Strict):
     """As Lightning's Trainer takes them, and torch's names; the timeout is DDPStrategy's, in seconds."""

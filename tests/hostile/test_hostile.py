@@ -31,10 +31,11 @@ from framebudget.sources.folder import SourceError, find_clips
 from framebudget.sources.ucf101 import fetch_clips, same_archive
 from framebudget.train import LastEpoch
 from framebudget.video.dataset import check
-from framebudget.video.reader import ClipError, glance, learn, probe, read_frames
+from framebudget.video.index import build
+from framebudget.video.reader import ClipError, glance, probe, read_frames
 from tests.conftest import ROOT, decode_all, ready_to_train, run
 from tests.hostile import fuzz
-from tests.video.test_packets import encode
+from tests.video.test_index import encode
 
 INPUTS = sorted((ROOT / "tests/hostile/inputs").iterdir())
 
@@ -60,7 +61,7 @@ def test_what_is_not_damaged_is_right_and_what_is_does_no_harm(kind, monkeypatch
 
 @pytest.mark.parametrize("path", INPUTS, ids=lambda path: path.name)
 def test_what_has_done_harm_once(path, tmp_path):
-    kind = {".zip": "zip", ".json": "packets.json"}.get(path.suffix, "clip")
+    kind = {".zip": "zip", ".json": "index.json"}.get(path.suffix, "clip")
     (tmp_path / path.name).write_bytes(path.read_bytes())
     try:
         fuzz.KINDS[kind].read(tmp_path / path.name)
@@ -134,7 +135,7 @@ def test_a_header_of_30_000_pixels(clip):
 
 def test_more_pixels_than_8k():
     path = encode(Path("large.avi"), "mpeg4", {}, "yuv420p", np.zeros((1, 4400, 8176, 3), np.uint8))
-    for read in (probe, learn, lambda path: read_frames(path, [0])):
+    for read in (probe, build, lambda path: read_frames(path, [0])):
         with pytest.raises(ClipError, match=r"large\.avi: .* more than 35,389,440 pixels"):
             read(path)
 
@@ -191,7 +192,7 @@ def test_negative_times_change_no_frame(clip):
         path = patched(mp4(clip), place)
         truth = list(map(fuzz.picture, fuzz.plain_decoding(path)))
         assert 20 < probe(path)["frames"] == len(truth)
-        np.testing.assert_array_equal(read_frames(path, range(len(truth)), packets=learn(path)), truth)
+        np.testing.assert_array_equal(read_frames(path, range(len(truth)), index=build(path)), truth)
 
 
 def test_what_never_ends_is_no_clip(clip):
@@ -204,7 +205,7 @@ def test_what_never_ends_is_no_clip(clip):
     assert [row["path"] for row in rows] == ["Spin/b.avi", "Sway/a.avi"]
     assert skipped == [(f"Spin/{name}.avi", "no file, but a pipe or device") for name in ("endless", "zero")]
     for name in ("endless", "zero"):
-        for read in (probe, glance, learn):
+        for read in (probe, glance, build):
             with pytest.raises(ClipError, match=f"Spin/{name}.avi: no file, but a pipe or device"):
                 read(Path(f"Spin/{name}.avi"))
     seen = pd.DataFrame([{"path": "Spin/endless.avi", "sha256": ""}])  # it was a clip when fetch saw it
@@ -251,7 +252,7 @@ def test_a_list_of_other_files_opens_none_of_them(server, clip):
     }
     for name, content in lists.items():
         Path(name).write_text(content)
-        for read in (probe, glance, learn):
+        for read in (probe, glance, build):
             with pytest.raises(ClipError, match=f"{name}: cannot be opened as a video"):
                 read(Path(name))
     for name in (f"{server.url}part.ts", "concat:secret.avi|secret.avi", "subfile,,start,0,end,0,,:secret.avi"):

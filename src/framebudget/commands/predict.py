@@ -177,7 +177,7 @@ def batches(video: Path, checkpoint: dict, window: float | None, step: float | N
         spec = spec.model_copy(update={"window": window})
     facts = glance(video) if window else probe(video)
     frames, fps = facts["frames"], facts["fps"]
-    span = spec.span(frames, fps, T)
+    span = sampling.span(spec, frames, fps, T)
     if window:
         last = max(frames - span, 0)
         starts = np.unique([*np.arange(0, last, max(round((step or window / 2) * fps), 1)), last])
