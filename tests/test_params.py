@@ -6,6 +6,7 @@ import yaml
 from dvc.utils.hydra import apply_overrides
 
 from framebudget import params
+from framebudget.console import UserError
 from tests.conftest import ROOT
 
 
@@ -76,7 +77,9 @@ def test_a_data_set_overrides_the_recipe_and_a_model_overrides_the_data_set(tmp_
 
 def test_arguments_are_added_to_those_above_and_start_anew_with_another_optimizer(tmp_path):
     def change(p):
-        p["train"].update(optimizer="SGD", optimizer_args={"momentum": 0.9}, scheduler_args={"step_size": 3, "gamma": 1})
+        p["train"].update(
+            optimizer="SGD", optimizer_args={"momentum": 0.9}, scheduler_args={"step_size": 3, "gamma": 1}
+        )
         motion = p["datasets"]["motion"]
         motion["train"].update(optimizer=None, optimizer_args={"momentum": None, "nesterov": True})
         motion["x3d_m"].update(optimizer_args=None, scheduler_args={"gamma": 0.5})
@@ -131,8 +134,8 @@ def test_a_model_may_have_pictures_of_its_own_size(tmp_path):
 
 
 def test_missing_and_broken_files(tmp_path):
-    with pytest.raises(params.ParamsError, match="missing"):
+    with pytest.raises(UserError, match="missing"):
         params.load(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text("frames: [6")
-    with pytest.raises(params.ParamsError, match="not YAML"):
+    with pytest.raises(UserError, match="not YAML"):
         params.load(tmp_path / "params.yaml")
