@@ -16,11 +16,10 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from framebudget import models
 from framebudget.console import usage, write_csv
-from framebudget.models import weights
+from framebudget.models import NETWORKS, weights
 from framebudget.params import Input
-from framebudget.predict import best_classes
+from framebudget.commands.predict import best_classes
 from framebudget.sources.folder import find_clips
 from framebudget.sources.weights import local
 
@@ -51,8 +50,8 @@ def main() -> None:
     arguments = parser.parse_args()
     names = json.loads(arguments.classes.read_text())
     classes = [names[str(k)] for k in range(len(names))]
-    network = models.BUILD["x3d_m"](len(classes))
-    weights.load(network, local(arguments.weights, "x3d_m"))  # strictly: the head too
+    network = NETWORKS["x3d_m"].build(len(classes))
+    weights.load(network, local(arguments.weights, NETWORKS["x3d_m"].zoo))  # strictly: the head too
     clips, _ = find_clips(arguments.ucf101, None)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
