@@ -89,8 +89,9 @@ def confusion(predictions: pd.DataFrame) -> np.ndarray:
 
     A row sums to 1, or is 0 if no clip has this label.
     """
-    labels, guesses = predictions["label"], predictions["prediction"]
-    return confusion_matrix(labels, guesses, labels=classes_of(predictions), normalize="true")
+    labels, guesses, classes = predictions["label"], predictions["prediction"], classes_of(predictions)
+    share_KK: np.ndarray = confusion_matrix(labels, guesses, labels=classes, normalize="true")
+    return share_KK
 
 
 def reliability(predictions: pd.DataFrame, bins: int = 10) -> pd.DataFrame:
