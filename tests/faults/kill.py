@@ -29,8 +29,8 @@ import time
 from pathlib import Path
 
 import pandas as pd
+from framebudget.commands.verify import outputs
 
-from framebudget.verify import outputs
 from tests.conftest import fresh_repository, motion_clips, run, set_params
 from tests.faults.state import digests, left_behind, unfinished_runs
 
@@ -178,8 +178,8 @@ def start(study: Path, stage: str) -> multiprocessing.Process:
 def stage_command(study: Path, stage: str) -> None:
     os.setsid()
     os.chdir(study)
-    with Path("said").open("w") as said:
-        os.dup2(said.fileno(), 1), os.dup2(said.fileno(), 2)
+    with Path("output").open("w") as output:
+        os.dup2(output.fileno(), 1), os.dup2(output.fileno(), 2)
     sys.argv = MODULES[stage]
     runpy.run_module(MODULES[stage][0], run_name="__main__", alter_sys=True)
 
@@ -190,7 +190,7 @@ def to_the_end(study: Path, stage: str) -> float:
     process = start(study, stage)
     process.join()
     if process.exitcode:
-        raise RuntimeError(f"ended with {process.exitcode}: {(study / 'said').read_text()[-500:]}")
+        raise RuntimeError(f"ended with {process.exitcode}: {(study / 'output').read_text()[-500:]}")
     return time.monotonic() - begun
 
 

@@ -29,6 +29,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
@@ -39,23 +40,24 @@ import numpy as np
 import pandas as pd
 import torch
 from av.video.reformatter import VideoReformatter
+from framebudget.commands import serving
+from framebudget.commands.predict import videos_of
+from framebudget.learning.callbacks import LastEpoch
 from torch import nn
 from tqdm import tqdm
 
-from framebudget import models, params
-from framebudget.console import MANIFEST, SPLIT, read_csv, write_csv
+from framebudget import params
+from framebudget.console import MANIFEST, SPLIT, UserError, read_csv, write_csv
 from framebudget.fetch import confine
-from framebudget.models import trained, weights
+from framebudget.models import NETWORKS, Network, weights
 from framebudget.params import ParamsError
-from framebudget.predict import videos_of
 from framebudget.sources.folder import SourceError
 from framebudget.sources.motion import draw_scene, render
 from framebudget.sources.ucf101 import fetch_clips
 from framebudget.split import leaked, subsets
-from framebudget.train import LastEpoch
-from framebudget.video import packets
+from framebudget.video import index
 from framebudget.video.dataset import Clips
-from framebudget.video.reader import ClipError, glance, learn, probe, read_frames, stream_frames
+from framebudget.video.reader import ClipError, glance, probe, read_frames, stream_frames
 from tests.conftest import ROOT
 from tests.hostile.mutate import mutated
 
@@ -220,9 +222,9 @@ def read_clip(path: Path) -> None:
     N = len(truth)
     assert facts["frames"] == N, f"{facts['frames']} frames, not {N}"
     wanted = [0, N - 1, N // 2, N // 3, 0]
-    for found in (None, learn(path)):
-        for index, frame in zip(wanted, read_frames(path, wanted, packets=found), strict=True):
-            assert np.array_equal(frame, truth[index]), f"frame {index} is another, {found and 'with packets'}"
+    for frame_index in (None, index.build(path)):
+        for number, frame in zip(wanted, read_frames(path, wanted, index=frame_index), strict=True):
+            assert np.array_equal(frame, truth[number]), f"frame {number} is another, {frame_index and 'with an index'}"
     rows = np.array([[0, N // 2], [N // 3, N - 1]])
     for row, frames in zip(rows, stream_frames(path, rows, 32), strict=True):
         assert np.array_equal(frames, read_frames(path, row, 32)), f"streamed frames {row} are others"
@@ -269,6 +271,10 @@ def tiny(K: int = 3) -> nn.Module:
     return nn.Sequential(nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4), nn.Conv3d(4, K, 1))
 
 
+def tiny_networks() -> dict[str, Network]:
+    return {key: replace(network, build=tiny, head="2.") for key, network in NETWORKS.items()}
+
+
 def given_weights() -> dict[str, bytes]:
     facts = {"model": "x3d_m", "frames": 6, "seed": 0, "classes": ["a", "b", "c"], "input": STUDY.input.model_dump()}
     weights.save(Path("own.pt"), tiny(), **facts)
@@ -277,9 +283,8 @@ def given_weights() -> dict[str, bytes]:
 
 
 def read_weights(path: Path) -> None:
-    models.BUILD |= dict.fromkeys(models.BUILD, tiny)
-    models.HEAD |= dict.fromkeys(models.HEAD, "2.")
-    trained.load(path)
+    NETWORKS.update(tiny_networks())
+    serving.load(path)
 
 
 def states() -> dict[str, bytes]:
@@ -322,25 +327,25 @@ def splits() -> dict[str, bytes]:
 
 
 def read_split(path: Path) -> None:
-    Clips(Path("clips"), read_csv(path, SPLIT).assign(packets=None), 6, STUDY.input, 0, None)
+    Clips(Path("clips"), read_csv(path, SPLIT).assign(frame_index=None), 6, STUDY.input, 0, None)
 
 
-def learned() -> dict[str, bytes]:
-    found = packets.Packets([0, 2, 1, -1, 3], [0, 4], [0, None], skip=True, unpack=False)
-    return {"packets.json": packets.dump(dict.fromkeys(table()["path"], found) | {"Sway/0.avi": None}).encode()}
+def indices() -> dict[str, bytes]:
+    found = index.FrameIndex([0, 2, 1, -1, 3], [0, 4], [0, None], skip=True, unpack=False)
+    return {"index.json": index.dump(dict.fromkeys(table()["path"], found) | {"Sway/0.avi": None}).encode()}
 
 
 KINDS = {
     "clip": Kind(12_000, clips, read_clip, ClipError),
     "zip": Kind(2_000, archives, read_archive, SourceError),
     "weights": Kind(2_000, given_weights, read_weights, weights.WeightsError),
-    "state of a training": Kind(1_000, states, LastEpoch, ValueError),
+    "state of a training": Kind(1_000, states, LastEpoch, UserError),
     "params.yaml": Kind(
         2_000, lambda: {"params.yaml": (ROOT / "params.yaml").read_bytes()}, params.load, ParamsError, text=True
     ),
-    "manifest.csv": Kind(1_000, manifests, read_manifest, ValueError, text=True),
-    "split.csv": Kind(1_000, splits, read_split, ValueError, text=True),
-    "packets.json": Kind(1_000, learned, lambda path: packets.joined(table(), path), ValueError, text=True),
+    "manifest.csv": Kind(1_000, manifests, read_manifest, UserError, text=True),
+    "split.csv": Kind(1_000, splits, read_split, UserError, text=True),
+    "index.json": Kind(1_000, indices, lambda path: index.joined(table(), path), UserError, text=True),
 }
 
 
