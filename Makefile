@@ -30,7 +30,7 @@ lint: .venv/ready  ## the rules of the code, its format and its types
 	mypy
 
 verify: .venv/ready  ## two unlike clones: are all bytes the same? CHANGES='-S …', or REFERENCE=reports/motion
-	python -m framebudget.verify $(CHANGES) $(if $(REFERENCE),--reference $(REFERENCE))
+	python -m framebudget.commands.verify $(CHANGES) $(if $(REFERENCE),--reference $(REFERENCE))
 
 # One process is enough for one user; the others would wait for jobs of language models.
 ui: export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false

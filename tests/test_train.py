@@ -13,13 +13,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from framebudget.runs import Run, runs_of
 from mlflow.tracking import MlflowClient
 from torch import nn
 
 from framebudget import evaluate, params
 from framebudget.console import SPLIT, read_csv
-from framebudget.runs import Run, runs_of
-from framebudget.video import packets
+from framebudget.video import index
 from tests.conftest import ready_to_train, run, set_params
 from tests.server import free_address, serving_mlflow
 
@@ -151,7 +151,7 @@ def test_compiled_too_it_goes_on_to_the_same_bytes(fresh, monkeypatch):
     monkeypatch.chdir(fresh)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{fresh / 'mlflow.db'}")
     monkeypatch.setitem(models.BUILD, "x3d_m", small)
-    p, split = params.load(), packets.joined(read_csv(Path("work/split.csv"), SPLIT))
+    p, split = params.load(), index.joined(read_csv(Path("work/split.csv"), SPLIT))
     torch._dynamo.utils.counters.clear()
     whole = train.train(p, split, "x3d_m", Run(3, 0)).rename("whole")
     assert torch._dynamo.utils.counters["frames"]["ok"] > 0
@@ -195,7 +195,7 @@ def test_in_cross_validation_every_clip_is_tested_once_by_a_network_that_has_not
     assert list(digests(fresh)) == ["1f-s0-k0.pt", "1f-s0-k1.pt", "1f-s0-k2.pt", "curves.csv"]
     assert pd.read_csv(fresh / "work/x3d_m/curves.csv")["fold"].tolist() == [0, 1, 2]
     monkeypatch.chdir(fresh)
-    p, split = params.load(), packets.joined(read_csv(Path("work/split.csv"), SPLIT))
+    p, split = params.load(), index.joined(read_csv(Path("work/split.csv"), SPLIT))
     classes = sorted(split["class"].unique())
     said = pd.concat([evaluate.predict(p, run.rows(split), classes, "x3d_m", run) for run in runs_of(p, split)])
     assert sorted(said["clip"]) == sorted(split["clip"].unique())

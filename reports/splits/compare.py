@@ -32,7 +32,7 @@ from scipy import stats
 from framebudget import evaluate, params
 from framebudget.console import PREDICTIONS, SPLIT, read_csv, usage, write_csv
 from framebudget.runs import Run
-from framebudget.video import packets
+from framebudget.video import index
 
 HERE = Path(__file__).parent
 ARMS = {  # changes of params.yaml, and the subset of work/split.csv that is predicted
@@ -96,7 +96,7 @@ def study(found: Path, folder: Path, changes: list[str], subset: str) -> pd.Data
     run(folder, changes, ["split"], ["train", "x3d_m"])
     with contextlib.chdir(folder):
         p = params.load()
-        split = packets.joined(read_csv(Path("work/split.csv"), SPLIT))
+        split = index.joined(read_csv(Path("work/split.csv"), SPLIT))
         asked = split["subset"] == subset
         test = split[asked].assign(subset="test")
         said = evaluate.predict(p, test, sorted(split["class"].unique()), "x3d_m", Run(p.frames[0], p.seeds[0]))

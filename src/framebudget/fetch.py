@@ -42,7 +42,11 @@ def main() -> None:
     if p.archive:
         fetch_clips(p.archive, rule.classes, p.folder)
     rows, skipped = find_clips(p.folder, rule.group, rule.classes)
-    weights = {model: sha256_of_weights(p.weights(model), model) for model in p.models}
+    weights = {
+        # not null: a network that joins `models` later makes its own training stage stale, and no other
+        model: sha256_of_weights(p.weights(model), model) if model in p.models else "not in models"
+        for model in p.data.networks
+    }
     manifest, indices = decode(p.folder, rows)
     manifest, copies = without_copies(manifest)
     skipped = pd.DataFrame(skipped + copies, columns=["path", "reason"])

@@ -40,15 +40,15 @@ import numpy as np
 import pandas as pd
 import torch
 from av.video.reformatter import VideoReformatter
-from framebudget.commands import serving
-from framebudget.commands.predict import videos_of
-from framebudget.learning.callbacks import LastEpoch
 from torch import nn
 from tqdm import tqdm
 
 from framebudget import params
+from framebudget.commands import serving
+from framebudget.commands.predict import videos_of
 from framebudget.console import MANIFEST, SPLIT, UserError, read_csv, write_csv
 from framebudget.fetch import confine
+from framebudget.learning.callbacks import LastEpoch
 from framebudget.models import NETWORKS, Network, weights
 from framebudget.params import ParamsError
 from framebudget.sources.folder import SourceError

@@ -22,13 +22,13 @@ import requests
 import torch
 import yaml
 from dvc.utils.serialize import parse_yaml
-from framebudget.commands import serving
-from framebudget.learning.callbacks import LastEpoch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from framebudget import fetch, params
+from framebudget.commands import serving
 from framebudget.console import UserError, read_csv, write_csv
+from framebudget.learning.callbacks import LastEpoch
 from framebudget.models import NETWORKS, weights
 from framebudget.params import ParamsError
 from framebudget.sources.folder import SourceError, find_clips

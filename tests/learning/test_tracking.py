@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from framebudget.runs import Run
 from mlflow.tracking import MlflowClient
 
 from framebudget import models, params
@@ -21,7 +22,6 @@ from framebudget.learning import logger as logging
 from framebudget.learning.logger import PatientLogger, system_metrics
 from framebudget.learning.tracking import going_on, log_model, runs_that_made, study_run, training_run
 from framebudget.models import weights
-from framebudget.runs import Run
 from tests.conftest import ROOT, run
 from tests.server import free_address, serving_mlflow
 

@@ -12,8 +12,7 @@ from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from framebudget.console import redacted
-from framebudget.learning.tracking import REFUSALS, going_on
-from framebudget.params import tracking_uri
+from framebudget.learning.store import REFUSALS, tolerant, tracking_uri
 
 PAUSE = 30.0  # seconds until a server that did not answer is asked again
 AT_ONCE = 1000  # metrics that MLflow takes in one request
@@ -68,7 +67,7 @@ def system_metrics(logger: PatientLogger | None) -> Iterator[None]:
     """Log the use of CPU, memory, disk, network and GPU into the run every ten seconds."""
     monitor = None
     if logger:
-        with going_on("the use of the machine"):
+        with tolerant("the use of the machine"):
             monitor = SystemMetricsMonitor(logger.run_id, resume_logging=True, tracking_uri=tracking_uri())
             monitor.start()
     try:
