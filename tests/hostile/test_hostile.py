@@ -422,7 +422,7 @@ def test_networks_that_no_training_has_left(monkeypatch, change, says):
 
 def test_a_state_of_something_else():
     torch.save({"state_dict": {}}, "last.ckpt")
-    with pytest.raises(UserError, match=r"last\.ckpt: no state of a training, for it lacks best, curve, .*; rm -r"):
+    with pytest.raises(UserError, match=r"last\.ckpt: not the state of a training, best, curve, .* missing; rm -r"):
         LastEpoch(Path("last.ckpt"))
 
 
