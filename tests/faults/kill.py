@@ -4,7 +4,7 @@
     $ python -m tests.faults.kill --moments 3 --stages split paper
     $ python -m tests.faults.kill --repro 9            # and nine of a whole `dvc repro`
 
-A tiny study (15 clips, 3 frames, 32 pixels, 2 epochs) runs once for reference. For each moment, a stage then starts over
+A tiny study (15 clips, 3 frames, 32 pixels, 2 epochs) runs once for reference. For each moment, a stage starts over
 older outputs or, every other time, without any, as under `dvc repro`. A signal goes to all of its processes. Every
 output must then be absent, the old one or the right one. The stage runs once more to its end, and every output must be
 the right one. Moments are fractions of the stage's measured time, drawn from --seed. Processes are forked from
