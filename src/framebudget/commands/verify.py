@@ -23,8 +23,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from framebudget.console import PREDICTIONS, UserError, read_csv, sha256, stage, usage, write_text
-from framebudget.params import read_yaml
+from framebudget.console import PREDICTIONS, UserError, read_csv, read_yaml, sha256, stage, usage, write_text
 
 Place = tuple[dict[str, str], int, int]  # environment, umask, workers
 PLACES: dict[str, Place] = {  # by the name of the folder
@@ -74,8 +73,11 @@ def run_study(clone: Path, place: Place, changes: list[str], kept: Path | None =
 
 
 def with_parameters_of(kept: Path, path: Path) -> str:
-    """The parameters of a kept study, but for where the clips are, on top of those in `path`."""
+    """The parameters of a kept study, but for where the clips are; keys that its version did not have are null."""
     own, theirs = read_yaml(path), read_yaml(kept / "params.yaml")
+    for name, data in theirs["datasets"].items():
+        for key, section in data.items():
+            data[key] = dict.fromkeys(own["datasets"][name][key]) | section
     content = own | theirs | {"clips": own["clips"], "datasets": own["datasets"] | theirs["datasets"]}
     return json.dumps(content, indent=2) + "\n"  # JSON is YAML
 
