@@ -52,17 +52,17 @@ def test_only_the_same_clips_and_several_seeds_can_be_compared(work):
         verify.accuracies_beside(MOTION, work)
     shutil.copy(MOTION / "provenance.json", work / "tables")
     pd.read_csv(MOTION / "predictions.csv").query("seed == 0").to_csv(work / "predictions.csv", index=False)
-    with pytest.raises(UserError, match="slowfast_r50 at 6 frames: several seeds are needed"):
+    with pytest.raises(UserError, match="slowfast_r50 at budget 6: several seeds are needed"):
         verify.accuracies_beside(MOTION, work)
     change(work, "frames == 6", frames=5)
-    with pytest.raises(UserError, match="motion: nothing of slowfast_r50 at 5 frames"):
+    with pytest.raises(UserError, match="motion: nothing of slowfast_r50 at budget 5"):
         verify.accuracies_beside(MOTION, work)
 
 
 def test_a_kept_study_is_run_with_its_parameters_on_the_clips_that_are_here(tmp_path):
     (tmp_path / "params.yaml").write_text(verify.with_parameters_of(MOTION, ROOT / "params.yaml"))
     p = params.load(tmp_path / "params.yaml")
-    assert (p.seeds, p.frames, p.clips) == ([0, 1, 2], [6, 8, 16], "data/motion")
+    assert (p.seeds, p.frames, p.clips) == ([0, 1, 2], [6, 8, 16], "data")
     assert p.recipe("slowfast_r50").epochs == 9
     assert "ucf101" in p.datasets
 

@@ -167,7 +167,8 @@ def clips(p: "Params") -> Iterator[Finding]:
             advice = "download them by other means, and: -S clips=PATH"
             yield service(f"clips of {p.dataset}, from the network", p.archive, unreachable(p.archive), advice)
         else:
-            advice = "dvc pull data.dvc" if p.clips == EMBEDDED else "dvc exp run … -S clips=PATH, of <class>/<video>"
+            own = p.clips == EMBEDDED and p.dataset == "motion"
+            advice = "dvc pull data.dvc" if own else "dvc exp run … -S clips=PATH, of <class>/<video>"
             yield Finding(False, str(error), advice)
     else:
         others = f"; {len(skipped)} other files, which are skipped" if skipped and not p.archive else ""

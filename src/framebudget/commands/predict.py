@@ -101,7 +101,7 @@ def weight_file(model: str, budget: int | None = None) -> Path:
         return registered_weights(model)
     if Path(model).is_file():
         return Path(model)
-    raise UserError(f"--model {model}: neither {' nor '.join(NETWORKS)}, nor a file, nor models:/… of MLflow")
+    raise UserError(f"--model {model}: not a network ({', '.join(NETWORKS)}), a weight file or models:/… of MLflow")
 
 
 def registered_weights(uri: str) -> Path:

@@ -23,8 +23,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from framebudget.console import PREDICTIONS, UserError, read_csv, sha256, stage, usage, write_text
+from framebudget.console import UserError, sha256, stage, usage, write_text
 from framebudget.params import read_yaml
+from framebudget.study import read_predictions
 
 Place = tuple[dict[str, str], int, int]  # environment, umask, workers
 PLACES: dict[str, Place] = {  # by the name of the folder
@@ -74,8 +75,11 @@ def run_study(clone: Path, place: Place, changes: list[str], kept: Path | None =
 
 
 def with_parameters_of(kept: Path, path: Path) -> str:
-    """The parameters of a kept study, but for where the clips are, on top of those in `path`."""
+    """The parameters of a kept study, but for where the clips are; keys that its version did not have are null."""
     own, theirs = read_yaml(path), read_yaml(kept / "params.yaml")
+    for name, data in theirs["datasets"].items():
+        for key, section in data.items():
+            data[key] = dict.fromkeys(own["datasets"][name][key]) | section
     content = own | theirs | {"clips": own["clips"], "datasets": own["datasets"] | theirs["datasets"]}
     return json.dumps(content, indent=2) + "\n"  # JSON is YAML
 
@@ -105,21 +109,21 @@ def accuracies_beside(reference: Path, work: Path) -> pd.DataFrame:
     if clips != kept_clips:
         raise UserError(f"{reference}: its clips or its test clips are not those of this study")
     table = here.join(kept, lsuffix="_here", rsuffix="_kept")
-    for (model, frames), seeds in table[["seeds_here", "seeds_kept"]].min(axis=1, skipna=False).items():
+    for (model, budget), seeds in table[["seeds_here", "seeds_kept"]].min(axis=1, skipna=False).items():
         if pd.isna(seeds):
-            raise UserError(f"{reference}: nothing of {model} at {frames} frames")
+            raise UserError(f"{reference}: nothing of {model} at budget {budget}")
         if seeds < 2:
-            raise UserError(f"{model} at {frames} frames: several seeds are needed to tell a difference from chance")
+            raise UserError(f"{model} at budget {budget}: several seeds are needed to tell a difference from chance")
     difference, std = table["mean_here"] - table["mean_kept"], table[["std_here", "std_kept"]].max(axis=1)
     columns = ["mean_kept", "std_kept", "mean_here", "std_here"]
     return table[columns].assign(difference=difference, differs=difference.abs() > FACTOR * std)
 
 
 def scores(folder: Path, tables: Path) -> tuple[pd.DataFrame, object]:
-    """mean, std and seeds, by model and frames; and which clips they rest on."""
-    rows = read_csv(folder / "predictions.csv", PREDICTIONS)
-    hits = (rows["label"] == rows["prediction"]).groupby([rows["model"], rows["frames"], rows["seed"]]).mean()
-    table = hits.groupby(["model", "frames"]).agg(mean="mean", std="std", seeds="count")
+    """mean, std and seeds, by model and budget; and which clips they rest on."""
+    rows = read_predictions(folder / "predictions.csv")
+    hits = (rows["label"] == rows["prediction"]).groupby([rows["model"], rows["budget"], rows["seed"]]).mean()
+    table = hits.groupby(["model", "budget"]).agg(mean="mean", std="std", seeds="count")
     return table, (json.loads((tables / "provenance.json").read_text())["clips_sha256"], set(rows["clip"]))
 
 
