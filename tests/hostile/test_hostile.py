@@ -298,11 +298,7 @@ def test_params_that_no_study_has(content, says):
         ("datasets.folder.train", {1: 2}, r"datasets.folder.train.1.\[key\]: Input should be a valid string"),
         ("train.lr", float("inf"), "train.lr: Input should be a finite number"),
         ("datasets.motion.input.stride", 99999999999999999999, "input.stride: Input should be less than"),
-        (
-            "train.scheduler_args.gamma",
-            date(2001, 1, 1),
-            "scheduler_args.gamma: input was not a valid JSON value",
-        ),
+        ("train.scheduler_args.gamma", date(2001, 1, 1), "scheduler_args.gamma: input was not a valid JSON value"),
     ],
 )
 def test_values_of_no_study_are_named(key, value, says):
@@ -405,12 +401,12 @@ def test_compressed_weights_are_not_unpacked():
     ("change", "says"),
     [
         ({"classes": ["a", "b\r\nforged", "c"]}, "control a terminal"),
-        ({"classes": ["a", "a", "b"]}, "a class stands twice"),
+        ({"classes": ["a", "a", "b"]}, "a class is listed twice"),
         ({"classes": ["a", "", "b"]}, "classes.1: String should have at least 1 character"),
-        ({"classes": [str(k) for k in range(30_000)]}, "whose last layer has not 30000 classes"),
+        ({"classes": [str(k) for k in range(30_000)]}, "their last layer does not have 30000 classes"),
         ({"frames": 1024, "input": {"short_side": 4096}}, "1024 frames of 4096² pixels"),
         ({"input": {"window": float("inf")}}, "input.window: Input should be a finite number"),
-        ({"nan": True}, "weights that are no numbers"),
+        ({"nan": True}, "some weights are not finite"),
     ],
 )
 def test_networks_that_no_training_has_left(monkeypatch, change, says):
@@ -426,7 +422,7 @@ def test_networks_that_no_training_has_left(monkeypatch, change, says):
 
 def test_a_state_of_something_else():
     torch.save({"state_dict": {}}, "last.ckpt")
-    with pytest.raises(UserError, match=r"last\.ckpt: no state of a training, for it lacks best, curve, .*; rm -r"):
+    with pytest.raises(UserError, match=r"last\.ckpt: not the state of a training, best, curve, .* missing; rm -r"):
         LastEpoch(Path("last.ckpt"))
 
 
