@@ -65,7 +65,7 @@ def card(checkpoint: dict, file: Path) -> str:
     results = "Not known here: these weights are not from the study in work/."
     for (budget, *_), path in trained(Path("work", model)).items():
         if sha256(path) == sha256(file):
-            results = f"{trained_on()}\n{accuracy(model, budget, K)}"
+            results = history(model, budget, K)
     return f"""# {NETWORKS[model].name}, {T} frames, {K} classes
 
 Weights `{file.name}`, {SIGNED}: {parameters:.2f} million parameters, {gflops:.2f} GFLOPs a view.
@@ -89,22 +89,20 @@ The test clips show other people, scenes or source videos than the training clip
 """
 
 
-def trained_on() -> str:
+def history(model: str, budget: int, K: int) -> str:
+    """How the study in work/ trained and tested a network."""
     split = read_csv(Path("work/split.csv"), {"clip": str, "group": str, "subset": str})
     clips, folds = split.drop_duplicates("clip"), split["fold"].nunique()
-    size = f"{len(clips)} clips of {clips['group'].nunique()} groups"
+    training, n = f"{len(clips)} clips of {clips['group'].nunique()} groups", clips["subset"].value_counts()
     if folds > 1:
-        return f"Trained on {folds - 1} of {folds} folds of {size}."
-    n = clips["subset"].value_counts()
-    return f"Trained on {n['train']} of {size}; {n['validation']} others chose the epoch, {n['test']} were the test."
-
-
-def accuracy(model: str, budget: int, K: int) -> str:
+        training = f"Trained on {folds - 1} of {folds} folds of {training}."
+    else:
+        training = f"Trained on {n['train']} of {training}; {n['validation']} others chose the epoch, {n['test']} were the test."
     path = Path("work/tables/results.csv")
     rows = read_table(path).query("model == @model and budget == @budget") if path.exists() else pd.DataFrame()
     if rows.empty:
-        return "Not evaluated yet."
+        return f"{training} Not evaluated yet."
     row = rows.iloc[0]
     interval = f", 95 % interval over groups {row.low:.1%} to {row.high:.1%}" if pd.notna(row.low) else ""
     seeds = f"mean of {row.seeds:.0f} seeds" if row.seeds > 1 else "one seed"
-    return f"{row.accuracy:.1%} of the test clips ({seeds}{interval}). Chance is {1 / K:.0%}."
+    return f"{training}\n{row.accuracy:.1%} of the test clips ({seeds}{interval}). Chance is {1 / K:.0%}."

@@ -27,8 +27,7 @@ from framebudget.console import UserError, sha256, stage, usage, write_text
 from framebudget.params import read_yaml
 from framebudget.study import read_predictions
 
-Place = tuple[dict[str, str], int, int]  # environment, umask, workers
-PLACES: dict[str, Place] = {  # by the name of the folder
+PLACES = {  # folder: environment, umask, workers
     "first": ({"LC_ALL": "C", "TZ": "UTC", "PYTHONHASHSEED": "1"}, 0o022, 0),
     "another place, née": ({"LC_ALL": "C.UTF-8", "TZ": "Asia/Kathmandu", "PYTHONHASHSEED": "2"}, 0o077, 2),
 }
@@ -48,12 +47,15 @@ def main() -> None:
             table = accuracies_beside(arguments.reference, clone / "work")
             print(table.round(3).to_markdown())
             sys.exit(bool(table["differs"].any()))
-        first, second = (run_study(Path(folder) / name, place, arguments.set_param) for name, place in PLACES.items())
-    print(digests_beside(first, second))
-    sys.exit(first != second)
+        table = digests_beside(
+            *(run_study(Path(folder) / name, place, arguments.set_param) for name, place in PLACES.items())
+        )
+    print(table.to_markdown())
+    print(f"\n{table['same'].sum()} of {len(table)} files are the same")
+    sys.exit(not table["same"].all())
 
 
-def run_study(clone: Path, place: Place, changes: list[str], kept: Path | None = None) -> dict[str, str]:
+def run_study(clone: Path, place: tuple, changes: list[str], kept: Path | None = None) -> dict[str, str]:
     """The sha256 of every output of every stage, with the parameters of a kept study or those of the last commit."""
     environment, umask, workers = place
     environment = {**os.environ, **environment, "PYTHONPATH": str(clone / "src")}
@@ -90,14 +92,10 @@ def outputs(repository: Path) -> dict[str, list[str]]:
     return {name: [*stage["outs"], *stage.get("metrics", [])] for name, stage in stages.items()}
 
 
-def digests_beside(first: dict[str, str], second: dict[str, str]) -> str:
-    """A Markdown table, one row a file, with the beginning of its sha256 in both."""
-    lines = [f"| output | {' | '.join(PLACES)} |", "| --- | --- | --- |"]
-    for name in sorted(first | second):
-        one, other = (digests.get(name, "missing")[:16] for digests in (first, second))
-        lines.append(f"| {name} | {one} | {'the same' if one == other else f'**{other}**'} |")
-    same, total = len(first.items() & second.items()), len(first | second)
-    return "\n".join([*lines, f"\n{same} of {total} files are the same"])
+def digests_beside(first: dict[str, str], second: dict[str, str]) -> pd.DataFrame:
+    """The beginning of every output's sha256 in both clones, and whether they are the same."""
+    table = pd.DataFrame({"first": first, "second": second}).fillna("missing").sort_index()
+    return table.apply(lambda digests: digests.str[:16]).assign(same=table["first"] == table["second"])
 
 
 def accuracies_beside(reference: Path, work: Path) -> pd.DataFrame:
