@@ -6,6 +6,7 @@ import yaml
 from dvc.utils.hydra import apply_overrides
 
 from framebudget import params
+from framebudget.console import UserError
 from tests.conftest import ROOT
 
 
@@ -133,8 +134,8 @@ def test_a_model_may_have_pictures_of_its_own_size(tmp_path):
 
 
 def test_missing_and_broken_files(tmp_path):
-    with pytest.raises(params.ParamsError, match="missing"):
+    with pytest.raises(UserError, match="missing"):
         params.load(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text("frames: [6")
-    with pytest.raises(params.ParamsError, match="not YAML"):
+    with pytest.raises(UserError, match="not YAML"):
         params.load(tmp_path / "params.yaml")

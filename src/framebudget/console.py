@@ -110,6 +110,18 @@ def read_csv(path: Path, columns: dict[str, type]) -> pd.DataFrame:
     return table
 
 
+def read_yaml(path: Path) -> object:
+    """The content of a YAML file, read as DVC reads it (YAML 1.2). Raises UserError."""
+    from ruamel.yaml import YAML
+
+    try:
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run from the top of the repository") from None
+    except Exception as error:  # a tag on what it does not fit can raise whatever Python has
+        raise UserError(f"{path} is not YAML: {error}") from None
+
+
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """An empty folder to write into, which replaces `path` if the block succeeds.

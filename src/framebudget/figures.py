@@ -2,7 +2,8 @@
 
     $ python -m framebudget.figures         (dvc repro figures)
 
-reads   work/split.csv, work/index.json, work/predictions.csv, work/tables/{results, reliability}.csv, work/<model>/, and some test clips
+reads   work/split.csv, work/index.json, work/predictions.csv, work/tables/{results, reliability}.csv, work/<model>/,
+        and some test clips
         params.yaml             protocol, models, frames, seeds, datasets.<dataset>.{input, evaluate, <model>}
 writes  work/figures/           one .pdf and .png a figure; figures.json names them: a study has those that it can have
 """

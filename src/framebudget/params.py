@@ -7,19 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from ruamel.yaml import YAML
+import pydantic
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
-from framebudget.console import UserError
+from framebudget.console import UserError, read_yaml
 
 EMBEDDED = "data"  # `clips`: the project's own folder, with one folder for each data set
 SIZES = ("short_side", "crop")  # the keys of `input` that a network's section may override
@@ -42,10 +33,6 @@ def top() -> Path:
     return next((up.parent.parent.parent for up in here.parents if up.parts[-3:] == (".dvc", "tmp", "exps")), here)
 
 
-def as_list(value: object) -> object:
-    return value if isinstance(value, list) else [value]
-
-
 Count = Annotated[int, Field(ge=1)]
 Frames = Annotated[int, Field(ge=1, le=1024)]
 Side = Annotated[int, Field(ge=32, le=4096)]  # pixels
@@ -53,6 +40,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]  # as NumPy and Lightning take them
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+AsList = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
 
 
 class Fetch(Strict):
@@ -60,7 +48,7 @@ class Fetch(Strict):
     group: str | None
     archive: str | None
 
-    @field_validator("group")
+    @pydantic.field_validator("group")
     @classmethod
     def compiles(cls, pattern: str | None) -> str | None:
         try:
@@ -78,7 +66,7 @@ class Split(Strict):
     validation: Fraction
     seed: Seed
 
-    @model_validator(mode="after")
+    @pydantic.model_validator(mode="after")
     def leaves_some(self) -> "Split":
         if (self.test is None) == (self.official is None):
             raise ValueError("either test or official must be null, and not both")
@@ -98,7 +86,7 @@ class Input(Strict):
     scale_jitter: NotNegative
     color_jitter: Annotated[float, Field(ge=0, le=1)]
 
-    @model_validator(mode="after")
+    @pydantic.model_validator(mode="after")
     def crop_fits(self) -> "Input":
         if self.crop > self.short_side:
             raise ValueError(f"crop {self.crop} is larger than short_side {self.short_side}")
@@ -134,7 +122,7 @@ class Train(Strict):
     frozen_stages: Annotated[int, Field(ge=0)]
     frozen_norms: bool
 
-    @field_validator(*ARGUMENTS.values())
+    @pydantic.field_validator(*ARGUMENTS.values())
     @classmethod
     def without_null(cls, arguments: dict[str, JsonValue]) -> dict[str, JsonValue]:
         return given(arguments)
@@ -176,34 +164,28 @@ class DataSet(Strict):
     def networks(self) -> dict[str, dict[str, JsonValue]]:
         return self.__pydantic_extra__
 
-    def input_of(self, network: str, name: str) -> Input:
-        """`input`, with the sizes that the network's section, called `name`, overrides."""
-        section = self.networks[network]
-        with faults_of(name):
-            return Input(**(self.input.model_dump() | given({key: section[key] for key in SIZES})))
-
 
 class Params(Strict):
     dataset: str
     clips: str
     protocol: Literal["sound", "published"]
-    models: Annotated[list[str], BeforeValidator(as_list), Field(min_length=1)]
-    frames: Annotated[list[Frames], BeforeValidator(as_list), Field(min_length=1)]
-    seeds: Annotated[list[Seed], BeforeValidator(as_list), Field(min_length=1)]
+    models: Annotated[list[str], AsList, Field(min_length=1)]
+    frames: Annotated[list[Frames], AsList, Field(min_length=1)]
+    seeds: Annotated[list[Seed], AsList, Field(min_length=1)]
     workers: Annotated[int, Field(ge=0)]
     launcher: str
     trainer: Trainer
     train: Train
     datasets: dict[str, DataSet]
 
-    @field_validator("models", "frames", "seeds")
+    @pydantic.field_validator("models", "frames", "seeds")
     @classmethod
     def without_repeats(cls, values: list) -> list:
         if len(set(values)) < len(values):
             raise ValueError(f"a value stands twice in {values}")
         return values
 
-    @model_validator(mode="after")
+    @pydantic.model_validator(mode="after")
     def coherent(self) -> "Params":
         if self.dataset not in self.datasets:
             raise ValueError(f"dataset: {self.dataset!r} is not one of {', '.join(self.datasets)}")
@@ -217,10 +199,10 @@ class Params(Strict):
             for network, section in data.networks.items():
                 name = f"datasets.{dataset}.{network}"
                 complete(section, {"weights", *SIZES, *Train.model_fields}, name)
-                self.recipe(network, dataset)
-                data.input_of(network, name)
                 if not isinstance(section["weights"], str | None):
                     raise ValueError(f"{name}.weights: a file, a URL, kinetics400, or null")
+                self.recipe(network, dataset)
+                self.input(network, dataset)
         return self
 
     @property
@@ -230,15 +212,17 @@ class Params(Strict):
 
     def recipe(self, network: str, dataset: str | None = None) -> Train:
         """`train`, overridden by what the data set says for all networks, and then for this one."""
-        dataset = dataset or self.dataset
-        data = self.datasets[dataset]
+        data = self.datasets[dataset := dataset or self.dataset]
         own = {key: value for key, value in data.networks[network].items() if key in Train.model_fields}
         recipe = self.train.overridden(data.train, f"datasets.{dataset}.train")
         return recipe.overridden(own, f"datasets.{dataset}.{network}")
 
-    def input(self, network: str) -> Input:
-        """The data set's `input`, with the size of the pictures that it gives this network."""
-        return self.data.input_of(network, f"datasets.{self.dataset}.{network}")
+    def input(self, network: str, dataset: str | None = None) -> Input:
+        """The data set's `input`, with the sizes that the network's section overrides."""
+        data = self.datasets[dataset := dataset or self.dataset]
+        sizes = given({key: data.networks[network][key] for key in SIZES})
+        with faults_of(f"datasets.{dataset}.{network}"):
+            return Input(**(data.input.model_dump() | sizes))
 
     def weights(self, network: str) -> str | None:
         """The weights that a training starts from, as params.yaml names them."""
@@ -264,11 +248,9 @@ class Params(Strict):
         """
         if self.archive:
             return top() / EMBEDDED / self.dataset
-        if self.clips != EMBEDDED:
-            return Path(self.clips)
-        if self.dataset != "motion":
+        if self.clips == EMBEDDED and self.dataset != "motion":
             raise ParamsError(f"clips: {self.dataset} needs the folder of your clips: -S clips=PATH")
-        return Path(EMBEDDED, self.dataset)
+        return Path(EMBEDDED, self.dataset) if self.clips == EMBEDDED else Path(self.clips)
 
 
 def given(section: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -294,22 +276,11 @@ def faults_of(section: str) -> Iterator[None]:
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
-    """Read and check the parameters. Raises ParamsError."""
-    content = read_yaml(path)
+    """Read and check the parameters. Raises UserError."""
     try:
-        return Params.model_validate(content)
+        return Params.model_validate(read_yaml(path))
     except ValidationError as error:
         raise ParamsError(f"{path}: {explain(error)}") from None
-
-
-def read_yaml(path: Path) -> object:
-    """The content of a YAML file, read as DVC reads it (YAML 1.2). Raises ParamsError."""
-    try:
-        return YAML(typ="safe").load(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise ParamsError(f"{path} is missing; run from the top of the repository") from None
-    except Exception as error:  # a tag on what it does not fit can raise whatever Python has
-        raise ParamsError(f"{path} is not YAML: {error}") from None
 
 
 def explain(error: ValidationError, prefix: str = "") -> str:

@@ -6,8 +6,8 @@
         training.input, training.recipe # after all overrides
         training.clips("train")         # rows of work/split.csv
 
-A budget counts frames or, in the published protocol, seconds of a window. Tables in memory call it `budget`; on disk the
-column has the name of its unit, `frames` or `seconds`. Tables are read and written here.
+A budget counts frames or, in the published protocol, seconds of a window. Tables in memory call it `budget`; on disk
+the column has the name of its unit, `frames` or `seconds`. Tables are read and written here.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ TRAINED = re.compile(r"(\d+)f-s(\d+)(?:-k(\d+))?")
 
 @dataclass(frozen=True)
 class Study:
-    """split: the table of `split`, with the column `frame_index`; in cross-validation, each clip once for every fold."""
+    """split: work/split.csv with the column `frame_index`; in cross-validation, each clip once a fold."""
 
     params: Params
     split: pd.DataFrame

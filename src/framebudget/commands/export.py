@@ -93,11 +93,11 @@ def history(model: str, budget: int, K: int) -> str:
     """How the study in work/ trained and tested a network."""
     split = read_csv(Path("work/split.csv"), {"clip": str, "group": str, "subset": str})
     clips, folds = split.drop_duplicates("clip"), split["fold"].nunique()
-    training, n = f"{len(clips)} clips of {clips['group'].nunique()} groups", clips["subset"].value_counts()
-    if folds > 1:
-        training = f"Trained on {folds - 1} of {folds} folds of {training}."
-    else:
-        training = f"Trained on {n['train']} of {training}; {n['validation']} others chose the epoch, {n['test']} were the test."
+    n, whole = clips["subset"].value_counts(), f"{len(clips)} clips of {clips['group'].nunique()} groups"
+    training = f"Trained on {folds - 1} of {folds} folds of {whole}."
+    if folds == 1:
+        others = f"{n['validation']} others chose the epoch, {n['test']} were the test"
+        training = f"Trained on {n['train']} of {whole}; {others}."
     path = Path("work/tables/results.csv")
     rows = read_table(path).query("model == @model and budget == @budget") if path.exists() else pd.DataFrame()
     if rows.empty:

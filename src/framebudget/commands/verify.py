@@ -5,9 +5,8 @@
         -S datasets.motion.slowfast_r50.epochs=1                        a small one, in minutes
     $ python -m framebudget.commands.verify --reference reports/motion  (make verify REFERENCE=reports/motion)
 
-Both clones hold the last commit, in folders of different names. Each runs its own code under another locale, time zone,
-umask, hash seed and number of workers. They share nothing, not even DVC's cache. The number of threads and the type of
-processor are the same for both, because they may change the last bits of a sum. Exits with 1 if a file differs.
+Each clone of the last commit runs its own code in another folder, locale, time zone, umask and hash seed, with another
+number of workers. They share nothing, not even DVC's cache. Exits with 1 if a file differs.
 
 A reference is a kept study with several seeds. One clone runs its parameters on this machine, on the same clips. Exits
 with 1 if a mean test accuracy is further from the kept one than four times the larger of the two standard deviations
@@ -23,8 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from framebudget.console import UserError, sha256, stage, usage, write_text
-from framebudget.params import read_yaml
+from framebudget.console import UserError, read_yaml, sha256, stage, usage, write_text
 from framebudget.study import read_predictions
 
 PLACES = {  # folder: environment, umask, workers

@@ -134,6 +134,6 @@ def clear(timeout: int) -> Iterator[None]:
         if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
             raise
         raise UserError(
-            f"another rank has died, or has not answered for {timeout} s (trainer.timeout); its own message, if any, is "
+            f"another rank has died, or has not answered for {timeout} s (trainer.timeout); its message, if any, is "
             f"above. To resume after the last full epoch, run the same command again. ({error})"
         ) from None

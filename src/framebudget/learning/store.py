@@ -63,6 +63,5 @@ def tolerant(what: str) -> Iterator[None]:
     try:
         yield
     except (*REFUSALS, OSError, StoreError) as error:
-        print(
-            f"warning: MLflow at {redacted(tracking_uri())} does not take {what}; work/ has it ({error})", file=sys.stderr
-        )
+        place = redacted(tracking_uri())
+        print(f"warning: MLflow at {place} does not take {what}; work/ has it ({error})", file=sys.stderr)
