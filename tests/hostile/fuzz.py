@@ -50,7 +50,6 @@ from framebudget.console import MANIFEST, SPLIT, UserError, read_csv, write_csv
 from framebudget.fetch import confine
 from framebudget.learning.callbacks import LastEpoch
 from framebudget.models import NETWORKS, Network, weights
-from framebudget.params import ParamsError
 from framebudget.sources.folder import SourceError
 from framebudget.sources.motion import draw_scene, render
 from framebudget.sources.ucf101 import fetch_clips
@@ -341,7 +340,7 @@ KINDS = {
     "weights": Kind(2_000, given_weights, read_weights, weights.WeightsError),
     "state of a training": Kind(1_000, states, LastEpoch, UserError),
     "params.yaml": Kind(
-        2_000, lambda: {"params.yaml": (ROOT / "params.yaml").read_bytes()}, params.load, ParamsError, text=True
+        2_000, lambda: {"params.yaml": (ROOT / "params.yaml").read_bytes()}, params.load, UserError, text=True
     ),
     "manifest.csv": Kind(1_000, manifests, read_manifest, UserError, text=True),
     "split.csv": Kind(1_000, splits, read_split, UserError, text=True),

@@ -285,7 +285,7 @@ def test_a_list_of_other_files_opens_none_of_them(server, clip):
 )  # fmt: skip
 def test_params_that_no_study_has(content, says):
     Path("params.yaml").write_bytes(content.encode("latin-1"))
-    with pytest.raises(ParamsError, match=says) as raised:
+    with pytest.raises(UserError, match=says) as raised:
         params.load()
     assert len(str(raised.value)) < 5000
     assert not Path("planted").exists()
