@@ -102,7 +102,7 @@ def test_titles_say_what_was_taken_for_what(seen):
 
 
 def test_the_more_attention_the_brighter():
-    """In grey, over any picture; and without attention a picture is grey and dimmed."""
+    """In gray, over any picture; without attention a picture is gray and dimmed."""
     shades = np.arange(0, 256, 5, dtype=np.uint8)
     frames = np.tile(shades[:, None, None], (8, 1, 1, 3))
     maps = np.tile(np.linspace(0, 1, 8)[:, None, None], (1, len(shades), 1))
