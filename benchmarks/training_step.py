@@ -24,9 +24,9 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from framebudget import models  # before pytorchvideo: silences what fvcore warns of
 from framebudget.console import usage
 from framebudget.learning.runtime import prepare
+from framebudget.models import NETWORKS  # before pytorchvideo: silences what fvcore warns of
 from framebudget.models.layers import for_evaluation
 from framebudget.models.slowfast import slow_frames
 
@@ -101,7 +101,7 @@ def measure(model: str, kind: str, B: int, T: int, side: int, repeats: int) -> T
         optimizer = torch.optim.AdamW(network.parameters())
     else:
         prepare(0)
-        network = models.BUILD[model](CLASSES).to(device)
+        network = NETWORKS[model].build(CLASSES).to(device)
         clips_BCTHW = clips_BCTHW.contiguous(memory_format=torch.channels_last_3d)
         optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     if "compiled" in kind:
