@@ -94,7 +94,7 @@ def sampled_over_epochs(study: Study) -> Figure:
     clips = training.clips("train")
     place = int(np.argsort(clips["frames"], kind="stable").iloc[len(clips) // 2])
     clip = clips.iloc[place]
-    return diagrams.sampling_over_epochs(
+    return strips.sampling_over_epochs(
         clip["frames"], clip["fps"], training.T, training.input, training.seed, clip=place
     )
 
