@@ -68,7 +68,8 @@ def begin(study: Study, trainings: list[Training]) -> None:
     check(study.params.folder, study.split)
     study_run(study)
     first = trainings[0]
-    facts = {"weights": first.weights} | first.input.model_dump() | first.recipe.model_dump()
+    window = {"window"} if study.params.protocol == "published" else set()  # it is the budget there
+    facts = {"weights": first.weights} | first.input.model_dump(exclude=window) | first.recipe.model_dump()
     names = ", ".join(training.name for training in trainings)
     print(f"{NETWORKS[first.network].name}, {names}: {', '.join(f'{key} {value}' for key, value in facts.items())}")
 
