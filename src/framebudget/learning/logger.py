@@ -50,8 +50,8 @@ class PatientLogger(MLFlowLogger):
                 self.experiment.set_terminated(run_id, "FAILED" if status == "failed" else "FINISHED")
         except REFUSALS as error:
             warn(
-                f"does not answer; run {self.run_id} stays open there, without {len(self.waiting)} metrics: they are in "
-                f"work/<model>/curves.csv ({error})"
+                f"does not answer; run {self.run_id} stays open there, without {len(self.waiting)} metrics: they are "
+                f"in work/<model>/curves.csv ({error})"
             )
 
 
