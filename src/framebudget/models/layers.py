@@ -10,6 +10,8 @@ from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from framebudget.models import gpu
+
 POSITIONS = 512  # from here on, convolving is faster
 
 
@@ -174,7 +176,9 @@ class RankedBatchNorm3d(nn.BatchNorm3d):
 def faster(network: nn.Module) -> nn.Module:
     """Compute a network by the layers above, in place; channels last in memory."""
     for module in network.modules():
-        if isinstance(module, nn.Conv3d) and module.groups == 1:
+        if type(module) in gpu.SWAPS:
+            module.__class__ = gpu.SWAPS[type(module)]
+        elif isinstance(module, nn.Conv3d) and module.groups == 1:
             module.__class__ = NarrowConv3d
         elif isinstance(module, nn.Conv3d) and module.kernel_size == (3, 3, 3):
             module.__class__ = DepthwiseConv3d

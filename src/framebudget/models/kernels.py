@@ -1,0 +1,388 @@
+"""Triton kernels for what limits X3D and SlowFast on a GPU: depthwise convolutions, and BatchNorm with its activation.
+
+All tensors are channels last in memory and float32, bfloat16 or float16; sums are accumulated in float32 and combined
+in float64. No kernel uses atomics, so the same input gives the same bytes. On a CPU they run in Triton's interpreter
+(TRITON_INTERPRET=1), which is how they are tested without a GPU.
+
+Shape suffixes: B clips, T frames, H, W pixels, C channels, P = T·H·W positions.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK_C = 64  # channels of a tile
+NONE, RELU, SILU = 0, 1, 2
+
+
+@triton.jit
+def _depthwise(
+    x, weight, y, T, H, W, OH, OW,
+    C: tl.constexpr, KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr,
+    BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """y_BTHWC of one row of output pixels: the sum over the kernel's places, whose weights are (KT·KH·KW, C)."""
+    row = tl.program_id(0).to(tl.int64)
+    frame, oh = row // OH, row % OH
+    t = frame % T
+    ow = tl.program_id(1) * BLOCK_W + tl.arange(0, BLOCK_W)
+    c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    total = tl.zeros([BLOCK_W, BLOCK_C], tl.float32)
+    for kt in tl.static_range(KT):
+        for kh in tl.static_range(KH):
+            dt = kt - KT // 2
+            h = oh * STRIDE + kh - KH // 2
+            if (t + dt >= 0) & (t + dt < T) & (h >= 0) & (h < H):
+                line = x + ((frame + dt) * H + h) * W * C
+                for kw in tl.static_range(KW):
+                    w = ow * STRIDE + kw - KW // 2
+                    mask = ((w >= 0) & (w < W))[:, None] & (c < C)[None, :]
+                    value = tl.load(line + w[:, None] * C + c[None, :], mask=mask, other=0).to(tl.float32)
+                    factor = tl.load(weight + ((kt * KH + kh) * KW + kw) * C + c, mask=c < C, other=0).to(tl.float32)
+                    total += value * factor[None, :]
+    mask = (ow < OW)[:, None] & (c < C)[None, :]
+    tl.store(y + row * OW * C + ow[:, None] * C + c[None, :], total, mask=mask)
+
+
+@triton.jit
+def _depthwise_input(
+    dy, weight, dx, T, H, W, OH, OW,
+    C: tl.constexpr, KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr,
+    BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """dx_BTHWC of one row of input pixels, from all output pixels that they went into."""
+    row = tl.program_id(0).to(tl.int64)
+    frame, h = row // H, row % H
+    t = frame % T
+    w = tl.program_id(1) * BLOCK_W + tl.arange(0, BLOCK_W)
+    c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    total = tl.zeros([BLOCK_W, BLOCK_C], tl.float32)
+    for kt in tl.static_range(KT):
+        for kh in tl.static_range(KH):
+            dt = KT // 2 - kt
+            up = h + KH // 2 - kh
+            if (t + dt >= 0) & (t + dt < T) & (up >= 0) & (up % STRIDE == 0) & (up // STRIDE < OH):
+                line = dy + ((frame + dt) * OH + up // STRIDE) * OW * C
+                for kw in tl.static_range(KW):
+                    left = w + KW // 2 - kw
+                    inside = (left >= 0) & (left % STRIDE == 0) & (left // STRIDE < OW)
+                    mask = inside[:, None] & (c < C)[None, :]
+                    at = (left // STRIDE)[:, None] * C + c[None, :]
+                    value = tl.load(line + at, mask=mask, other=0).to(tl.float32)
+                    factor = tl.load(weight + ((kt * KH + kh) * KW + kw) * C + c, mask=c < C, other=0).to(tl.float32)
+                    total += value * factor[None, :]
+    mask = (w < W)[:, None] & (c < C)[None, :]
+    tl.store(dx + row * W * C + w[:, None] * C + c[None, :], total, mask=mask)
+
+
+@triton.jit
+def _depthwise_weight(
+    x, dy, parts, rows, T, H, W, OH, OW,
+    C: tl.constexpr, KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr,
+    BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """One part of the weights' gradient (KT·KH·KW, C), for one (kt, kh) and every so-many-th row of output pixels."""
+    part, parts_in_all = tl.program_id(0).to(tl.int64), tl.num_programs(0)
+    kt, kh = tl.program_id(1) // KH, tl.program_id(1) % KH
+    c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    left = tl.zeros([BLOCK_W, BLOCK_C], tl.float32)
+    middle = tl.zeros([BLOCK_W, BLOCK_C], tl.float32)
+    right = tl.zeros([BLOCK_W, BLOCK_C], tl.float32)
+    for row in range(part, rows, parts_in_all):
+        frame, oh = row // OH, row % OH
+        dt, h = kt - KT // 2, oh * STRIDE + kh - KH // 2
+        t = frame % T
+        if (t + dt >= 0) & (t + dt < T) & (h >= 0) & (h < H):
+            line = x + ((frame + dt) * H + h) * W * C
+            for start in range(0, OW, BLOCK_W):
+                ow = start + tl.arange(0, BLOCK_W)
+                mask = (ow < OW)[:, None] & (c < C)[None, :]
+                at = dy + row * OW * C + ow[:, None] * C + c[None, :]
+                grad = tl.load(at, mask=mask, other=0).to(tl.float32)
+                place = (ow * STRIDE)[:, None] * C + c[None, :]
+                middle += grad * tl.load(line + place, mask=mask, other=0).to(tl.float32)
+                if KW == 3:
+                    before = mask & (ow > 0)[:, None]
+                    left += grad * tl.load(line + place - C, mask=before, other=0).to(tl.float32)
+                    after = mask & (ow * STRIDE + 1 < W)[:, None]
+                    right += grad * tl.load(line + place + C, mask=after, other=0).to(tl.float32)
+    to = parts + (part * KT * KH * KW + (kt * KH + kh) * KW) * C + c
+    if KW == 3:
+        tl.store(to, tl.sum(left, 0), mask=c < C)
+        tl.store(to + C, tl.sum(middle, 0), mask=c < C)
+        tl.store(to + 2 * C, tl.sum(right, 0), mask=c < C)
+    else:
+        tl.store(to, tl.sum(middle, 0), mask=c < C)
+
+
+@triton.jit
+def _activated_gradient(dy, z, ACT: tl.constexpr):
+    """The gradient before the activation; z is what went into it (of a ReLU, what came out will do)."""
+    if ACT == 1:
+        dy = tl.where(z > 0, dy, 0.0)
+    elif ACT == 2:
+        gate = tl.sigmoid(z)
+        dy = dy * gate * (1 + z * (1 - gate))
+    return dy
+
+
+@triton.jit
+def _sums(
+    x, dy, y, scale, shift, parts, P, across, C: tl.constexpr, KIND: tl.constexpr, ACT: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """Two sums over a part of a clip's positions, (B, parts, 2, C).
+
+    KIND 0: of x and of x². KIND 1 and 2: of dz and of dz·x, where z = x·scale + shift went into the activation; with
+    KIND 2 a residual was added to it, and y, what came out, tells which places a ReLU has closed.
+    across: from the scale of a clip to that of the next; 0 where all share one.
+    """
+    clip, part, parts_in_all = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
+    c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    first = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
+    second = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
+    base = clip * P * C
+    if KIND == 1:
+        a = tl.load(scale + clip * across + c, mask=c < C, other=0)[None, :]
+        b = tl.load(shift + clip * across + c, mask=c < C, other=0)[None, :]
+    for start in range(part * BLOCK_P, P, parts_in_all * BLOCK_P):
+        p = start + tl.arange(0, BLOCK_P)
+        mask = (p < P)[:, None] & (c < C)[None, :]
+        at = base + p[:, None] * C + c[None, :]
+        value = tl.load(x + at, mask=mask, other=0).to(tl.float32)
+        if KIND == 0:
+            first += value
+            second += value * value
+        else:
+            grad = tl.load(dy + at, mask=mask, other=0).to(tl.float32)
+            if KIND == 1:
+                z = value * a + b
+            else:
+                z = tl.load(y + at, mask=mask, other=0).to(tl.float32)
+            grad = _activated_gradient(grad, z, ACT)
+            first += grad
+            second += grad * value
+    to = parts + ((clip * parts_in_all + part) * 2) * C + c
+    tl.store(to, tl.sum(first, 0), mask=c < C)
+    tl.store(to + C, tl.sum(second, 0), mask=c < C)
+
+
+@triton.jit
+def _two_sums(parts, number, c, C: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr):
+    """All parts of both sums, in float64."""
+    first = tl.zeros([BLOCK_N, BLOCK_C], tl.float64)
+    second = tl.zeros([BLOCK_N, BLOCK_C], tl.float64)
+    for start in range(0, number, BLOCK_N):
+        n = start + tl.arange(0, BLOCK_N)
+        mask = (n < number)[:, None] & (c < C)[None, :]
+        at = parts + n[:, None] * 2 * C + c[None, :]
+        first += tl.load(at, mask=mask, other=0).to(tl.float64)
+        second += tl.load(at + C, mask=mask, other=0).to(tl.float64)
+    return tl.sum(first, 0), tl.sum(second, 0)
+
+
+@triton.jit
+def _normalization(
+    parts, weight, bias, running_mean, running_var, scale, shift, mean_out, rstd_out, number, count, momentum, eps, own,
+    C: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """From the sums of x and x² over `count` positions to y = x·scale + shift; the running statistics move on.
+
+    own: how many channels there are; those from there to C are padding, and come out as zero.
+    """
+    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    first, second = _two_sums(parts, number, c, C, BLOCK_N, BLOCK_C)
+    mean = first / count
+    var = tl.maximum(second / count - mean * mean, 0.0)
+    rstd = 1 / tl.sqrt(var + eps)
+    mine = c < own
+    a = tl.load(weight + c, mask=mine, other=0).to(tl.float64) * rstd
+    b = tl.load(bias + c, mask=mine, other=0).to(tl.float64) - mean * a
+    tl.store(scale + c, a, mask=c < C)
+    tl.store(shift + c, b, mask=c < C)
+    tl.store(mean_out + c, mean, mask=c < C)
+    tl.store(rstd_out + c, rstd, mask=c < C)
+    before = tl.load(running_mean + c, mask=mine, other=0).to(tl.float64)
+    tl.store(running_mean + c, before + momentum * (mean - before), mask=mine)
+    before = tl.load(running_var + c, mask=mine, other=0).to(tl.float64)
+    tl.store(running_var + c, before + momentum * (var * count / (count - 1) - before), mask=mine)
+
+
+@triton.jit
+def _normalization_gradient(
+    parts, weight, mean_in, rstd_in, linear, constant, dweight, dbias, number, count, own,
+    C: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """From the sums of dz and dz·x to dweight, dbias, and what is added to dz·scale: linear·x + constant."""
+    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    of_dz, of_dzx = _two_sums(parts, number, c, C, BLOCK_N, BLOCK_C)
+    mine = c < own
+    gamma = tl.load(weight + c, mask=mine, other=0).to(tl.float64)
+    mean = tl.load(mean_in + c, mask=c < C, other=0).to(tl.float64)
+    rstd = tl.load(rstd_in + c, mask=c < C, other=0).to(tl.float64)
+    dgamma = (of_dzx - mean * of_dz) * rstd
+    tl.store(dweight + c, dgamma, mask=mine)
+    tl.store(dbias + c, of_dz, mask=mine)
+    slope = -gamma * rstd * rstd * dgamma / count
+    tl.store(linear + c, slope, mask=c < C)
+    tl.store(constant + c, -gamma * rstd * of_dz / count - slope * mean, mask=c < C)
+
+
+@triton.jit
+def _apply(
+    x, residual, scale, shift, y, P, across, C: tl.constexpr, ADD: tl.constexpr, ACT: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """y = act(x·scale + shift + residual)."""
+    clip = tl.program_id(0).to(tl.int64)
+    p = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)
+    c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    mask = (p < P)[:, None] & (c < C)[None, :]
+    at = clip * P * C + p[:, None] * C + c[None, :]
+    a = tl.load(scale + clip * across + c, mask=c < C, other=0)[None, :]
+    b = tl.load(shift + clip * across + c, mask=c < C, other=0)[None, :]
+    z = tl.load(x + at, mask=mask, other=0).to(tl.float32) * a + b
+    if ADD:
+        z += tl.load(residual + at, mask=mask, other=0).to(tl.float32)
+    if ACT == 1:
+        z = tl.maximum(z, 0.0)
+    elif ACT == 2:
+        z = z * tl.sigmoid(z)
+    tl.store(y + at, z, mask=mask)
+
+
+@triton.jit
+def _apply_gradient(
+    x, dy, y, scale, shift, linear, constant, dx, dresidual, P, across,
+    C: tl.constexpr, ADD: tl.constexpr, ACT: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """dx = dz·scale + linear·x + constant, and dz itself for the residual."""
+    clip = tl.program_id(0).to(tl.int64)
+    p = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)
+    c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    mask = (p < P)[:, None] & (c < C)[None, :]
+    at = clip * P * C + p[:, None] * C + c[None, :]
+    a = tl.load(scale + clip * across + c, mask=c < C, other=0)[None, :]
+    k = tl.load(linear + clip * across + c, mask=c < C, other=0)[None, :]
+    l = tl.load(constant + clip * across + c, mask=c < C, other=0)[None, :]  # noqa: E741
+    value = tl.load(x + at, mask=mask, other=0).to(tl.float32)
+    grad = tl.load(dy + at, mask=mask, other=0).to(tl.float32)
+    if ADD:
+        grad = _activated_gradient(grad, tl.load(y + at, mask=mask, other=0).to(tl.float32), ACT)
+        tl.store(dresidual + at, grad, mask=mask)
+    else:
+        b = tl.load(shift + clip * across + c, mask=c < C, other=0)[None, :]
+        grad = _activated_gradient(grad, value * a + b, ACT)
+    tl.store(dx + at, grad * a + k * value + l, mask=mask)
+
+
+def depthwise(x_BTHWC: Tensor, weight_KC: Tensor, kernel: tuple[int, int, int], stride: int) -> Tensor:
+    """A depthwise convolution, "same" padding, stride 1 in time; weight_KC: (KT·KH·KW, C)."""
+    B, T, H, W, C = x_BTHWC.shape
+    OH, OW = (H - 1) // stride + 1, (W - 1) // stride + 1
+    y = x_BTHWC.new_empty(B, T, OH, OW, C)
+    block, warps = _tile(OW)
+    grid = B * T * OH, triton.cdiv(OW, block), triton.cdiv(C, BLOCK_C)
+    _depthwise[grid](
+        x_BTHWC, weight_KC, y, T, H, W, OH, OW, C, *kernel, stride, block, BLOCK_C, num_warps=warps
+    )  # fmt: skip
+    return y
+
+
+def depthwise_gradients(
+    dy_BTHWC: Tensor, x_BTHWC: Tensor, weight_KC: Tensor, kernel: tuple[int, int, int], stride: int
+) -> tuple[Tensor, Tensor]:
+    """dx_BTHWC and dweight_KC (float32) of `depthwise`."""
+    B, T, H, W, C = x_BTHWC.shape
+    OH, OW = dy_BTHWC.shape[2:4]
+    dx = torch.empty_like(x_BTHWC)
+    block, warps = _tile(W)
+    grid = B * T * H, triton.cdiv(W, block), triton.cdiv(C, BLOCK_C)
+    _depthwise_input[grid](
+        dy_BTHWC, weight_KC, dx, T, H, W, OH, OW, C, *kernel, stride, block, BLOCK_C, num_warps=warps
+    )  # fmt: skip
+    rows, places = B * T * OH, len(weight_KC)
+    number = min(rows, 64)
+    parts = dy_BTHWC.new_empty(number, places, C, dtype=torch.float32)
+    block, warps = _tile(OW)
+    grid = number, kernel[0] * kernel[1], triton.cdiv(C, BLOCK_C)
+    _depthwise_weight[grid](
+        x_BTHWC, dy_BTHWC, parts, rows, T, H, W, OH, OW, C, *kernel, stride, block, BLOCK_C, num_warps=warps
+    )  # fmt: skip
+    return dx, parts.sum(0)
+
+
+def sums(x: Tensor, dy: Tensor | None = None, y: Tensor | None = None, scale: Tensor | None = None,
+         shift: Tensor | None = None, act: int = NONE) -> Tensor:  # fmt: skip
+    """parts_BN2C float32: N parts of the sums over each clip of x and x², or, with dy, of dz and dz·x."""
+    B, C = len(x), x.shape[-1]
+    P = x[0].numel() // C
+    number = max(1, min(128, P // 256))
+    parts = x.new_empty(B, number, 2, C, dtype=torch.float32)
+    kind = 0 if dy is None else 1 if y is None else 2
+    _sums[(B, number, triton.cdiv(C, BLOCK_C))](
+        x, dy, y, scale, shift, parts, P, _across(scale), C, kind, act, 32, BLOCK_C, num_warps=4
+    )  # fmt: skip
+    return parts
+
+
+def normalization(parts: Tensor, count: int, weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor,
+                  momentum: float, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """scale, shift, mean and rstd (C,) of a batch's own statistics; the running ones are updated in place."""
+    C = parts.shape[-1]
+    scale, shift, mean, rstd = parts.new_empty(4, C)
+    _normalization[(triton.cdiv(C, 16),)](
+        parts, weight, bias, running_mean, running_var, scale, shift, mean, rstd, parts[..., 0, 0].numel(), count,
+        momentum, eps, len(weight), C, 64, 16, num_warps=4,
+    )  # fmt: skip
+    return scale, shift, mean, rstd
+
+
+def normalization_gradient(
+    parts: Tensor, count: int, weight: Tensor, mean: Tensor, rstd: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """linear and constant (C,) for `apply_gradient`, dweight and dbias."""
+    C = parts.shape[-1]
+    linear, constant = parts.new_empty(2, C)
+    dweight, dbias = torch.empty_like(weight), torch.empty_like(weight)
+    _normalization_gradient[(triton.cdiv(C, 16),)](
+        parts, weight, mean, rstd, linear, constant, dweight, dbias, parts[..., 0, 0].numel(), count, len(weight), C,
+        64, 16, num_warps=4,
+    )  # fmt: skip
+    return linear, constant, dweight, dbias
+
+
+def apply(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None, act: int) -> Tensor:
+    """act(x·scale + shift + residual); scale and shift are (C,) or (B, C), float32."""
+    y, C = torch.empty_like(x), x.shape[-1]
+    P = x[0].numel() // C
+    grid = len(x), triton.cdiv(P, 32), triton.cdiv(C, BLOCK_C)
+    _apply[grid](
+        x, residual, scale, shift, y, P, _across(scale), C, residual is not None, act, 32, BLOCK_C, num_warps=4
+    )  # fmt: skip
+    return y
+
+
+def apply_gradient(x: Tensor, dy: Tensor, y: Tensor | None, scale: Tensor, shift: Tensor, linear: Tensor,
+                   constant: Tensor, act: int) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """dx, and with y (what came out where a residual was added) the residual's gradient."""
+    dx, C = torch.empty_like(x), x.shape[-1]
+    dresidual = None if y is None else torch.empty_like(x)
+    P = x[0].numel() // C
+    grid = len(x), triton.cdiv(P, 32), triton.cdiv(C, BLOCK_C)
+    _apply_gradient[grid](
+        x, dy, y, scale, shift, linear, constant, dx, dresidual, P, _across(scale), C, y is not None, act, 32, BLOCK_C,
+        num_warps=4,
+    )  # fmt: skip
+    return dx, dresidual
+
+
+def _tile(width: int) -> tuple[int, int]:
+    """Pixels of a tile, and warps that compute it: eight values a thread."""
+    block = min(16, max(4, triton.next_power_of_2(width)))
+    return block, max(1, block * BLOCK_C // 256)
+
+
+def _across(scale: Tensor | None) -> int:
+    return scale.shape[-1] if scale is not None and scale.dim() == 2 else 0
