@@ -13,6 +13,7 @@ import contextlib
 import torch
 import torch.nn.functional as F
 from pytorchvideo.models.resnet import BottleneckBlock, ResBlock
+from pytorchvideo.models.slowfast import FuseFastToSlow
 from pytorchvideo.models.stem import ResNetBasicStem
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -102,8 +103,8 @@ class GatedNormAct(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):
             scale_BC, shift_BC, mean_C, var_C = gated_affine(sums_B2C, ctx.count, norm.eps, *parameters)
         own, total = len(norm.running_mean), ctx.count * len(x)
-        norm.running_mean.lerp_(mean_C[:own].float(), norm.momentum)
-        norm.running_var.lerp_((var_C[:own] * total / (total - 1)).float(), norm.momentum)
+        norm.running_mean.lerp_(mean_C[:own], norm.momentum)
+        norm.running_var.lerp_(var_C[:own] * total / (total - 1), norm.momentum)
         ctx.save_for_backward(x, sums_B2C, scale_BC, shift_BC, *parameters)
         return kernels.apply(x, scale_BC, shift_BC, None, act)
 
@@ -126,16 +127,17 @@ def gated_affine(
     sums_B2C: Tensor, count: int, eps: float, weight: Tensor, bias: Tensor, *gate: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """scale_BC and shift_BC of a gated BatchNorm from its clips' sums of x and x² (float64), and mean_C and var_C."""
-    mean_BC, square_BC = (sums_B2C / count).unbind(1)
-    mean_C, square_C = mean_BC.mean(0), square_BC.mean(0)
-    var_C = (square_C - mean_C.square()).clamp(min=0)
+    mean_B2C = sums_B2C / count
+    mean_C, square_C = mean_B2C.mean(0)
+    var_C = (square_C - mean_C.square()).clamp(min=0).float()
+    mean_BC, mean_C = mean_B2C[:, 0].float(), mean_C.float()
     scale_C = padded(weight, mean_C.shape[0]) * (var_C + eps).rsqrt()
     shift_C = padded(bias, mean_C.shape[0]) - mean_C * scale_C
-    squeezed_BC = (mean_BC * scale_C + shift_C).float()
+    squeezed_BC = mean_BC * scale_C + shift_C
     first, first_bias, second, second_bias = gate
     hidden = F.relu(F.linear(squeezed_BC[:, : first.shape[1]], first.flatten(1), first_bias))
     gate_BC = padded(F.linear(hidden, second.flatten(1), second_bias).sigmoid(), mean_C.shape[0])
-    return (gate_BC * scale_C).float(), (gate_BC * shift_C).float(), mean_C, var_C
+    return gate_BC * scale_C, gate_BC * shift_C, mean_C, var_C
 
 
 def padded(tensor: Tensor, width: int) -> Tensor:
@@ -169,28 +171,46 @@ def convolved(conv: nn.Conv3d, x_BTHWC: Tensor, width: int) -> Tensor:
     weight = conv.weight.to(x.dtype)
     kernel, stride, groups = conv.kernel_size, conv.stride, conv.groups
     if groups > 1:
-        weight_KC = padded(weight.flatten(1).t(), x.shape[-1]).contiguous()
+        weight_KC = padded(conv.weight.flatten(1).t(), x.shape[-1]).contiguous()
         return Depthwise.apply(x, weight_KC, kernel, stride[1])
     more_in, more_out = x.shape[-1] - conv.in_channels, width - conv.out_channels
     if kernel == (1, 1, 1):
         if stride != (1, 1, 1):
             x = x[:, :: stride[0], :: stride[1], :: stride[2]].contiguous()
-        return Pointwise.apply(x, F.pad(weight.flatten(1), (0, more_in, 0, more_out)))
-    if conv.in_channels == 3 and kernel[0] == 1:
+        weight = weight.flatten(1)
+        return Pointwise.apply(x, F.pad(weight, (0, more_in, 0, more_out)) if more_in or more_out else weight)
+    if conv.in_channels == 3:
         return patches_product(conv, x, weight)
+    if kernel[1:] == (1, 1) and stride[0] > 1:
+        return moments_product(conv, x, weight)
     return lasting(F.conv3d(first_again(x), weight, None, stride, conv.padding))
 
 
 def patches_product(conv: nn.Conv3d, x_BTHWC: Tensor, weight: Tensor) -> Tensor:
-    """A convolution of pictures as a matrix product of their patches: cuDNN has no good one for three channels."""
-    (_, KH, KW), (_, stride, _), (_, pad, _) = conv.kernel_size, conv.stride, conv.padding
+    """A stem as the matrix product of all patches of a picture with the weights of all moments, which is then summed
+    over the moments. (For three channels, cuDNN has no way that uses tensor cores.)"""
+    (KT, KH, KW), (_, stride, _), (_, pad, _) = conv.kernel_size, conv.stride, conv.padding
+    T, O = x_BTHWC.shape[1], conv.out_channels  # noqa: E741
     x = F.pad(x_BTHWC, (0, 0, pad, pad, pad, pad))
     H, W = x.shape[2] - KH + 1, x.shape[3] - KW + 1
     places = [x[:, :, h : h + H : stride, w : w + W : stride] for h in range(KH) for w in range(KW)]
     missing = -3 * KH * KW % 8
     patches = torch.cat([*places, places[0].new_zeros(()).expand(*places[0].shape[:-1], missing)], -1)
-    weight = padded(weight[:, :, 0].permute(0, 2, 3, 1).flatten(1), patches.shape[-1])
-    return Pointwise.apply(patches, weight)
+    rows = padded(weight.permute(2, 0, 3, 4, 1).flatten(2).flatten(0, 1), patches.shape[-1])
+    products = Pointwise.apply(patches, rows)
+    if KT == 1:
+        return products
+    products = F.pad(products, (0, 0, 0, 0, 0, 0, KT // 2, KT // 2))
+    return sum(products[:, k : k + T, :, :, k * O : (k + 1) * O] for k in range(KT)).contiguous()
+
+
+def moments_product(conv: nn.Conv3d, x_BTHWC: Tensor, weight: Tensor) -> Tensor:
+    """A strided convolution over time alone, as a matrix product of its moments side by side."""
+    KT, stride, pad = conv.kernel_size[0], conv.stride[0], conv.padding[0]
+    x = F.pad(x_BTHWC, (0, 0, 0, 0, 0, 0, pad, pad))
+    T = x.shape[1] - KT + 1
+    moments = torch.cat([x[:, k : k + T : stride] for k in range(KT)], -1)
+    return Pointwise.apply(moments, weight.flatten(2).transpose(1, 2).flatten(1))
 
 
 def normalized(norm: nn.Module, x: Tensor, act: nn.Module | None, residual: Tensor | None = None) -> Tensor:
@@ -262,7 +282,19 @@ class Stem(ResNetBasicStem):
         return self.pool(x) if self.pool is not None else x
 
 
-SWAPS = {BottleneckBlock: Bottleneck, ResBlock: Residual, ResNetBasicStem: Stem}
+class Lateral(FuseFastToSlow):
+    """What flows from the fast pathway into the slow one."""
+
+    def forward(self, pathways: list[Tensor]) -> list[Tensor]:
+        slow, fast = pathways
+        if not takes(fast):
+            return super().forward(pathways)
+        x = convolved(self.conv_fast_to_slow, lasting(fast), self.conv_fast_to_slow.out_channels)
+        x = normalized(self.norm, x, self.activation)
+        return [first_again(torch.cat([lasting(slow), x.to(slow.dtype)], -1)), fast]
+
+
+SWAPS = {BottleneckBlock: Bottleneck, ResBlock: Residual, ResNetBasicStem: Stem, FuseFastToSlow: Lateral}
 
 
 class Replayed(nn.Module):

@@ -7,6 +7,8 @@ in float64. No kernel uses atomics, so the same input gives the same bytes. On a
 Shape suffixes: B clips, T frames, H, W pixels, C channels, P = T·H·W positions.
 """
 
+import itertools
+
 import torch
 import triton
 import triton.language as tl
@@ -18,95 +20,74 @@ NONE, RELU, SILU = 0, 1, 2
 
 @triton.jit
 def _depthwise(
-    x, weight, y, T, H, W, OH, OW,
-    C: tl.constexpr, KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr,
-    BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr,
+    x, weight, y, T,
+    H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr, C: tl.constexpr,
+    KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr,
+    STEP: tl.constexpr, ROW: tl.constexpr, COLUMN: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """y_BTHWC of one row of output pixels: the sum over the kernel's places, whose weights are (KT·KH·KW, C)."""
-    row = tl.program_id(0).to(tl.int64)
-    frame, oh = row // OH, row % OH
-    t = frame % T
-    ow = tl.program_id(1) * BLOCK_W + tl.arange(0, BLOCK_W)
-    c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
-    total = tl.zeros([BLOCK_W, BLOCK_C], tl.float32)
-    for kt in tl.static_range(KT):
-        for kh in tl.static_range(KH):
-            dt = kt - KT // 2
-            h = oh * STRIDE + kh - KH // 2
-            if (t + dt >= 0) & (t + dt < T) & (h >= 0) & (h < H):
-                line = x + ((frame + dt) * H + h) * W * C
-                for kw in tl.static_range(KW):
-                    w = ow * STRIDE + kw - KW // 2
-                    mask = ((w >= 0) & (w < W))[:, None] & (c < C)[None, :]
-                    value = tl.load(line + w[:, None] * C + c[None, :], mask=mask, other=0).to(tl.float32)
-                    factor = tl.load(weight + ((kt * KH + kh) * KW + kw) * C + c, mask=c < C, other=0).to(tl.float32)
-                    total += value * factor[None, :]
-    mask = (ow < OW)[:, None] & (c < C)[None, :]
-    tl.store(y + row * OW * C + ow[:, None] * C + c[None, :], total, mask=mask)
+    """A tile of y_BTHWC (OH, OW): the sum over the kernel's places, whose weights are (KT·KH·KW, C), of x_BTHWC (H, W).
 
-
-@triton.jit
-def _depthwise_input(
-    dy, weight, dx, T, H, W, OH, OW,
-    C: tl.constexpr, KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr,
-    BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
-    """dx_BTHWC of one row of input pixels, from all output pixels that they went into."""
-    row = tl.program_id(0).to(tl.int64)
-    frame, h = row // H, row % H
-    t = frame % T
-    w = tl.program_id(1) * BLOCK_W + tl.arange(0, BLOCK_W)
+    STRIDE: pixels of x from one of y to the next. STEP: the other way round, where x is the gradient of a strided
+    convolution's output and y that of its input (the weights then come in reverse). Each pixel of y is then reached from
+    few of x, by its place modulo STEP: a launch computes those at (ROW, COLUMN), and visits no others.
+    """
+    wide: tl.constexpr = (OW - COLUMN + STEP - 1) // STEP
+    high: tl.constexpr = (OH - ROW + STEP - 1) // STEP
+    frame = tl.program_id(0)
+    p = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)
     c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
-    total = tl.zeros([BLOCK_W, BLOCK_C], tl.float32)
+    t, i, j = frame % T + p * 0, p // wide, p % wide
+    total = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
     for kt in tl.static_range(KT):
+        dt = kt - KT // 2
+        there = (t + dt >= 0) & (t + dt < T)
+        picture = x + (frame + dt).to(tl.int64) * (H * W * C)
         for kh in tl.static_range(KH):
-            dt = KT // 2 - kt
-            up = h + KH // 2 - kh
-            if (t + dt >= 0) & (t + dt < T) & (up >= 0) & (up % STRIDE == 0) & (up // STRIDE < OH):
-                line = dy + ((frame + dt) * OH + up // STRIDE) * OW * C
+            if (ROW + kh - KH // 2) % STEP == 0:
+                h = i * STRIDE + (ROW + kh - KH // 2) // STEP
                 for kw in tl.static_range(KW):
-                    left = w + KW // 2 - kw
-                    inside = (left >= 0) & (left % STRIDE == 0) & (left // STRIDE < OW)
-                    mask = inside[:, None] & (c < C)[None, :]
-                    at = (left // STRIDE)[:, None] * C + c[None, :]
-                    value = tl.load(line + at, mask=mask, other=0).to(tl.float32)
-                    factor = tl.load(weight + ((kt * KH + kh) * KW + kw) * C + c, mask=c < C, other=0).to(tl.float32)
-                    total += value * factor[None, :]
-    mask = (w < W)[:, None] & (c < C)[None, :]
-    tl.store(dx + row * W * C + w[:, None] * C + c[None, :], total, mask=mask)
+                    if (COLUMN + kw - KW // 2) % STEP == 0:
+                        w = j * STRIDE + (COLUMN + kw - KW // 2) // STEP
+                        inside = there & (h >= 0) & (h < H) & (w >= 0) & (w < W)
+                        mask = inside[:, None] & (c < C)[None, :]
+                        value = tl.load(picture + (h * W + w)[:, None] * C + c[None, :], mask=mask, other=0)
+                        factor = tl.load(weight + ((kt * KH + kh) * KW + kw) * C + c, mask=c < C, other=0)
+                        total += value.to(tl.float32) * factor[None, :]
+    mask = (p < high * wide)[:, None] & (c < C)[None, :]
+    to = (i * STEP + ROW) * OW + j * STEP + COLUMN
+    tl.store(y + frame.to(tl.int64) * (OH * OW * C) + to[:, None] * C + c[None, :], total, mask=mask)
 
 
 @triton.jit
 def _depthwise_weight(
-    x, dy, parts, rows, T, H, W, OH, OW,
-    C: tl.constexpr, KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr,
-    BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr,
+    x, dy, parts, frames, T,
+    H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr, C: tl.constexpr,
+    KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """One part of the weights' gradient (KT·KH·KW, C), for one (kt, kh) and every so-many-th row of output pixels."""
-    part, parts_in_all = tl.program_id(0).to(tl.int64), tl.num_programs(0)
+    """One part of the weights' gradient (KT·KH·KW, C): for one (kt, kh), of every so-many-th frame."""
+    part, parts_in_all = tl.program_id(0), tl.num_programs(0)
     kt, kh = tl.program_id(1) // KH, tl.program_id(1) % KH
     c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
-    left = tl.zeros([BLOCK_W, BLOCK_C], tl.float32)
-    middle = tl.zeros([BLOCK_W, BLOCK_C], tl.float32)
-    right = tl.zeros([BLOCK_W, BLOCK_C], tl.float32)
-    for row in range(part, rows, parts_in_all):
-        frame, oh = row // OH, row % OH
-        dt, h = kt - KT // 2, oh * STRIDE + kh - KH // 2
+    left = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
+    middle = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
+    right = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
+    dt = kt - KT // 2
+    for frame in range(part, frames, parts_in_all):
         t = frame % T
-        if (t + dt >= 0) & (t + dt < T) & (h >= 0) & (h < H):
-            line = x + ((frame + dt) * H + h) * W * C
-            for start in range(0, OW, BLOCK_W):
-                ow = start + tl.arange(0, BLOCK_W)
-                mask = (ow < OW)[:, None] & (c < C)[None, :]
-                at = dy + row * OW * C + ow[:, None] * C + c[None, :]
-                grad = tl.load(at, mask=mask, other=0).to(tl.float32)
-                place = (ow * STRIDE)[:, None] * C + c[None, :]
-                middle += grad * tl.load(line + place, mask=mask, other=0).to(tl.float32)
+        if (t + dt >= 0) & (t + dt < T):
+            picture = x + (part.to(tl.int64) + (frame - part) + dt) * (H * W * C)
+            gradient = dy + (part.to(tl.int64) + (frame - part)) * (OH * OW * C)
+            for start in range(0, OH * OW, BLOCK_P):
+                p = start + tl.arange(0, BLOCK_P)
+                h, w = p // OW * STRIDE + kh - KH // 2, p % OW * STRIDE
+                mask = ((p < OH * OW) & (h >= 0) & (h < H))[:, None] & (c < C)[None, :]
+                grad = tl.load(gradient + p[:, None] * C + c[None, :], mask=mask, other=0).to(tl.float32)
+                place = picture + (h * W + w)[:, None] * C + c[None, :]
+                middle += grad * tl.load(place, mask=mask, other=0).to(tl.float32)
                 if KW == 3:
-                    before = mask & (ow > 0)[:, None]
-                    left += grad * tl.load(line + place - C, mask=before, other=0).to(tl.float32)
-                    after = mask & (ow * STRIDE + 1 < W)[:, None]
-                    right += grad * tl.load(line + place + C, mask=after, other=0).to(tl.float32)
+                    left += grad * tl.load(place - C, mask=mask & (w > 0)[:, None], other=0).to(tl.float32)
+                    right += grad * tl.load(place + C, mask=mask & (w + 1 < W)[:, None], other=0).to(tl.float32)
     to = parts + (part * KT * KH * KW + (kt * KH + kh) * KW) * C + c
     if KW == 3:
         tl.store(to, tl.sum(left, 0), mask=c < C)
@@ -278,39 +259,39 @@ def _apply_gradient(
 
 
 def depthwise(x_BTHWC: Tensor, weight_KC: Tensor, kernel: tuple[int, int, int], stride: int) -> Tensor:
-    """A depthwise convolution, "same" padding, stride 1 in time; weight_KC: (KT·KH·KW, C)."""
-    B, T, H, W, C = x_BTHWC.shape
-    OH, OW = (H - 1) // stride + 1, (W - 1) // stride + 1
-    y = x_BTHWC.new_empty(B, T, OH, OW, C)
-    block, warps = _tile(OW)
-    grid = B * T * OH, triton.cdiv(OW, block), triton.cdiv(C, BLOCK_C)
-    _depthwise[grid](
-        x_BTHWC, weight_KC, y, T, H, W, OH, OW, C, *kernel, stride, block, BLOCK_C, num_warps=warps
-    )  # fmt: skip
-    return y
+    """A depthwise convolution, "same" padding, stride 1 in time; weight_KC: (KT·KH·KW, C) float32."""
+    H, W = ((size - 1) // stride + 1 for size in x_BTHWC.shape[2:4])
+    return _convolved(x_BTHWC, weight_KC, (H, W), kernel, stride, 1)
 
 
 def depthwise_gradients(
     dy_BTHWC: Tensor, x_BTHWC: Tensor, weight_KC: Tensor, kernel: tuple[int, int, int], stride: int
 ) -> tuple[Tensor, Tensor]:
     """dx_BTHWC and dweight_KC (float32) of `depthwise`."""
+    dx = _convolved(dy_BTHWC, weight_KC.flip(0), x_BTHWC.shape[2:4], kernel, 1, stride)
     B, T, H, W, C = x_BTHWC.shape
     OH, OW = dy_BTHWC.shape[2:4]
-    dx = torch.empty_like(x_BTHWC)
-    block, warps = _tile(W)
-    grid = B * T * H, triton.cdiv(W, block), triton.cdiv(C, BLOCK_C)
-    _depthwise_input[grid](
-        dy_BTHWC, weight_KC, dx, T, H, W, OH, OW, C, *kernel, stride, block, BLOCK_C, num_warps=warps
-    )  # fmt: skip
-    rows, places = B * T * OH, len(weight_KC)
-    number = min(rows, 64)
-    parts = dy_BTHWC.new_empty(number, places, C, dtype=torch.float32)
-    block, warps = _tile(OW)
-    grid = number, kernel[0] * kernel[1], triton.cdiv(C, BLOCK_C)
-    _depthwise_weight[grid](
-        x_BTHWC, dy_BTHWC, parts, rows, T, H, W, OH, OW, C, *kernel, stride, block, BLOCK_C, num_warps=warps
+    frames = B * T
+    number = max(1, min(frames, frames * OH * OW // 2048))
+    parts = dy_BTHWC.new_empty(number, len(weight_KC), C, dtype=torch.float32)
+    _depthwise_weight[(number, kernel[0] * kernel[1], triton.cdiv(C, 32))](
+        x_BTHWC, dy_BTHWC, parts, frames, T, H, W, OH, OW, C, *kernel, stride, 32, 32, num_warps=2
     )  # fmt: skip
     return dx, parts.sum(0)
+
+
+def _convolved(
+    x_BTHWC: Tensor, weight_KC: Tensor, size: tuple[int, int], kernel: tuple[int, int, int], stride: int, step: int
+) -> Tensor:
+    B, T, H, W, C = x_BTHWC.shape
+    y = x_BTHWC.new_empty(B, T, *size, C)
+    for row, column in itertools.product(range(step), repeat=2):
+        positions = -(-(size[0] - row) // step) * -(-(size[1] - column) // step)
+        if positions > 0:
+            _depthwise[(B * T, triton.cdiv(positions, 16), triton.cdiv(C, BLOCK_C))](
+                x_BTHWC, weight_KC, y, T, H, W, *size, C, *kernel, stride, step, row, column, 16, BLOCK_C, num_warps=2
+            )  # fmt: skip
+    return y
 
 
 def sums(x: Tensor, dy: Tensor | None = None, y: Tensor | None = None, scale: Tensor | None = None,
@@ -318,11 +299,11 @@ def sums(x: Tensor, dy: Tensor | None = None, y: Tensor | None = None, scale: Te
     """parts_BN2C float32: N parts of the sums over each clip of x and x², or, with dy, of dz and dz·x."""
     B, C = len(x), x.shape[-1]
     P = x[0].numel() // C
-    number = max(1, min(128, P // 256))
+    number = max(1, min(64, P // 128))
     parts = x.new_empty(B, number, 2, C, dtype=torch.float32)
     kind = 0 if dy is None else 1 if y is None else 2
     _sums[(B, number, triton.cdiv(C, BLOCK_C))](
-        x, dy, y, scale, shift, parts, P, _across(scale), C, kind, act, 32, BLOCK_C, num_warps=4
+        x, dy, y, scale, shift, parts, P, _across(scale), C, kind, act, 64, BLOCK_C, num_warps=4
     )  # fmt: skip
     return parts
 
@@ -334,7 +315,7 @@ def normalization(parts: Tensor, count: int, weight: Tensor, bias: Tensor, runni
     scale, shift, mean, rstd = parts.new_empty(4, C)
     _normalization[(triton.cdiv(C, 16),)](
         parts, weight, bias, running_mean, running_var, scale, shift, mean, rstd, parts[..., 0, 0].numel(), count,
-        momentum, eps, len(weight), C, 64, 16, num_warps=4,
+        momentum, eps, len(weight), C, 256, 16, num_warps=8,
     )  # fmt: skip
     return scale, shift, mean, rstd
 
@@ -348,7 +329,7 @@ def normalization_gradient(
     dweight, dbias = torch.empty_like(weight), torch.empty_like(weight)
     _normalization_gradient[(triton.cdiv(C, 16),)](
         parts, weight, mean, rstd, linear, constant, dweight, dbias, parts[..., 0, 0].numel(), count, len(weight), C,
-        64, 16, num_warps=4,
+        256, 16, num_warps=8,
     )  # fmt: skip
     return linear, constant, dweight, dbias
 
@@ -376,12 +357,6 @@ def apply_gradient(x: Tensor, dy: Tensor, y: Tensor | None, scale: Tensor, shift
         num_warps=4,
     )  # fmt: skip
     return dx, dresidual
-
-
-def _tile(width: int) -> tuple[int, int]:
-    """Pixels of a tile, and warps that compute it: eight values a thread."""
-    block = min(16, max(4, triton.next_power_of_2(width)))
-    return block, max(1, block * BLOCK_C // 256)
 
 
 def _across(scale: Tensor | None) -> int:

@@ -23,10 +23,16 @@ class SlowFast(nn.Module):
         self.blocks = faster(stock.blocks)
 
     def forward(self, clips_BCTHW: Tensor) -> Tensor:
-        x = [clips_BCTHW[:, :, slow_frames(clips_BCTHW.shape[2])], clips_BCTHW]
+        x = self.pathways(clips_BCTHW)
         for block in self.blocks:
             x = block(x)
         return x
+
+    @staticmethod
+    def pathways(clips_BCTHW: Tensor) -> list[Tensor]:
+        """What the slow and the fast pathway see. (Indexing by a tensor would make the host wait for the device.)"""
+        slow = [clips_BCTHW[:, :, t] for t in slow_frames(clips_BCTHW.shape[2]).tolist()]
+        return [torch.stack(slow, 2), clips_BCTHW]
 
 
 def slow_frames(T: int) -> Tensor:
