@@ -24,8 +24,13 @@ coverage: .venv/ready  ## which lines and branches of src/ the tests run
 	coverage combine --quiet
 	coverage report
 
+lint: .venv/ready  ## the rules of the code, its format and its types
+	ruff check src tests benchmarks reports
+	ruff format --check src tests benchmarks reports
+	mypy
+
 verify: .venv/ready  ## two unlike clones: are all bytes the same? CHANGES='-S …', or REFERENCE=reports/motion
-	python -m framebudget.verify $(CHANGES) $(if $(REFERENCE),--reference $(REFERENCE))
+	python -m framebudget.commands.verify $(CHANGES) $(if $(REFERENCE),--reference $(REFERENCE))
 
 # One process is enough for one user; the others would wait for jobs of language models.
 ui: export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
@@ -46,4 +51,4 @@ help:  ## this list
 	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: paper test test-all coverage verify ui experiments help
+.PHONY: paper test test-all coverage lint verify ui experiments help

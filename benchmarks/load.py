@@ -43,9 +43,9 @@ from framebudget.models.layers import GlobalMean
 from framebudget.report import plots, statistics, strips
 from framebudget.runs import runs_of
 from framebudget.sources import motion
-from framebudget.video import packets
+from framebudget.video import index
 from framebudget.video.dataset import Clips, check, loader
-from framebudget.video.reader import learn, probe
+from framebudget.video.reader import probe
 
 MIB = 2**20
 CLASSES, GROUP = 20, 5  # clips of a group
@@ -127,11 +127,11 @@ def write_manifest(folder: Path, clips: int) -> None:
         if name not in facts:
             (folder / "clips" / name).mkdir(parents=True)
             motion.write_clip(file, np.roll(np.concatenate([once] * 4)[:180], len(facts), axis=0))
-            facts[name], learned[name] = probe(file), learn(file)
+            facts[name], learned[name] = probe(file), index.build(file)
         (folder / "clips" / path).hardlink_to(file)
         rows.append({"clip": clip, "path": path, "class": name, "group": clip.rpartition("_")[0]} | facts[name])
     write_csv(pd.DataFrame(rows), folder / "work/manifest.csv")
-    write_text(folder / "work/packets.json", packets.dump({row["path"]: learned[row["class"]] for row in rows}))
+    write_text(folder / "work/index.json", index.dump({row["path"]: learned[row["class"]] for row in rows}))
 
 
 def settings(folder: Path) -> None:
@@ -156,12 +156,12 @@ def split_every_clip() -> None:
 
 
 def join_and_check() -> None:
-    check(params.load().folder, packets.joined(read_csv(Path("work/split.csv"), SPLIT)))
+    check(params.load().folder, index.joined(read_csv(Path("work/split.csv"), SPLIT)))
 
 
 def one_epoch() -> None:
     """Every clip is read once, as if all were to be trained on."""
-    p, rows = params.load(), packets.joined(read_csv(Path("work/split.csv"), SPLIT))
+    p, rows = params.load(), index.joined(read_csv(Path("work/split.csv"), SPLIT))
     data = loader(Clips(p.folder, rows, *p.sampled("x3d_m", p.frames[0]), 0, None), 8, p.workers)
     for _ in tqdm(data, desc="read", unit="batch", disable=None):
         pass

@@ -24,7 +24,8 @@ from framebudget.models.views import logits_of
 from framebudget.params import Input
 from framebudget.sources.folder import VIDEOS
 from framebudget.video.dataset import Clips, loader
-from framebudget.video.reader import learn, probe
+from framebudget.video.index import build
+from framebudget.video.reader import probe
 from framebudget.video.transforms import inputs
 
 warnings.filterwarnings("ignore", module="torch.utils.data")  # "more workers than cores": that is what is measured
@@ -42,9 +43,10 @@ def main() -> None:
     rows = []
     paths = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in VIDEOS)
     for path in tqdm(paths, desc="decode", unit="clip", disable=None):
-        rows.append(probe(path) | {"path": str(path.relative_to(arguments.folder)), "packets": learn(path), "label": 0})
+        name = str(path.relative_to(arguments.folder))
+        rows.append(probe(path) | {"path": name, "frame_index": build(path), "label": 0})
     side = arguments.crop
-    input = Input(
+    spec = Input(
         short_side=side * 8 // 7,
         crop=side,
         window=None,
@@ -55,7 +57,7 @@ def main() -> None:
         scale_jitter=0,
         color_jitter=0,
     )
-    clips = Clips(arguments.folder, pd.DataFrame(rows), arguments.frames, input, 0, None)
+    clips = Clips(arguments.folder, pd.DataFrame(rows), arguments.frames, spec, 0, None)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = models.BUILD["x3d_m"](10).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)

@@ -3,7 +3,7 @@
     $ python benchmarks/memory.py
 
 Renders a 1080p clip of 4 s and a clip of two hours (64×48, 25 fps) and prints a Markdown table. Takes some minutes,
-nearly all of it for learning about two hours of frames. Linux only.
+nearly all of them for the index of two hours. Linux only.
 """
 
 import multiprocessing
@@ -15,8 +15,8 @@ import numpy as np
 from tqdm import tqdm
 
 from framebudget.console import usage
-from framebudget.video.packets import Packets
-from framebudget.video.reader import learn, read_frames
+from framebudget.video.index import FrameIndex, build
+from framebudget.video.reader import read_frames
 
 MIB = 2**20
 TWO_HOURS = 2 * 3600 * 25  # frames
@@ -30,14 +30,14 @@ def main() -> None:
         encode(long, 64, 48, TWO_HOURS)
         late = range(TWO_HOURS - 50, TWO_HOURS - 34)
         print("| what | peak above the imports, MiB |\n| --- | --- |")
-        packets, peak = measured(learn, sharp)
-        print(f"| learn, 1080p | {peak:.0f} |", flush=True)
+        index, peak = measured(build, sharp)
+        print(f"| the index of 1080p | {peak:.0f} |", flush=True)
         for title, side in (("short side 256", 256), ("unscaled: the frames alone are 95", None)):
-            _, peak = measured(read_frames, sharp, range(0, 96, 6), side, packets)
+            _, peak = measured(read_frames, sharp, range(0, 96, 6), side, index)
             print(f"| 16 frames of 1080p, {title} | {peak:.0f} |", flush=True)
-        packets, peak = measured(learn, long)
-        print(f"| learn, two hours | {peak:.0f} |", flush=True)
-        for title, known in (("late in two hours", packets), ("the same from the start", None)):
+        index, peak = measured(build, long)
+        print(f"| the index of two hours | {peak:.0f} |", flush=True)
+        for title, known in (("late in two hours", index), ("the same from the start", None)):
             _, peak = measured(read_frames, long, late, None, known)
             print(f"| 16 frames {title} | {peak:.0f} |", flush=True)
 
@@ -52,17 +52,17 @@ def encode(path: Path, width: int, height: int, frames: int) -> None:
         container.mux(stream.encode())
 
 
-def measured(work, *arguments) -> tuple[Packets | None, float]:
-    """What `work` returned, if it is Packets, and the peak of its process in MiB above what it began with."""
+def measured(work, *arguments) -> tuple[FrameIndex | None, float]:
+    """What `work` returned, if it is a FrameIndex, and the peak of its process in MiB above what it began with."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_measured, (work, arguments))
 
 
-def _measured(work, arguments) -> tuple[Packets | None, float]:
+def _measured(work, arguments) -> tuple[FrameIndex | None, float]:
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far: ru_maxrss would hold the parent's
     before = peak()
     result = work(*arguments)
-    return (result if isinstance(result, Packets) else None), (peak() - before) / MIB
+    return (result if isinstance(result, FrameIndex) else None), (peak() - before) / MIB
 
 
 def peak() -> int:

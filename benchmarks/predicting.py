@@ -13,10 +13,11 @@ from pathlib import Path
 
 import torch
 
-from framebudget import models, predict
+from framebudget import models
+from framebudget.commands import predict
+from framebudget.commands.serving import middle_logits
 from framebudget.console import usage
 from framebudget.models.layers import for_evaluation
-from framebudget.models.trained import middle_logits
 from framebudget.params import Input
 
 
@@ -31,7 +32,7 @@ def main() -> None:
     torch.manual_seed(0)
     network = for_evaluation(models.BUILD["x3d_m"](10))
     side = arguments.crop
-    input = Input(
+    spec = Input(
         short_side=side * 8 // 7,
         crop=side,
         window=None,
@@ -42,17 +43,17 @@ def main() -> None:
         scale_jitter=0,
         color_jitter=0,
     )
-    checkpoint = {"frames": arguments.frames, "input": input.model_dump()}
+    checkpoint = {"frames": arguments.frames, "input": spec.model_dump()}
     videos, window = list(predict.videos_of([arguments.folder])), arguments.window or None
     speeds = {"reading alone": [], "network alone": [], "one after the other": [], "predict": []}
     for _ in range(arguments.rounds):
         start = time.perf_counter()
-        batches = [what for _, what, _ in predict._read(videos, checkpoint, window, None)]
+        batches = list(predict.read(videos, checkpoint, window))
         read = time.perf_counter()
-        for _, frames_NTHWC in batches:
-            middle_logits(network, frames_NTHWC, side)
+        for batch in batches:
+            middle_logits(network, batch.frames_NTHWC, side)
         computed = time.perf_counter()
-        N = sum(len(times) for times, _ in batches)
+        N = sum(len(batch.times) for batch in batches)
         list(predict.predict(videos, network, checkpoint, window))
         both = time.perf_counter() - computed
         for name, seconds in zip(speeds, (read - start, computed - read, computed - start, both), strict=True):

@@ -5,11 +5,12 @@
 
 writes a Markdown table: 16 frames spread over the whole clip, or over a window of 2 or 8 s, as arrays on the CPU. All
 readers take turns, --rounds times; clips/s are medians, ± half the range between the quartiles. *wrong* counts files of
-which a frame was another than the asked one, *errors* files that raised. What `fetch` learned about a clip is used, and
-not timed: it is learned once for all epochs.
+which a frame was another than the asked one, *errors* files that raised. framebudget uses the index
+that `fetch` builds of a clip; building it is not timed, because it happens once for all epochs.
 """
 
 import os
+import sys
 import tempfile
 import time
 import warnings
@@ -27,15 +28,19 @@ import numpy as np
 import torch
 import torchcodec
 from pytorchvideo.data import LabeledVideoDataset, make_clip_sampler
-from torchvision.transforms import CenterCrop, Compose, Lambda
+from torchvision.transforms import CenterCrop, Compose, Lambda, _functional_tensor
 from tqdm import tqdm
 
 from framebudget.console import usage
 from framebudget.sources import motion
 from framebudget.sources.folder import VIDEOS
 from framebudget.video import sampling, transforms
-from framebudget.video.compat import transforms as theirs
-from framebudget.video.reader import learn, read_frames
+from framebudget.video.index import build
+from framebudget.video.reader import read_frames
+
+# pytorchvideo.transforms imports a module that torchvision renamed in 0.17 (pytorchvideo#258, never fixed in a release)
+sys.modules.setdefault("torchvision.transforms.functional_tensor", _functional_tensor)
+from pytorchvideo import transforms as theirs
 
 T, SHORT_SIDE, CROP = 16, 256, 224
 torch.set_num_threads(1)
@@ -79,7 +84,7 @@ class Clip:
             self.fps = float(stream.average_rate)
             self.truth = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
         self.indices = sampling.spread(len(self.truth), T).tolist()
-        self.packets = learn(path)
+        self.index = build(path)
         self.height, self.width = (
             round(n * SHORT_SIDE / min(self.truth[0].shape[:2])) for n in self.truth[0].shape[:2]
         )
@@ -95,7 +100,7 @@ class Clip:
 
 
 def ours(clip: Clip) -> np.ndarray:
-    return read_frames(clip.path, clip.indices, packets=clip.packets)
+    return read_frames(clip.path, clip.indices, index=clip.index)
 
 
 def ours_from_the_start(clip: Clip) -> np.ndarray:
@@ -137,7 +142,7 @@ def decoding_alone(clip: Clip) -> None:
 
 
 def ours_scaled(clip: Clip) -> np.ndarray:
-    return read_frames(clip.path, clip.indices, SHORT_SIDE, clip.packets)
+    return read_frames(clip.path, clip.indices, SHORT_SIDE, clip.index)
 
 
 def torchcodec_scaled(clip: Clip) -> np.ndarray:
@@ -160,7 +165,7 @@ def opencv_scaled(clip: Clip) -> np.ndarray:
 def ours_to_the_network(clip: Clip, seconds: float) -> torch.Tensor:
     span = max(min(round(seconds * clip.fps), len(clip.truth)), T)
     (indices,) = sampling.views(len(clip.truth), T, span, 1, "error")
-    frames_THWC = read_frames(clip.path, indices, SHORT_SIDE, clip.packets)
+    frames_THWC = read_frames(clip.path, indices, SHORT_SIDE, clip.index)
     view = transforms.even_view(*frames_THWC.shape[1:3], CROP)
     return transforms.inputs(torch.from_numpy(frames_THWC)[None, None], [view], CROP)
 

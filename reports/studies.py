@@ -14,9 +14,11 @@ import pandas as pd
 import yaml
 
 from framebudget import params
-from framebudget.console import PREDICTIONS, new_folder, read_csv, usage, write_text
-from framebudget.params import EMBEDDED, MODELS
+from framebudget.console import new_folder, usage, write_text
+from framebudget.models import NETWORKS
+from framebudget.params import EMBEDDED
 from framebudget.report import statistics
+from framebudget.study import read_predictions
 
 HERE = Path(__file__).parent
 NUMBERS = ["predictions.csv", "tables/results.csv", "tables/comparisons.csv", "tables/provenance.json"]
@@ -37,16 +39,19 @@ def main() -> None:
 
 
 def keep(name: str) -> None:
-    work, own = Path("work"), params.load().clips == EMBEDDED
+    p, work = params.load(), Path("work")
+    own = p.clips == EMBEDDED and not p.archive
     with new_folder(HERE / name) as folder:
-        said = yaml.safe_load(Path("params.yaml").read_text())
-        said["datasets"] = {said["dataset"]: (data := said["datasets"][said["dataset"]])}
-        for section, key in ((said, "clips"), *((data[model], "weights") for model in MODELS)):
-            section[key] = section[key] and Path(section[key]).name  # where they lay is nobody's business
-        write_text(folder / "params.yaml", yaml.safe_dump(said, sort_keys=False))
+        content = yaml.safe_load(Path("params.yaml").read_text())
+        content["datasets"] = {p.dataset: (data := content["datasets"][p.dataset])}
+        content["clips"] = p.folder.name  # where they were is nobody's business
+        for network in p.data.networks:
+            if weights := data[network]["weights"]:
+                data[network]["weights"] = Path(weights).name
+        write_text(folder / "params.yaml", yaml.safe_dump(content, sort_keys=False))
         for file in NUMBERS:
             shutil.copy(work / file, folder)
-        for model in MODELS:
+        for model in p.models:
             shutil.copy(work / model / "curves.csv", folder / f"{model}_curves.csv")
         for plot in PLOTS + PICTURES * own:
             if (work / f"figures/{plot}.png").exists():
@@ -69,23 +74,26 @@ def rows_of(study: Path) -> pd.DataFrame:
 
     A network that was given one epoch is left out: it was only to show that the pipeline runs.
     """
-    said = yaml.safe_load((study / "params.yaml").read_text())
-    data = said["datasets"][said["dataset"]]
-    predictions = read_csv(study / "predictions.csv", PREDICTIONS)
+    content = yaml.safe_load((study / "params.yaml").read_text())
+    data = content["datasets"][content["dataset"]]
+    predictions = read_predictions(study / "predictions.csv")
     clips, groups = predictions["clip"].nunique(), predictions["group"].nunique()
-    tested = f"{Path(said['clips']).name}, {clips} test clips of {groups} groups"
+    tested = f"{Path(content['clips']).name}, {clips} test clips of {groups} groups"
     rows = []
     for model, results in statistics.summary(predictions, k=1).groupby("model", sort=False):
-        seeds, crop = results["seeds"].iloc[0], data[model].get("crop", data["input"]["crop"])
-        given = data[model]["weights"]
-        recipe = said["train"] | data["train"] | data[model]
+        # studies of version 0.1 have a key only where it differs from the value above
+        recipe = content["train"] | data["input"]
+        for section in (data["train"], data[model]):
+            recipe |= {key: value for key, value in section.items() if value is not None}
         if recipe["epochs"] == 1:
             continue
-        row = {"clips": f"{tested}, {crop} px", "network": f"{MODELS[model]}, {seeds} seed{'s' if seeds > 1 else ''}"}
+        seeds, given = results["seeds"].iloc[0], recipe.get("weights")
+        row = {"clips": f"{tested}, {recipe['crop']} px"}
+        row |= {"network": f"{NETWORKS[model].name}, {seeds} seed{'s' if seeds > 1 else ''}"}
         row |= {"starts from": Path(given).name if given else "scratch", "optimizer": recipe["optimizer"]}
         for result in results.itertuples():
             bounds = f" ({100 * result.low:.0f}–{100 * result.high:.0f})" if pd.notna(result.low) else ""
-            row[result.frames] = f"{100 * result.accuracy:.1f} %{bounds}"
+            row[result.budget] = f"{100 * result.accuracy:.1f} %{bounds}"
         rows.append(row)
     return pd.DataFrame(rows)
 

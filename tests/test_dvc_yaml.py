@@ -1,14 +1,19 @@
-"""The `deps` of a stage name the modules it reaches, no more and no fewer."""
+"""A stage depends on the modules that it imports, and a training is identified by those that it runs."""
 
 import ast
+import shutil
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.conftest import ROOT
+from framebudget import study
+from tests.conftest import ROOT, run
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 SOURCE = ROOT / "src"
+HOUSE = SOURCE / "framebudget"
 
 
 def imported(path):
@@ -32,14 +37,59 @@ def reached(module):
         if path not in seen:
             seen.add(path)
             queue.extend(imported(path))
-    return {path for path in seen if path.read_text().strip() and path != SOURCE / "framebudget/__init__.py"}
+    return {path for path in seen if path.read_text().strip() and path != HOUSE / "__init__.py"}
+
+
+def named(stage):
+    return [ROOT / dep for dep in STAGES[stage]["deps"] if dep.startswith("src/")]
+
+
+def files(paths):
+    found = {file for path in paths for file in ([path] if path.suffix else path.rglob("*.py"))}
+    return {file for file in found if file.read_text().strip()}
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_deps_are_the_modules_that_a_stage_reaches(stage):
     modules = reached(next(word for word in STAGES[stage]["cmd"].split() if word.startswith("framebudget.")))
-    named = [ROOT / dep for dep in STAGES[stage]["deps"] if dep.startswith("src/")]
-    unnamed = {str(path) for path in modules if not any(path == dep or dep in path.parents for dep in named)}
+    unnamed = {str(path) for path in modules if not any(path == dep or dep in path.parents for dep in named(stage))}
     assert not unnamed
-    unused = {str(dep) for dep in named if not any(path == dep or dep in path.parents for path in modules)}
+    unused = {str(dep) for dep in named(stage) if not any(path == dep or dep in path.parents for path in modules)}
     assert not unused
+
+
+@pytest.mark.parametrize("stage", ["train_x3d", "train_slowfast"])
+def test_a_training_is_identified_by_the_files_that_it_imports_and_dvc_depends_on_the_same(stage):
+    show = "import sys, framebudget.train; [print(n, m.__file__) for n, m in sys.modules.items() if 'framebudget' in n]"
+    lines = run(sys.executable, "-c", show, cwd=ROOT, PYTHONPATH=str(SOURCE)).stdout.splitlines()
+    loaded = [line.split()[1] for line in lines if line.startswith("framebudget.")]
+    ours = files(study.source_files())
+    assert ours == files({Path(path) for path in loaded})
+    assert ours == files(named(stage))
+
+
+CHANGES = {
+    "report/plots.py": {"figures"},
+    "report/statistics.py": {"evaluate", "figures"},
+    "commands/predict.py": set(),
+    "commands/serving.py": set(),
+    "models/x3d.py": {"train_x3d", "train_slowfast", "evaluate", "figures", "paper"},
+}
+
+
+@pytest.mark.parametrize(("file", "stages"), CHANGES.items(), ids=CHANGES)
+def test_a_change_of_a_file_makes_these_stages_stale(file, stages):
+    """Directly; what follows from a stage is stale if its outputs change."""
+    path = HOUSE / file
+    assert path.exists()
+    assert {name for name in STAGES if any(path == dep or dep in path.parents for dep in named(name))} == stages
+
+
+@pytest.mark.parametrize(("file", "resumes"), [("report/plots.py", 1), ("commands/predict.py", 1), ("train.py", 0)])
+def test_an_unfinished_training_resumes_after_a_change_of_what_it_does_not_run(tmp_path, monkeypatch, file, resumes):
+    house = shutil.copytree(HOUSE, tmp_path / "framebudget")
+    monkeypatch.setattr(study, "PACKAGE", house)
+    before = [study.sha256(path) for path in study.source_files()]
+    with (house / file).open("a") as changed:
+        changed.write("# a change\n")
+    assert ([study.sha256(path) for path in study.source_files()] == before) == resumes

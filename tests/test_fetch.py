@@ -1,4 +1,4 @@
-"""What `fetch` takes of a folder, what it skips, and what it says of both."""
+"""Which files of a folder `fetch` uses, which it skips, and what it prints about both."""
 
 import shutil
 
@@ -11,7 +11,7 @@ from tests.conftest import ROOT, set_params
 
 @pytest.fixture
 def fetched(tmp_path, monkeypatch, clips, capsys):
-    """The clips in a folder of our own, and a function that runs fetch on it: (what it said, what it skipped)."""
+    """The clips in a folder of our own, and a function that runs fetch on it: (what it prints, what it skips)."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copytree(clips, tmp_path / "clips")
@@ -25,26 +25,26 @@ def fetched(tmp_path, monkeypatch, clips, capsys):
     return run
 
 
-def test_what_was_taken_and_what_was_not(fetched):
+def test_what_is_used_and_what_is_skipped(fetched):
     (fetched.folder / "notes.txt").touch()
     first = fetched.folder / "Recede/v_Recede_g01_c01.avi"
     shutil.copy(first, first.with_stem(first.stem + " (1)"))
-    said, skipped = fetched(r"_(g\d+)_")
-    assert "15 clips of 3 classes:\n     5  Approach\n     5  Recede\n" in said
-    assert "in 5 groups: g01, g02, g03, g04, g05\n" in said
-    assert "skipped, not a video by its suffix: notes.txt\n" in said
+    output, skipped = fetched(r"_(g\d+)_")
+    assert "15 clips of 3 classes:\n     5  Approach\n     5  Recede\n" in output
+    assert "in 5 groups: g01, g02, g03, g04, g05\n" in output
+    assert "skipped, not a video by its suffix: notes.txt\n" in output
     assert skipped == {
         "notes.txt": "not a video by its suffix",
         "Recede/v_Recede_g01_c01 (1).avi": "the same bytes as Recede/v_Recede_g01_c01.avi",
     }
     assert len(pd.read_csv("work/manifest.csv")) == 15
-    assert "(1)" not in (fetched.folder.parent / "work/packets.json").read_text()
+    assert "(1)" not in (fetched.folder.parent / "work/index.json").read_text()
 
 
-def test_nothing_skipped_nothing_said_of_it(fetched):
-    said, skipped = fetched()
-    assert "skipped" not in said
-    assert "every clip counts as a group of its own" in said
+def test_nothing_skipped_nothing_printed_about_it(fetched):
+    output, skipped = fetched()
+    assert "skipped" not in output
+    assert "every clip is its own group" in output
     assert not skipped
 
 
@@ -52,13 +52,13 @@ def test_nothing_skipped_nothing_said_of_it(fetched):
     ("name", "pattern", "pair"),
     [("v_G01_c.avi", r"_([gG]\d+)_", "G01 and g01"), ("Day 1/v_g01_c.avi", r"(.*g\d+)_", "Day 1/v_g01 and v_g01")],
 )
-def test_groups_that_differ_in_case_or_folder_alone_are_said(fetched, name, pattern, pair):
+def test_groups_that_differ_only_in_case_or_folder_are_named(fetched, name, pattern, pair):
     for path in fetched.folder.glob("*/*.avi"):
         path.rename(path.with_name("v" + path.stem.removeprefix(f"v_{path.parent.name}") + ".avi"))
     path = fetched.folder / "Recede/v_g01_c01.avi"
     path.parent.joinpath("Day 1").mkdir()
     path.rename(path.parent / name)
-    assert f"groups {pair} differ in case or folder alone" in fetched(pattern)[0]
+    assert f"groups {pair} differ only in case or folder" in fetched(pattern)[0]
 
 
 def test_every_broken_clip_is_named(fetched):
@@ -68,7 +68,7 @@ def test_every_broken_clip_is_named(fetched):
     with pytest.raises(SystemExit) as error:
         fetched()
     assert all(path.name in str(error.value) for path in broken)
-    assert "Mend these files or move them out of clips" in str(error.value)
+    assert "Repair these files or move them out of clips" in str(error.value)
 
 
 def test_a_video_in_two_classes_is_an_error(fetched):

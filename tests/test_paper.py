@@ -13,13 +13,14 @@ from matplotlib.figure import Figure
 
 from framebudget import evaluate, paper, params
 from framebudget.console import write_csv
-from framebudget.params import MODELS
+from framebudget.models import NETWORKS
 from framebudget.report import plots
+from framebudget.study import Study, write_table
 from tests.conftest import ROOT, set_params
 
 NAMES = ["JumpHigh", "Größe 50 %", "=cmd()", "a_b#c$d", *(f"Other{k}" for k in range(97))]
 MARGIN = 738  # points from above: here the text ends
-FIGURES = ["clips", "strips", "sampling", *MODELS, "convolution", "curves", "frames", "confusion", "reliability"]
+FIGURES = ["clips", "strips", "sampling", "convolution", "curves", "frames", "confusion", "reliability"]
 
 
 @pytest.fixture
@@ -43,10 +44,12 @@ def typeset(here: Path, rates: dict[int, float], seeds: int = 1, classes: int = 
     split = pd.concat([clips.assign(fold=fold, subset=subset) for fold in range(folds)])
     test = clips[subset == "test"].reset_index(drop=True)
     generator, tables, curves = np.random.default_rng(0), [], []
-    for model, budget, seed in [(model, budget, seed) for model in MODELS for budget in rates for seed in range(seeds)]:
+    study = Study(params.load(), split)
+    models = study.params.models
+    for model, budget, seed in [(model, budget, seed) for model in models for budget in rates for seed in range(seeds)]:
         right = generator.random(len(test)) < rates[budget]
         table = pd.DataFrame(
-            {"model": model, "frames": budget, "seed": seed, "clip": test["clip"], "group": test["group"]}
+            {"model": model, "budget": budget, "seed": seed, "clip": test["clip"], "group": test["group"]}
         )
         table["label"] = test["class"]
         table["prediction"] = test["class"].where(
@@ -54,16 +57,17 @@ def typeset(here: Path, rates: dict[int, float], seeds: int = 1, classes: int = 
         )
         p = {f"p_{name}": np.where(table["prediction"] == name, 0.7, 0.3 / (classes - 1)) for name in names}
         tables.append(table.join(pd.DataFrame(p)))
-        curves.append({"model": model, "frames": budget, "seed": seed, "fold": 0, "epoch": 0, "val_accuracy": 0.5})
+        curves.append({"model": model, "budget": budget, "seed": seed, "fold": 0, "epoch": 0, "val_accuracy": 0.5})
     write_csv(split, Path("work/split.csv"))
-    evaluate.report(params.load(), split, pd.concat(tables, ignore_index=True))
-    Path("work/weights.json").write_text(json.dumps(dict.fromkeys(MODELS)))
-    for model in MODELS:
-        write_csv(pd.DataFrame([row for row in curves if row["model"] == model]), Path("work") / model / "curves.csv")
+    evaluate.report(study, pd.concat(tables, ignore_index=True))
+    Path("work/weights.json").write_text(json.dumps(dict.fromkeys(NETWORKS)))
+    for model in models:
+        rows = pd.DataFrame([row for row in curves if row["model"] == model])
+        write_table(rows, Path("work") / model / "curves.csv", study.params.unit)
     Path("work/figures").mkdir()
-    for name in FIGURES:
+    for name in (*FIGURES, *models):
         plots.save(Figure(figsize=(3, 1)), Path("work/figures"), name)
-    Path("work/figures/figures.json").write_text(json.dumps(FIGURES))
+    Path("work/figures/figures.json").write_text(json.dumps([*FIGURES, *models]))
     paper.main()
     if not shutil.which("pdftotext"):
         pytest.skip("typeset, but not read: no pdftotext (Debian: poppler-utils)")
@@ -95,6 +99,8 @@ def packed(text: str) -> str:
         ({6: 0.8, 16: 0.9}, {"classes": 2, "seeds": 2}, "clips of 2 classes, with 2 seeds"),
         ({6: 0.8, 16: 0.9}, {"classes": 101, "groups": 5}, "clips of 101 classes, with 1 seed"),
         ({6: 0.8, 16: 0.9}, {"protocol": "published"}, "With 6 instead of 16 seconds"),
+        ({6: 0.8, 16: 0.9}, {"models": ["x3d_m"]}, "X3D-M is PyTorchVideo’s"),
+        ({6: 0.8, 16: 0.9}, {"models": ["slowfast_r50"]}, "We fine-tune SlowFast R50 with 6 and 16 frames"),
         ({6: 0.8, 16: 0.9}, {"datasets.folder.split.folds": 3}, "every clip is tested on once, by a network"),
     ],
 )

@@ -181,8 +181,7 @@ def test_ucf101_comes_from_a_server_and_so_do_the_weights(study, clips, server, 
             archive.write(path, f"UCF101/v_{path.parent.name}_{group}_c01.avi")
     server.files["UCF101_videos.zip"] = (tmp_path / "UCF101_videos.zip").read_bytes()
     server.files["X3D_M.pyth"] = (study / "work/x3d_m/2f-s0.pt").read_bytes()
-    (folder / "data/motion").mkdir(parents=True, exist_ok=True)
-    set_params(folder, dataset="ucf101", clips="data/motion", protocol="published", frames=[1], **{
+    set_params(folder, dataset="ucf101", clips="data", protocol="published", frames=[1], **{
         "datasets.ucf101.fetch.archive": server.url + "UCF101_videos.zip",
         "datasets.ucf101.fetch.classes": ["Approach", "Recede"],
         "datasets.ucf101.x3d_m.weights": server.url + "X3D_M.pyth", "datasets.ucf101.slowfast_r50.weights": None,
@@ -193,7 +192,10 @@ def test_ucf101_comes_from_a_server_and_so_do_the_weights(study, clips, server, 
     assert f"x3d_m: {digest}" in (folder / "dvc.lock").read_text()
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     (found,) = client.search_runs([client.get_experiment_by_name("ucf101").experiment_id], "params.model = 'x3d_m'")
-    assert (found.data.params["weights_sha256"], found.data.params["protocol"]) == (digest, "published")
+    logged = found.data.params
+    assert (logged["weights_sha256"], logged["protocol"]) == (digest, "published")
+    assert (logged["seconds"], logged["frames"], logged["input.window"]) == ("1", "16", "1.0")  # as training used it
+    assert list(pd.read_csv(folder / "work/x3d_m/curves.csv").columns[:3]) == ["model", "seconds", "seed"]
     split = pd.read_csv(folder / "work/split.csv")
     assert split["subset"].value_counts().to_dict() == {"train": 5, "validation": 4, "test": 1}
     second = {f"{name}_{group}" for name in ("Approach", "Recede") for group in ("g08", "g09")}
@@ -257,6 +259,87 @@ def test_an_experiment_at_another_budget_is_one_command(study):
     experiment = client.get_experiment_by_name("folder")
     found = client.search_runs([experiment.experiment_id], "tags.`dvc.exp_name` = 'three'")
     assert {r.info.run_name for r in found} == {"three", "x3d_m-3f-s0", "slowfast_r50-3f-s0"}
+
+
+def test_a_study_of_one_network_trains_nothing_again_and_goes_through_to_its_paper(study):
+    """The other network's stage succeeds at once, without its weights being looked for."""
+    before = (study / "work/x3d_m/2f-s0.pt").stat().st_mtime_ns, (study / "params.yaml").read_text()
+    changes = ["models=[x3d_m]", "datasets.folder.slowfast_r50.weights=nowhere.pt"]
+    said = run("dvc", "exp", "run", "-n", "one", *(f"-S{change}" for change in changes), cwd=study).stdout
+    try:
+        assert "Stage 'train_x3d' didn't change, skipping" in said
+        assert "not in `models` (params.yaml): nothing to train" in said
+        assert (study / "work/x3d_m/2f-s0.pt").stat().st_mtime_ns == before[0]
+        assert [path.name for path in (study / "work/slowfast_r50").iterdir()] == ["curves.csv"]
+        assert set(pd.read_csv(study / "work/predictions.csv")["model"]) == {"x3d_m"}
+        assert "slowfast_r50" not in json.loads((study / "work/figures/figures.json").read_text())
+        assert (study / "paper/paper.pdf").read_bytes().startswith(b"%PDF")
+        run("dvc", "plots", "show", cwd=study)
+    finally:
+        (study / "params.yaml").write_text(before[1])
+        run("dvc", "repro", cwd=study)
+
+
+TINY = """
+from torch import nn
+
+from framebudget.models.layers import GlobalMean
+from framebudget.models.network import Network
+
+
+class Tiny(nn.Module):
+    def __init__(self, classes: int):
+        super().__init__()
+        stem, head = nn.Conv3d(3, 8, 3, padding=1), nn.Sequential(GlobalMean(), nn.Flatten(), nn.Linear(8, classes))
+        self.blocks = nn.ModuleList([stem, nn.Sequential(nn.ReLU(), nn.Conv3d(8, 8, 3, padding=1)), head])
+
+    def forward(self, clips_BCTHW):
+        for block in self.blocks:
+            clips_BCTHW = block(clips_BCTHW)
+        return clips_BCTHW
+
+
+NETWORK = Network("tiny", "Tiny", Tiny, head="blocks.2.2.")
+"""
+
+
+def test_a_network_is_added_by_a_file_an_entry_and_a_stage(clips, tmp_path):
+    folder = fresh_repository(tmp_path)
+    (folder / "src/framebudget/models/tiny.py").write_text(TINY)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["datasets"]["folder"]["tiny"] = params["datasets"]["folder"]["x3d_m"]
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    set_params(folder, dataset="folder", clips=str(clips), models="tiny", frames=[2, 3], workers=0, **{
+        "train.epochs": 1, "datasets.folder.fetch.group": r"_(g\d+)_",
+        "datasets.folder.input.short_side": 32, "datasets.folder.input.crop": 32,
+    })  # fmt: skip
+    pipeline = yaml.safe_load((folder / "dvc.yaml").read_text())
+    stages = pipeline["stages"]
+    text = json.dumps(stages["train_x3d"]).replace("x3d_m", "tiny")
+    stages["train_tiny"] = json.loads(text)
+    stages["evaluate"]["deps"].append("work/tiny")
+    stages["paper"]["deps"].append("work/tiny/curves.csv")
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False))
+    run("dvc", "repro", cwd=folder, PYTHONPATH=str(folder / "src"))
+    results = pd.read_csv(folder / "work/tables/results.csv")
+    assert results[["model", "frames"]].to_numpy().tolist() == [["tiny", 2], ["tiny", 3]]
+    assert "tiny" in json.loads((folder / "work/figures/figures.json").read_text())
+    assert (folder / "paper/paper.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize(
+    ("file", "stale"),
+    [("report/plots.py", {"figures"}), ("commands/predict.py", set()), ("commands/serving.py", set())],
+)
+def test_dvc_status_names_what_a_change_concerns(study, file, stale):
+    path = study / "src/framebudget" / file
+    before = path.read_text()
+    path.write_text(before + "# a change\n")
+    try:
+        status = json.loads(run("dvc", "status", "--json", cwd=study).stdout)
+    finally:
+        path.write_text(before)
+    assert set(status) == stale
 
 
 def test_the_stages_are_exactly_these():

@@ -4,7 +4,7 @@ import sys
 import pandas as pd
 import pytest
 
-from framebudget.console import SPLIT, read_csv, write_csv
+from framebudget.console import SPLIT, UserError, read_csv, write_csv
 from framebudget.params import Split
 from framebudget.split import (
     SUBSETS,
@@ -101,7 +101,7 @@ def test_the_five_classes_have_497_and_200_clips_on_the_second_list(ucf101):
 @pytest.mark.parametrize(("official", "side"), [(1, "training"), (3, "test")])
 def test_a_part_of_ucf101_that_is_on_one_list_alone_is_an_error(official, side):
     rows = manifest({"Biking": {"g01": 3, "g02": 1}, "Diving": {"g01": 5, "g20": 2}})
-    with pytest.raises(ValueError, match=f"class 'Biking' has no clip on the {side} list {official}"):
+    with pytest.raises(UserError, match=f"class 'Biking' has no clip on the {side} list {official}"):
         subsets(rows, rule(test=None, official=official))
 
 
@@ -137,14 +137,14 @@ def test_in_cross_validation_every_clip_is_tested_once_and_no_group_is_on_two_si
 
 
 def test_more_folds_than_a_class_has_groups_are_refused():
-    with pytest.raises(ValueError, match=r"class 'a' has 3 group.*4 are needed"):
+    with pytest.raises(UserError, match=r"class 'a' has 3 group.*4 are needed"):
         cross_validation(manifest({name: {"g1": 2, "g2": 2, "g3": 2} for name in "ab"}), rule(folds=4))
 
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_a_class_with_too_few_groups_is_named(groups):
     rows = manifest(UNEVEN | {"lonely": {f"x{i}": 9 for i in range(groups)}})
-    with pytest.raises(ValueError, match=f"'lonely' has {groups} group"):
+    with pytest.raises(UserError, match=f"'lonely' has {groups} group"):
         split_groups(rows, SHARES, 0)
 
 
@@ -161,7 +161,7 @@ def test_a_class_whose_groups_others_have_placed_on_one_side_is_named():
     rows = manifest({name: {f"{name}1": 9, f"{name}2": 5, f"{name}3": 5} for name in "abc"})
     split_groups(rows, SHARES, 0)  # three groups are enough
     rows = pd.concat([rows, manifest({"z": {"a1": 1, "b1": 1, "c1": 1}})], ignore_index=True)
-    with pytest.raises(ValueError, match=r"class 'z' is missing in validation, test: it shares its groups"):
+    with pytest.raises(UserError, match=r"class 'z' is missing in validation, test: it shares its groups"):
         split_groups(rows, SHARES, 0)
 
 

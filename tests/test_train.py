@@ -16,10 +16,9 @@ import torch
 from mlflow.tracking import MlflowClient
 from torch import nn
 
-from framebudget import evaluate, params
-from framebudget.console import SPLIT, read_csv
-from framebudget.runs import Run, runs_of
-from framebudget.video import packets
+from framebudget import evaluate
+from framebudget.models import NETWORKS, Network
+from framebudget.study import Study
 from tests.conftest import ready_to_train, run, set_params
 from tests.server import free_address, serving_mlflow
 
@@ -135,14 +134,14 @@ def test_without_its_mlflow_server_a_training_goes_on_to_the_same_bytes(fresh, t
 
 def test_compiled_too_it_goes_on_to_the_same_bytes(fresh, monkeypatch):
     """A small network, for compiling X3D-M takes minutes. One process holds what the killed training compiled."""
-    from framebudget import models, train
+    from framebudget.learning import fit as fitting
     from framebudget.models.layers import ClipDropout, GlobalMean
 
     def small(classes: int) -> nn.Module:
         layers = nn.Conv3d(3, 8, 3), nn.BatchNorm3d(8), nn.ReLU(), GlobalMean(), ClipDropout(), nn.Flatten()
         return nn.Sequential(*layers, nn.Linear(8, classes))
 
-    class Killed(train.LastEpoch):
+    class Killed(fitting.LastEpoch):
         def on_train_epoch_end(self, trainer, task):
             super().on_train_epoch_end(trainer, task)
             raise InterruptedError
@@ -150,15 +149,15 @@ def test_compiled_too_it_goes_on_to_the_same_bytes(fresh, monkeypatch):
     set_params(fresh, frames=[3], **{"trainer.compile": True, "train.epochs": 2, "datasets.folder.x3d_m.lr": 0.1})
     monkeypatch.chdir(fresh)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{fresh / 'mlflow.db'}")
-    monkeypatch.setitem(models.BUILD, "x3d_m", small)
-    p, split = params.load(), packets.joined(read_csv(Path("work/split.csv"), SPLIT))
+    monkeypatch.setitem(NETWORKS, "x3d_m", Network("x3d_m", "small", small, head="6."))
+    (training,) = Study.load().trainings("x3d_m")
     torch._dynamo.utils.counters.clear()
-    whole = train.train(p, split, "x3d_m", Run(3, 0)).rename("whole")
+    whole = fitting.fit(training).rename("whole")
     assert torch._dynamo.utils.counters["frames"]["ok"] > 0
     with monkeypatch.context() as once, pytest.raises(InterruptedError):
-        once.setattr(train, "LastEpoch", Killed)
-        train.train(p, split, "x3d_m", Run(3, 0))
-    again = train.train(p, split, "x3d_m", Run(3, 0))
+        once.setattr(fitting, "LastEpoch", Killed)
+        fitting.fit(training)
+    again = fitting.fit(training)
     for name in ("3f-s0.pt", "curve.csv"):
         assert (again / name).read_bytes() == (whole / name).read_bytes()
 
@@ -195,10 +194,9 @@ def test_in_cross_validation_every_clip_is_tested_once_by_a_network_that_has_not
     assert list(digests(fresh)) == ["1f-s0-k0.pt", "1f-s0-k1.pt", "1f-s0-k2.pt", "curves.csv"]
     assert pd.read_csv(fresh / "work/x3d_m/curves.csv")["fold"].tolist() == [0, 1, 2]
     monkeypatch.chdir(fresh)
-    p, split = params.load(), packets.joined(read_csv(Path("work/split.csv"), SPLIT))
-    classes = sorted(split["class"].unique())
-    said = pd.concat([evaluate.predict(p, run.rows(split), classes, "x3d_m", run) for run in runs_of(p, split)])
-    assert sorted(said["clip"]) == sorted(split["clip"].unique())
+    study = Study.load()
+    predictions = pd.concat([evaluate.predict(training) for training in study.trainings("x3d_m")])
+    assert sorted(predictions["clip"]) == sorted(study.split["clip"].unique())
 
 
 def same_curve(one: pd.DataFrame, other: pd.DataFrame) -> bool:

@@ -29,10 +29,9 @@ import pandas as pd
 from omegaconf import OmegaConf
 from scipy import stats
 
-from framebudget import evaluate, params
-from framebudget.console import PREDICTIONS, SPLIT, read_csv, usage, write_csv
-from framebudget.runs import Run
-from framebudget.video import packets
+from framebudget import evaluate
+from framebudget.console import PREDICTIONS, read_csv, usage, write_csv
+from framebudget.study import Study
 
 HERE = Path(__file__).parent
 ARMS = {  # changes of params.yaml, and the subset of work/split.csv that is predicted
@@ -65,7 +64,7 @@ def main() -> None:
             own, subset = ARMS[arm]
             changes = [*arguments.change, *own, f"seeds={seed}", f"datasets.folder.split.seed={seed}"]
             folder = found.with_name(f"{arguments.name}_{'_'.join(own) or 'group'}_s{seed}")
-            keep(study(found, folder, changes, subset).assign(arm=arm), kept)
+            keep(results_of(found, folder, changes, subset).assign(arm=arm), kept)
 
 
 def keep(new: pd.DataFrame, path: Path) -> None:
@@ -90,18 +89,17 @@ def run(folder: Path, changes: list[str], *stages: list[str]) -> None:
         (folder / "ran").touch()
 
 
-def study(found: Path, folder: Path, changes: list[str], subset: str) -> pd.DataFrame:
-    """One split of the clips that were found, one training of X3D-M, and what it makes of the clips of a subset."""
+def results_of(found: Path, folder: Path, changes: list[str], subset: str) -> pd.DataFrame:
+    """One split of the clips that were found, one training of X3D-M, and its predictions of the clips of a subset."""
     shutil.copytree(found / "work", folder / "work", dirs_exist_ok=True)
     run(folder, changes, ["split"], ["train", "x3d_m"])
     with contextlib.chdir(folder):
-        p = params.load()
-        split = packets.joined(read_csv(Path("work/split.csv"), SPLIT))
-        asked = split["subset"] == subset
-        test = split[asked].assign(subset="test")
-        said = evaluate.predict(p, test, sorted(split["class"].unique()), "x3d_m", Run(p.frames[0], p.seeds[0]))
-    said["leaked"] = said["group"].isin(split.loc[~asked, "group"])
-    return said
+        study = Study.load()
+        asked = study.split["subset"] == subset
+        tested = study.split.assign(subset=asked.map({True: "test", False: "train"}))
+        predictions = evaluate.predict(Study(study.params, tested).trainings("x3d_m")[0])
+    predictions["leaked"] = predictions["group"].isin(study.split.loc[~asked, "group"])
+    return predictions
 
 
 def summary(path: Path) -> pd.DataFrame:

@@ -10,17 +10,16 @@ writes  reports/zero_shot/predictions.csv   frames, clip, the five best classes,
 """
 
 import json
-import tempfile
 from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
 
-from framebudget import models
+from framebudget.commands.predict import predict
 from framebudget.console import usage, write_csv
-from framebudget.models import weights
+from framebudget.models import NETWORKS, weights
+from framebudget.models.layers import for_evaluation
 from framebudget.params import Input
-from framebudget.predict import best_classes
 from framebudget.sources.folder import find_clips
 from framebudget.sources.weights import local
 
@@ -51,18 +50,18 @@ def main() -> None:
     arguments = parser.parse_args()
     names = json.loads(arguments.classes.read_text())
     classes = [names[str(k)] for k in range(len(names))]
-    network = models.BUILD["x3d_m"](len(classes))
-    weights.load(network, local(arguments.weights, "x3d_m"))  # strictly: the head too
+    network = NETWORKS["x3d_m"].build(len(classes))
+    weights.load(network, local(arguments.weights, NETWORKS["x3d_m"].zoo))  # strictly: the head too
+    network = for_evaluation(network)
     clips, _ = find_clips(arguments.ucf101, None)
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for T in arguments.frames:
-            file = Path(folder) / "kinetics.pt"  # as if the study had trained it
-            weights.save(file, network, model="x3d_m", frames=T, classes=classes, input=INPUT.model_dump())
-            for clip in tqdm(clips, desc=f"{T} frames", unit="clip", disable=None):
-                best = [name for name, _ in best_classes(arguments.ucf101 / clip["path"], file)]
-                place = min((best.index(name) + 1 for name in SAME.get(clip["class"], [])), default="")
-                rows.append({"frames": T, "clip": clip["clip"], "place": place, "best": "; ".join(best[:5])})
+    for T in arguments.frames:
+        checkpoint = {"frames": T, "classes": classes, "input": INPUT.model_dump()}  # as if the study had trained it
+        predictions = predict([arguments.ucf101 / clip["path"] for clip in clips], network, checkpoint)
+        for clip, prediction in zip(clips, tqdm(predictions, f"{T} frames", unit="clip", disable=None), strict=True):
+            best = [classes[k] for k in (-prediction.probabilities_K).argsort(kind="stable")]
+            place = min((best.index(name) + 1 for name in SAME.get(clip["class"], [])), default="")
+            rows.append({"frames": T, "clip": clip["clip"], "place": place, "best": "; ".join(best[:5])})
     write_csv(pd.DataFrame(rows), Path(__file__).with_name("predictions.csv"))
     for T, table in pd.DataFrame(rows).groupby("frames"):
         places = pd.to_numeric(table["place"])

@@ -1,14 +1,17 @@
-"""How the stages speak to the user and to the disk."""
+"""Talk to the user and write to the disk: errors, command lines, tables, files that are never half written."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import functools
 import hashlib
+import os
 import re
 import shutil
 import sys
+import traceback
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,14 +24,19 @@ if TYPE_CHECKING:  # half a second that `framebudget --help` does not need
 MANIFEST = {"clip": str, "path": str, "class": str, "group": str, "frames": int, "fps": float, "sha256": str}
 SPLIT = MANIFEST | {"label": int, "fold": int, "subset": str}
 PREDICTIONS = {"seed": int, "clip": str, "group": str, "label": str, "prediction": str}
-RUN = ("=", "+", "-", "@", "\t", "\r", "'")  # how a cell begins that a spreadsheet runs; and ', which says it shall not
-WAYS_OUT = {  # of what torch, MLflow and the system say in several ways, and not always as an OSError
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # first characters of cells that a spreadsheet runs, and the escape
+MACHINE = {  # errors of the system that no code can prevent
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE,
+    errno.ENFILE, errno.ENAMETOOLONG, errno.EPIPE,
+}  # fmt: skip
+REMEDIES = {  # torch, SQLite and the system word the same fault differently, and not always as an OSError
     r"No space left|disk is full|file write failed|unexpected pos": "the disk is full; make room",
-    r"out of memory|allocate memory|bad_alloc": "memory ran out; lower train.batch_size, input.crop, frames or workers "
-    "(params.yaml)",
-    r"DataLoader worker|process pool": "a process that reads clips was killed; if memory ran out, lower workers "
-    "(params.yaml)",
-}
+    r"out of memory|allocate memory|bad_alloc":
+        "memory ran out; lower train.batch_size, input.crop, frames or workers (params.yaml)",
+    r"DataLoader worker|process pool":
+        "a process that reads clips was killed; if memory ran out, lower workers (params.yaml)",
+}  # fmt: skip
+BUG = "error: this is a bug in Frame Budget; please report it with the traceback above"
 
 
 class UserError(Exception):
@@ -36,50 +44,54 @@ class UserError(Exception):
 
 
 def usage(doc: str) -> argparse.ArgumentParser:
-    """A parser whose --help is the first line of a module's docstring and, as examples, its commands (`    $ …`)."""
+    """A parser whose --help shows the first line of a module's docstring and its commands (`    $ …`) as examples."""
     title, _, rest = doc.partition("\n")
     commands = [line.strip() for line in rest.split("\n") if line.startswith("    $ ")]
-    return argparse.ArgumentParser(
-        description=title,
-        epilog="\n  ".join(["examples:" if len(commands) > 1 else "example:", *commands]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    epilog = "\n  ".join(["examples:" if len(commands) > 1 else "example:", *commands])
+    raw = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=title, epilog=epilog, formatter_class=raw)
 
 
 def stage(main: Callable[[], None]) -> Callable[[], None]:
-    """Let main() end with the message of an error that the user can mend instead of a traceback."""
+    """Print a UserError as one line instead of a traceback.
+
+    The machine's own faults (disk full, out of memory, no permission) are one line, too. Anything else is a bug: it
+    shows its traceback. FRAMEBUDGET_DEBUG=1 shows every traceback. The exit status is 1; after Ctrl-C it is 130.
+    """
 
     @functools.wraps(main)
     def run() -> None:
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(AttributeError):  # a test's
+            with contextlib.suppress(AttributeError):  # a test replaces the streams
                 stream.reconfigure(errors="backslashreplace")  # a name that a terminal cannot show must not end a study
         try:
             main()
-        except (ValueError, OSError, FloatingPointError, RuntimeError, MemoryError) as error:
-            said = way_out(error)
-            if isinstance(error, RuntimeError) and not said:
-                raise
-            sys.exit(f"error: {visible(str(said or error))}")
+        except Exception as error:
+            message = explanation(error)
+            if message is None or os.environ.get("FRAMEBUDGET_DEBUG") == "1":
+                traceback.print_exc()
+            sys.exit(BUG if message is None else f"error: {visible(message)}")
         except KeyboardInterrupt:
             sys.exit(130)
 
     return run
 
 
-def way_out(error: BaseException) -> str | None:
-    """What the user can do, if the machine and not the study is to blame."""
+def explanation(error: Exception) -> str | None:
+    """The message for a UserError or a fault of the machine; None for a bug."""
+    if isinstance(error, UserError):
+        return str(error)
     text = "out of memory" if isinstance(error, MemoryError) else str(error)
-    for pattern, said in WAYS_OUT.items():
+    for pattern, remedy in REMEDIES.items():
         if re.search(pattern, text):
-            return f"{said}, and run the same command again ({text.strip().splitlines()[0]})"
-    return None
+            return f"{remedy}, and run the same command again ({text.strip().splitlines()[0]})"
+    return text if isinstance(error, OSError) and error.errno in MACHINE else None
 
 
 def read_csv(path: Path, columns: dict[str, type]) -> pd.DataFrame:
-    """A table that `write_csv` wrote, with at least these columns. A class called NA stays one, a group 01 stays 01.
+    """Read a table that `write_csv` wrote, with at least these columns. A class NA and a group 01 stay as they are.
 
-    Raises ValueError if a column is missing, or holds something else than its type, or a number below 0.
+    Raises UserError if the file or a column is missing, or a column holds another type or a number below 0.
     """
     import pandas as pd
 
@@ -90,22 +102,35 @@ def read_csv(path: Path, columns: dict[str, type]) -> pd.DataFrame:
                 table[name] = table[name].str.removeprefix("'")
             elif not table[name].between(0, sys.float_info.max).all():
                 raise ValueError(f"impossible numbers in column {name}")
-    except KeyError as error:
-        raise ValueError(f"{path}: no column {error}; make it again: dvc repro") from None
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{path}: {str(error).strip()}; make it again: dvc repro") from None
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; make it: dvc repro") from None
+    except (KeyError, ValueError, OverflowError) as error:
+        fault = f"no column {error}" if isinstance(error, KeyError) else str(error).strip()
+        raise UserError(f"{path}: {fault}; make it again: dvc repro") from None
     return table
+
+
+def read_yaml(path: Path) -> object:
+    """The content of a YAML file, read as DVC reads it (YAML 1.2). Raises UserError."""
+    from ruamel.yaml import YAML
+
+    try:
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run from the top of the repository") from None
+    except Exception as error:  # a tag on what it does not fit can raise whatever Python has
+        raise UserError(f"{path} is not YAML: {error}") from None
 
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """An empty folder to write into, which takes the place of `path` when all went well.
+    """An empty folder to write into, which replaces `path` if the block succeeds.
 
-    Whoever is killed on the way leaves the old folder, or none, or the new one; never a part of one.
+    A process that is killed leaves the old folder, none, or the new one, never a part of one.
     """
     partial, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old.partial")
-    for left in (partial, old):
-        remove(left)
+    for leftover in (partial, old):
+        remove(leftover)
     partial.mkdir(parents=True)
     yield partial
     if path.exists():
@@ -115,7 +140,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """A folder with all that is in it, or a link or file, if it is there."""
+    """Remove a folder with its contents, a link or a file, if it exists."""
     if path.is_symlink() or path.is_file():
         path.unlink()
     else:
@@ -123,16 +148,16 @@ def remove(path: Path) -> None:
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Whole or not at all; the same table gives the same bytes. Text that a spreadsheet would run has a ' before it."""
+    """Write a table, whole or not at all; equal tables give equal bytes. A ' escapes what a spreadsheet would run."""
     for name in table.columns[table.dtypes == "str"]:
-        run = table[name].str.startswith(RUN)
-        if run.any():
-            table = table.assign(**{name: table[name].mask(run, "'" + table[name])})
+        formula = table[name].str.startswith(FORMULA)
+        if formula.any():
+            table = table.assign(**{name: table[name].mask(formula, "'" + table[name])})
     write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
+    """Write a file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8", newline="\n")
@@ -144,11 +169,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def shown(url: str) -> str:
-    """Without a password that it may hold."""
+def redacted(url: str) -> str:
+    """The URL, with *** for the password that it may contain."""
     return re.sub(r"(://[^/@:]*:)[^/@]*@", r"\1***@", url)
 
 
 def visible(text: str) -> str:
-    """What controls a terminal as \\x1b, what no encoding has as \\udce9; lines stay lines."""
+    """Escape control characters (\\x1b) and undecodable bytes (\\udce9), and keep line breaks."""
     return "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") else repr(c)[1:-1] for c in text)

@@ -1,17 +1,17 @@
-"""Find the clips, decode each of them, and write down what is there.
+"""Find the clips, decode each one, and record what is in it.
 
     $ python -m framebudget.fetch           (dvc repro fetch)
 
-reads   the clips               <clips>/<class>/<video>; they are not copied
-        params.yaml             clips, datasets.<dataset>.{fetch, <model>.weights}
+reads   the clips               <clips>/<class>/<video>; fetch does not copy them
+        params.yaml             clips, models, datasets.<dataset>.{fetch, <model>.weights}
 writes  work/manifest.csv       clip, path, class, group, frames, fps, width, height, seconds, codec, sha256
-        work/packets.json       which packet carries which frame, for reading no more than is needed
-        work/skipped.csv        path and reason of whatever else lies there
-        work/weights.json       the sha256 of the weights that each training starts from
-        data/ucf101             only of that data set: the wanted clips of the public archive, kept from run to run
+        work/index.json         which packet carries which frame, so that a reader decodes only what it needs
+        work/skipped.csv        path and reason of every file that is not used
+        work/weights.json       the sha256 of the start weights of each network
+        data/ucf101             for UCF101: the wanted clips of the public archive, kept between runs
 
-`frames` is counted by decoding. Clips that cannot be decoded, or not whole, end the stage with their names: a
-study without them would be another one, so leaving them out is for the user to say, by moving them away.
+`frames` is counted by decoding. A corrupt or truncated clip stops the stage with its name: to leave it out changes the
+study, so that is the user's decision.
 """
 
 import json
@@ -28,81 +28,98 @@ from tqdm import tqdm
 
 from framebudget import params
 from framebudget.console import sha256, stage, usage, write_csv, write_text
-from framebudget.params import MODELS
 from framebudget.sources.folder import SourceError, find_clips, listed
 from framebudget.sources.ucf101 import fetch_clips
 from framebudget.sources.weights import local
-from framebudget.video import packets
-from framebudget.video.reader import ClipError, learn, probe
+from framebudget.video import index
+from framebudget.video.reader import ClipError, probe
 
 
 @stage
 def main() -> None:
     p = params.load()
-    rule, clips = p.data.fetch, p.folder
+    rule = p.data.fetch
     if p.archive:
-        fetch_clips(p.archive, rule.classes, clips)
-    rows, skipped = find_clips(clips, rule.group, rule.classes)
-    starts = {model: p.weights(model) and sha256(local(p.weights(model), model)) for model in MODELS}
-    with ProcessPoolExecutor(initializer=confine) as pool:
-        found = pool.map(survey, [clips / row["path"] for row in rows], chunksize=4)
-        surveyed = list(tqdm(found, total=len(rows), desc="decode", unit="clip", disable=None))
-    if broken := [said for said in surveyed if isinstance(said, str)]:
-        raise SourceError("\n".join([*broken, f"Mend these files or move them out of {clips}"]))
-    manifest = pd.DataFrame([row | facts for row, (facts, _) in zip(rows, surveyed, strict=True)])
-    learned = dict(zip(manifest["path"], [carried for _, carried in surveyed], strict=True))
+        fetch_clips(p.archive, rule.classes, p.folder)
+    rows, skipped = find_clips(p.folder, rule.group, rule.classes)
+    weights = {
+        # not null: a network that joins `models` later makes its own training stage stale, and no other
+        model: sha256_of_weights(p.weights(model), model) if model in p.models else "not in models"
+        for model in p.data.networks
+    }
+    manifest, indices = decode(p.folder, rows)
     manifest, copies = without_copies(manifest)
     skipped = pd.DataFrame(skipped + copies, columns=["path", "reason"])
-    write_text(Path("work/packets.json"), packets.dump({path: learned[path] for path in manifest["path"]}))
-    write_text(Path("work/weights.json"), json.dumps(starts, indent=2) + "\n")
+    write_text(Path("work/index.json"), index.dump({path: indices[path] for path in manifest["path"]}))
+    write_text(Path("work/weights.json"), json.dumps(weights, indent=2) + "\n")
     write_csv(skipped, Path("work/skipped.csv"))
     write_csv(manifest, Path("work/manifest.csv"))
-    tell(manifest, skipped, rule.group)
+    summarize(manifest, skipped, rule.group)
 
 
-def confine(most: int = 2**30) -> None:
-    """Let this process of a pool end with its parent, and have so many bytes of memory more than now (on Linux).
+def sha256_of_weights(given: str | None, model: str) -> str | None:
+    """Of the weights that the trainings of this network start from; downloads them if they are not here."""
+    if given is None:
+        return None
+    from framebudget.models import NETWORKS  # imports torch, which a study from scratch need not wait for here
 
-    One whose parent was killed would wait for ever for another clip; and a small MP4 can make FFmpeg take gigabytes.
+    return sha256(local(given, NETWORKS[model].zoo))
+
+
+def decode(clips: Path, rows: list[dict]) -> tuple[pd.DataFrame, dict[str, index.FrameIndex | None]]:
+    """The manifest and the frame index of each path. Raises SourceError, which names every clip that is broken."""
+    with ProcessPoolExecutor(initializer=confine) as pool:
+        results = pool.map(survey, [clips / row["path"] for row in rows], chunksize=4)
+        results = list(tqdm(results, total=len(rows), desc="decode", unit="clip", disable=None))
+    if errors := [result for result in results if isinstance(result, str)]:
+        raise SourceError("\n".join([*errors, f"Repair these files or move them out of {clips}"]))
+    manifest = pd.DataFrame([row | facts for row, (facts, _) in zip(rows, results, strict=True)])
+    return manifest, {row["path"]: frame_index for row, (_, frame_index) in zip(rows, results, strict=True)}
+
+
+def confine(extra: int = 2**30) -> None:
+    """Make this process of a pool end with its parent, and (on Linux) limit it to `extra` more bytes than it has now.
+
+    Otherwise it waits for clips forever when the parent is killed, and a small MP4 can make FFmpeg allocate gigabytes.
     """
 
-    def wait() -> None:
+    def end_with_parent() -> None:
         parent_process().join()
         os._exit(1)
 
-    Thread(target=wait, daemon=True).start()
+    Thread(target=end_with_parent, daemon=True).start()
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[5])
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (pages * resource.getpagesize() + most, hard))
+        resource.setrlimit(resource.RLIMIT_DATA, (pages * resource.getpagesize() + extra, hard))
 
 
-def survey(path: Path) -> tuple[dict, packets.Packets | None] | str:
-    """Facts of a clip, and its packets; or why it cannot be used."""
+def survey(path: Path) -> tuple[dict, index.FrameIndex | None] | str:
+    """The facts about a clip and its frame index; or why it cannot be used."""
     try:
-        return probe(path), learn(path)
+        return probe(path), index.build(path)
     except ClipError as error:
         return str(error)
 
 
 def without_copies(manifest: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """The clips, each of them once, and (path, reason) of its copies: testing on what was trained on tests nothing.
+    """Keep one clip of each content. Returns the manifest, and (path, reason) of each copy.
 
-    Raises SourceError if a clip lies in two classes.
+    A copy could be on both sides of the split. Raises SourceError if a clip and its copy are in two classes.
     """
     first = manifest.sort_values("path", key=lambda path: path.str.len(), kind="stable").drop_duplicates("sha256")
-    again = manifest.drop(first.index)
-    pairs = again.merge(first, on="sha256", suffixes=("", "_first"))
-    torn = pairs[pairs["class"] != pairs["class_first"]]
-    if len(torn):
-        both = torn["path_first"] + " and " + torn["path"]
-        raise SourceError(f"the same video in two classes: {listed(both)}; remove it where it does not belong")
+    copies = manifest.drop(first.index)
+    pairs = copies.merge(first, on="sha256", suffixes=("", "_first"))
+    conflicts = pairs[pairs["class"] != pairs["class_first"]]
+    if len(conflicts):
+        both = conflicts["path_first"] + " and " + conflicts["path"]
+        raise SourceError(f"the same video is in two classes: {listed(both)}; remove it from the wrong one")
     reasons = "the same bytes as " + pairs["path_first"]
-    return manifest.drop(again.index), list(zip(pairs["path"], reasons, strict=True))
+    return manifest.drop(copies.index), list(zip(pairs["path"], reasons, strict=True))
 
 
-def tell(manifest: pd.DataFrame, skipped: pd.DataFrame, pattern: str | None) -> None:
-    """What was taken, and what was not."""
+def summarize(manifest: pd.DataFrame, skipped: pd.DataFrame, pattern: str | None) -> None:
+    """Print what is used and what is skipped."""
     groups = sorted(manifest["group"].unique())
     print(f"{len(manifest)} clips of {manifest['class'].nunique()} classes:")
     for name, rows in manifest.groupby("class"):
@@ -111,15 +128,15 @@ def tell(manifest: pd.DataFrame, skipped: pd.DataFrame, pattern: str | None) -> 
         print(f"in {len(groups)} groups: {listed(groups, 30)}")
         alike = pd.Series(groups).groupby([group.split("/")[-1].casefold() for group in groups]).agg(list)
         for names in alike[alike.str.len() > 1]:
-            print(f"groups {' and '.join(names)} differ in case or folder alone; if that is one, it may be trained "
-                  "and tested on: rename its clips, or keep fetch.group within a name, [^/] for .")  # fmt: skip
+            print(f"groups {' and '.join(names)} differ only in case or folder; if they are one, training and test "
+                  "may share it: rename the clips, or let fetch.group match no folder ([^/] for .)")  # fmt: skip
     else:
-        print("fetch.group is null: every clip counts as a group of its own; if several clips share a person, a "
-              "scene or a source video, name them, or the test accuracy will flatter")  # fmt: skip
+        print("fetch.group is null: every clip is its own group. If clips share a person, a scene or a source video, "
+              "set fetch.group; otherwise the test accuracy is too high")  # fmt: skip
     for reason, rows in skipped.groupby("reason"):
         print(f"skipped, {reason}: {listed(rows['path'])}")
     if len(skipped):
-        print("all that was skipped: work/skipped.csv")
+        print("work/skipped.csv lists all of them")
 
 
 if __name__ == "__main__":

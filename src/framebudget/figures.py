@@ -2,8 +2,9 @@
 
     $ python -m framebudget.figures         (dvc repro figures)
 
-reads   work/split.csv, work/predictions.csv, work/tables/{results, reliability}.csv, work/<model>/, and some test clips
-        params.yaml             protocol, frames, seeds, datasets.<dataset>.{input, evaluate, <model>}
+reads   work/split.csv, work/index.json, work/predictions.csv, work/tables/{results, reliability}.csv, work/<model>/,
+        and some test clips
+        params.yaml             protocol, models, frames, seeds, datasets.<dataset>.{input, evaluate, <model>}
 writes  work/figures/           one .pdf and .png a figure; figures.json names them: a study has those that it can have
 """
 
@@ -17,14 +18,12 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from framebudget import models, params
-from framebudget.console import PREDICTIONS, SPLIT, new_folder, read_csv, stage, usage, write_text
-from framebudget.models import weights
-from framebudget.params import MODELS, Params
+from framebudget.console import new_folder, stage, usage, write_text
+from framebudget.learning.tracking import log_pictures
+from framebudget.models import NETWORKS, weights
 from framebudget.report import diagrams, plots, statistics, strips
 from framebudget.report.attention import attention
-from framebudget.report.tracked import log_pictures
-from framebudget.runs import runs_of
+from framebudget.study import Study, Training, read_predictions, read_table
 from framebudget.video import sampling, transforms
 from framebudget.video.dataset import Clips
 from framebudget.video.reader import read_frames
@@ -32,101 +31,100 @@ from framebudget.video.reader import read_frames
 
 @stage
 def main() -> None:
-    p = params.load()
-    split = read_csv(Path("work/split.csv"), SPLIT)
-    predictions = read_csv(Path("work/predictions.csv"), PREDICTIONS)
+    study = Study.load()
+    predictions = read_predictions(Path("work/predictions.csv"))
     drawn = []
     with new_folder(Path("work/figures")) as folder:
-        for name, figure in tqdm(figures(p, split, predictions), desc="draw", unit="figure", disable=None):
+        for name, figure in tqdm(figures(study, predictions), desc="draw", unit="figure", disable=None):
             plots.save(figure, folder, name)
             drawn.append(name)
         write_text(folder / "figures.json", json.dumps(drawn, indent=2) + "\n")
-    log_pictures(p, split, predictions, Path("work/figures"), lambda T: strips.strips(examples(p, split, [T]), p.unit))
+
+    def pictures_of(training: Training) -> dict[str, Figure]:
+        confusion = plots.confusion(training.rows(predictions), study.params.unit)
+        return {"confusion": confusion, "strip": strips.strips(examples(study, [training.budget]), study.params.unit)}
+
+    log_pictures(study, Path("work/figures"), pictures_of)
 
 
-def figures(p: Params, split: pd.DataFrame, predictions: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
-    curves = pd.concat([pd.read_csv(Path("work") / model / "curves.csv") for model in MODELS])
-    results, reliability = (pd.read_csv(f"work/tables/{name}.csv") for name in ("results", "reliability"))
+def figures(study: Study, predictions: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+    p, split = study.params, study.split
+    curves = pd.concat([read_table(Path("work") / model / "curves.csv") for model in p.models])
+    results, reliability = (read_table(Path(f"work/tables/{name}.csv")) for name in ("results", "reliability"))
     plots.use_fonts(split["class"].unique())
     scores = statistics.scores(predictions, p.data.evaluate.top_k)
+    largest = [training for training in study.trainings() if training.budget == max(p.frames)]
 
     yield "clips", plots.clips_per_class(split)
     if split["frames"].nunique() > 1:
         yield "lengths", plots.frames_per_clip(split, p.frames, p.unit)
-    yield "strips", strips.strips(examples(p, split, p.frames), p.unit)
-    yield "sampling", sampled_over_epochs(p, split)
-    for model in MODELS:
-        yield model, diagrams.network(model, p.sampled(model, max(p.frames))[0], p.input(model).crop)
+    yield "strips", strips.strips(examples(study, p.frames), p.unit)
+    yield "sampling", sampled_over_epochs(study)
+    for model, training in {training.network: training for training in largest}.items():
+        yield model, diagrams.network(model, training.T, training.input.crop)
     yield "convolution", diagrams.convolution()
     yield "curves", plots.learning_curves(curves, p.unit)
-    yield "frames", plots.accuracy_against_frames(results, scores, 1 / split["class"].nunique(), p.unit)
+    yield "frames", plots.accuracy_against_frames(results, scores, 1 / len(study.classes), p.unit)
     if p.protocol == "sound":  # as published, all budgets cost the same
         yield "gflops", plots.accuracy_against_gflops(results)
     yield "confusion", plots.confusion(predictions, p.unit)
     yield "reliability", plots.reliability(reliability, p.unit)
-    wrong = [(*said(p, row), seen(p, split, row)) for row in strips.mistakes(predictions).itertuples()]
-    if wrong:
+    if wrong := [described(study, row) for row in strips.mistakes(predictions).itertuples()]:
         yield "mistakes", strips.confident_mistakes(wrong)
-    best = results[results["frames"] == max(p.frames)].sort_values("accuracy", kind="stable").iloc[-1]
-    chosen = strips.right_and_wrong(predictions, best["model"], best["frames"])
-    rows = [(*said(p, row), seen(p, split, row), looked_at(p, split, row)) for row in chosen.itertuples()]
+    best = results[results["budget"] == max(p.frames)].sort_values("accuracy", kind="stable").iloc[-1]
+    chosen = strips.right_and_wrong(predictions, best["model"], best["budget"])
+    rows = [(*described(study, row), evidence(study, row)) for row in chosen.itertuples()]
     yield "attention", strips.attention_strips(rows)
 
 
-def examples(p: Params, split: pd.DataFrame, budgets: list[int]) -> list:
+def examples(study: Study, budgets: list[int]) -> list:
     """One test clip of each of three classes, the first, the middle and the last, as `strips.strips` takes them."""
-    test = split[split["subset"] == "test"].drop_duplicates("class").sort_values("class")
+    test = study.split[study.split["subset"] == "test"].drop_duplicates("class").sort_values("class")
     picked = sorted({0, len(test) // 2, len(test) - 1})
+    first = {training.budget: training for training in reversed(study.trainings(study.params.models[0]))}
     return [
-        (strips.short(name), clip.fps, {budget: window(p, clip, "x3d_m", budget) for budget in budgets})
+        (strips.short(name), clip.fps, {budget: window(first[budget], clip) for budget in budgets})
         for name, clip in zip(test["class"].iloc[picked], test.iloc[picked].itertuples(), strict=True)
     ]
 
 
-def sampled_over_epochs(p: Params, split: pd.DataFrame) -> Figure:
+def sampled_over_epochs(study: Study) -> Figure:
     """Of the training clip of median length, for the first training at the smallest budget."""
-    run = min(runs_of(p, split))
-    clips = run.rows(split)
-    clips = clips[clips["subset"] == "train"]
+    training = min(study.trainings(study.params.models[0]), key=lambda one: (one.budget, one.seed, one.fold or 0))
+    clips = training.clips("train")
     place = int(np.argsort(clips["frames"], kind="stable").iloc[len(clips) // 2])
-    T, input = p.sampled("x3d_m", run.budget)
     clip = clips.iloc[place]
-    return diagrams.sampling_over_epochs(clip["frames"], clip["fps"], T, input, run.seed, clip=place)
+    return diagrams.sampling_over_epochs(
+        clip["frames"], clip["fps"], training.T, training.input, training.seed, clip=place
+    )
 
 
-def said(p: Params, row: tuple) -> tuple[str, str, float, str]:
-    """Of a row of predictions: class, prediction, confidence, and who said it."""
-    return row.label, row.prediction, row.confidence, f"{MODELS[row.model]}, {row.frames} {p.unit}"
+def described(study: Study, row: tuple) -> tuple[str, str, float, str, np.ndarray]:
+    """Of a row of predictions: class, prediction, confidence, by whom, and the frames that the network saw."""
+    clip = next(study.split[study.split["clip"] == row.clip].itertuples())
+    by = f"{NETWORKS[row.model].name}, {row.budget} {study.params.unit}"
+    return row.label, row.prediction, row.confidence, by, window(study.training_of(row), clip)[1]
 
 
-def seen(p: Params, split: pd.DataFrame, row: tuple) -> np.ndarray:
-    """What the network of a row of predictions saw of its clip."""
-    clip = next(split[split["clip"] == row.clip].itertuples())
-    return window(p, clip, row.model, row.frames)[1]
-
-
-def window(p: Params, clip: tuple, model: str, budget: int) -> tuple[np.ndarray, np.ndarray]:
+def window(training: Training, clip: tuple) -> tuple[np.ndarray, np.ndarray]:
     """Indices and frames uint8 (T, H, W, C) of evaluation's middle window, cropped, at the clip's own resolution."""
-    T, input = p.sampled(model, budget)
-    crop = round(min(clip.width, clip.height) * input.crop / input.short_side)
-    (indices,) = sampling.views(clip.frames, T, input.span(clip.frames, clip.fps, T), 1, input.short)
-    frames_THWC = read_frames(p.folder / clip.path, indices)
+    T, spec = training.T, training.input
+    crop = round(min(clip.width, clip.height) * spec.crop / spec.short_side)
+    (indices,) = sampling.views(clip.frames, T, sampling.span(spec, clip.frames, clip.fps, T), 1, spec.short)
+    frames_THWC = read_frames(training.params.folder / clip.path, indices)
     ((top, left),) = transforms.even_view(*frames_THWC.shape[1:3], crop).corners
     return indices, frames_THWC[:, top : top + crop, left : left + crop]
 
 
-def looked_at(p: Params, split: pd.DataFrame, row: tuple) -> np.ndarray:
+def evidence(study: Study, row: tuple) -> np.ndarray:
     """Where the network of a row of predictions saw its prediction, (T, crop, crop) in 0..1."""
-    classes = sorted(split["class"].unique())
-    clip = split[(split["clip"] == row.clip) & (split["subset"] == "test")].assign(packets=None)
-    fold = clip["fold"].item()
-    T, input = p.sampled(row.model, row.frames)
-    (run,) = (run for run in runs_of(p, split) if run[:2] == (row.frames, row.seed) and run.fold in (None, fold))
-    network = models.BUILD[row.model](len(classes))
-    weights.load(network, Path("work") / row.model / f"{run.name}.pt")
-    frames_VTHWC, view, _, _ = Clips(p.folder, clip, T, input, row.seed, views=1)[0, 0]
-    clips_BVCTHW = transforms.inputs(frames_VTHWC[None], [view], input.crop)
-    return attention(network, clips_BVCTHW[:, 0], torch.tensor([classes.index(row.prediction)]))[0].numpy()
+    training = study.training_of(row)
+    module = NETWORKS[row.model].build(len(study.classes))
+    weights.load(module, training.file)
+    clip = training.clips("test").query("clip == @row.clip")
+    frames_VTHWC, view, _, _ = Clips(training.params.folder, clip, training.T, training.input, row.seed, views=1)[0, 0]
+    clips_BVCTHW = transforms.inputs(frames_VTHWC[None], [view], training.input.crop)
+    return attention(module, clips_BVCTHW[:, 0], torch.tensor([study.classes.index(row.prediction)]))[0].numpy()
 
 
 if __name__ == "__main__":

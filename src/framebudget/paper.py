@@ -14,7 +14,9 @@ from pathlib import Path
 
 import typst
 
-from framebudget.console import read_csv, stage, usage
+from framebudget import params
+from framebudget.console import UserError, read_csv, stage, usage
+from framebudget.models import NETWORKS
 from framebudget.report import names
 
 LEADINGS = [f"{0.55 + 0.005 * k:.3f}em" for k in range(9)]
@@ -22,14 +24,20 @@ LEADINGS = [f"{0.55 + 0.005 * k:.3f}em" for k in range(9)]
 
 @stage
 def main() -> None:
+    p = params.load()
     classes = read_csv(Path("work/split.csv"), {"class": str})["class"].unique()
-    shown = {name: names.readable(name) for name in classes}
     others = names.other_fonts(classes)
-    inputs = {"classes": json.dumps(shown), "fonts": json.dumps(list(others))}
-    with tempfile.TemporaryDirectory() as fonts:  # for Typst takes folders, and no more of the system's than is needed
+    inputs = {
+        "classes": {name: names.readable(name) for name in classes},
+        "fonts": list(others),
+        "networks": {model: NETWORKS[model].name for model in p.models},
+        "recipes": {model: p.input(model).model_dump() | p.recipe(model).model_dump() for model in p.models},
+        "unit": p.unit,
+    }
+    with tempfile.TemporaryDirectory() as fonts:  # Typst takes folders; it shall see no other fonts of the system
         for font in others.values():
             shutil.copy(font, fonts)
-        pdf = typeset([names.FOLDER, fonts], inputs)
+        pdf = typeset([names.FOLDER, fonts], {key: json.dumps(value) for key, value in inputs.items()})
     partial = Path("paper/paper.partial.pdf")
     partial.write_bytes(pdf)
     partial.replace("paper/paper.pdf")
@@ -47,7 +55,7 @@ def typeset(fonts: list[str | Path], inputs: dict[str, str]) -> bytes:
             )
         except typst.TypstError as error:
             if "internal error" not in str(error) or leading == LEADINGS[-1]:
-                raise ValueError(f"paper/paper.typ does not compile: {error}") from None
+                raise UserError(f"paper/paper.typ does not compile: {error}") from None
             # writing tags fails where a column happens to end in a link (typst#8776): let it end elsewhere
 
 

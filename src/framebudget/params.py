@@ -1,37 +1,25 @@
 """params.yaml, typed: an unknown key, a wrong type or an impossible value is an error that names the key."""
 
 import contextlib
-import itertools
-import os
 import re
 import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from ruamel.yaml import YAML
-from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+import pydantic
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
-MODELS = {"x3d_m": "X3D-M", "slowfast_r50": "SlowFast R50"}  # as the papers write them
-PICTURE = ("short_side", "crop")  # what of `input` a model's section may override
-EMBEDDED = "data/motion"
-PUBLISHED_T = 16  # frames of every clip in the published protocol
-MOST, DEEPEST = 10_000, 20  # values in params.yaml, and how far they may be nested
-brief = reprlib.Repr()  # for values of any size, and such as contain themselves
+from framebudget.console import UserError, read_yaml
+
+EMBEDDED = "data"  # `clips`: the project's own folder, with one folder for each data set
+SIZES = ("short_side", "crop")  # the keys of `input` that a network's section may override
+ARGUMENTS = {"optimizer": "optimizer_args", "scheduler": "scheduler_args"}
+brief = reprlib.Repr()  # shortens values of any size in error messages
 brief.maxstring = brief.maxother = 100
 
 
-class ParamsError(ValueError):
+class ParamsError(UserError):
     """params.yaml cannot be used; the message names the key."""
 
 
@@ -45,15 +33,6 @@ def top() -> Path:
     return next((up.parent.parent.parent for up in here.parents if up.parts[-3:] == (".dvc", "tmp", "exps")), here)
 
 
-def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, or `mlflow.db` at the top of the repository, for queued experiments too."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{top() / 'mlflow.db'}"
-
-
-def as_list(value: object) -> object:
-    return value if isinstance(value, list) else [value]
-
-
 Count = Annotated[int, Field(ge=1)]
 Frames = Annotated[int, Field(ge=1, le=1024)]
 Side = Annotated[int, Field(ge=32, le=4096)]  # pixels
@@ -61,14 +40,15 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]  # as NumPy and Lightning take them
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+AsList = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
 
 
 class Fetch(Strict):
     classes: Annotated[list[str], Field(min_length=2)] | Literal["all"]
     group: str | None
-    archive: str | None = None
+    archive: str | None
 
-    @field_validator("group")
+    @pydantic.field_validator("group")
     @classmethod
     def compiles(cls, pattern: str | None) -> str | None:
         try:
@@ -81,12 +61,12 @@ class Fetch(Strict):
 class Split(Strict):
     by: Literal["group", "clip"]
     test: Fraction | None
-    official: Literal[1, 2, 3] | None = None
-    folds: Annotated[int, Field(ge=3)] | None = None
+    official: Literal[1, 2, 3] | None
+    folds: Annotated[int, Field(ge=3)] | None
     validation: Fraction
     seed: Seed
 
-    @model_validator(mode="after")
+    @pydantic.model_validator(mode="after")
     def leaves_some(self) -> "Split":
         if (self.test is None) == (self.official is None):
             raise ValueError("either test or official must be null, and not both")
@@ -106,18 +86,11 @@ class Input(Strict):
     scale_jitter: NotNegative
     color_jitter: Annotated[float, Field(ge=0, le=1)]
 
-    @model_validator(mode="after")
+    @pydantic.model_validator(mode="after")
     def crop_fits(self) -> "Input":
         if self.crop > self.short_side:
             raise ValueError(f"crop {self.crop} is larger than short_side {self.short_side}")
         return self
-
-    def span(self, frames: int, fps: float, T: int) -> int:
-        """How many consecutive frames of a clip of this length and rate the T frames are spread over; T at least."""
-        if self.sampling == "dense":
-            return (T - 1) * self.stride + 1
-        whole = self.window is None or self.sampling == "segments"
-        return max(T, frames if whole else round(min(self.window * fps, frames)))
 
 
 class Trainer(Strict):
@@ -133,6 +106,8 @@ class Trainer(Strict):
 
 
 class Train(Strict):
+    """A recipe. Arguments of the optimizer and the scheduler that are null are not passed to torch."""
+
     optimizer: str
     optimizer_args: dict[str, JsonValue]
     lr: Positive
@@ -147,6 +122,25 @@ class Train(Strict):
     frozen_stages: Annotated[int, Field(ge=0)]
     frozen_norms: bool
 
+    @pydantic.field_validator(*ARGUMENTS.values())
+    @classmethod
+    def without_null(cls, arguments: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        return given(arguments)
+
+    def overridden(self, section: dict[str, JsonValue], name: str) -> "Train":
+        """This recipe with the values of a section that are not null.
+
+        The section's arguments are added to those above, unless it names another optimizer or scheduler: they start
+        anew with it. Raises ValueError with the keys of the section, which is called `name`, that are wrong.
+        """
+        values, section = self.model_dump(), given(section)
+        for kind, arguments in ARGUMENTS.items():
+            above = values[arguments] if section.get(kind, values[kind]) == values[kind] else {}
+            own = section.get(arguments, {})
+            section[arguments] = above | given(own) if isinstance(own, dict) else own
+        with faults_of(name):
+            return Train(**(values | section))
+
 
 class Evaluate(Strict):
     views: Count
@@ -155,46 +149,60 @@ class Evaluate(Strict):
 
 
 class DataSet(Strict):
+    """An entry of `datasets`. Keys other than these are the sections of networks."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, dict[str, JsonValue]]
+
     fetch: Fetch
     split: Split
     input: Input
     evaluate: Evaluate
     train: dict[str, JsonValue]
-    x3d_m: dict[str, JsonValue]
-    slowfast_r50: dict[str, JsonValue]
+
+    @property
+    def networks(self) -> dict[str, dict[str, JsonValue]]:
+        return self.__pydantic_extra__
 
 
 class Params(Strict):
     dataset: str
     clips: str
     protocol: Literal["sound", "published"]
-    frames: Annotated[list[Frames], BeforeValidator(as_list), Field(min_length=1)]
-    seeds: Annotated[list[Seed], BeforeValidator(as_list), Field(min_length=1)]
+    models: Annotated[list[str], AsList, Field(min_length=1)]
+    frames: Annotated[list[Frames], AsList, Field(min_length=1)]
+    seeds: Annotated[list[Seed], AsList, Field(min_length=1)]
     workers: Annotated[int, Field(ge=0)]
     launcher: str
     trainer: Trainer
     train: Train
     datasets: dict[str, DataSet]
 
-    @field_validator("frames", "seeds")
+    @pydantic.field_validator("models", "frames", "seeds")
     @classmethod
-    def without_repeats(cls, values: list[int]) -> list[int]:
+    def without_repeats(cls, values: list) -> list:
         if len(set(values)) < len(values):
             raise ValueError(f"a value stands twice in {values}")
         return values
 
-    @model_validator(mode="after")
+    @pydantic.model_validator(mode="after")
     def coherent(self) -> "Params":
         if self.dataset not in self.datasets:
             raise ValueError(f"dataset: {self.dataset!r} is not one of {', '.join(self.datasets)}")
         if self.protocol == "published" and self.data.split.folds:
             raise ValueError(f"datasets.{self.dataset}.split.folds: null, where protocol is published")
-        for name in self.datasets:
-            for model in MODELS:
-                _recipe(self, name, model)
-                _input(self, name, model)
-                if not isinstance(getattr(self.datasets[name], model).get("weights"), str | None):
-                    raise ValueError(f"datasets.{name}.{model}.weights: a file, a URL, kinetics400, or null")
+        for network in self.models:
+            if network not in self.data.networks:
+                raise ValueError(f"models: datasets.{self.dataset} has no section {network}")
+        for dataset, data in self.datasets.items():
+            complete(data.train, set(Train.model_fields), f"datasets.{dataset}.train")
+            for network, section in data.networks.items():
+                name = f"datasets.{dataset}.{network}"
+                complete(section, {"weights", *SIZES, *Train.model_fields}, name)
+                if not isinstance(section["weights"], str | None):
+                    raise ValueError(f"{name}.weights: a file, a URL, kinetics400, or null")
+                self.recipe(network, dataset)
+                self.input(network, dataset)
         return self
 
     @property
@@ -202,114 +210,77 @@ class Params(Strict):
         """The chosen entry of `datasets`."""
         return self.datasets[self.dataset]
 
-    def recipe(self, model: str) -> Train:
-        """`train`, overridden by what the data set says for all models, and then for this one."""
-        return _recipe(self, self.dataset, model)
+    def recipe(self, network: str, dataset: str | None = None) -> Train:
+        """`train`, overridden by what the data set says for all networks, and then for this one."""
+        data = self.datasets[dataset := dataset or self.dataset]
+        own = {key: value for key, value in data.networks[network].items() if key in Train.model_fields}
+        recipe = self.train.overridden(data.train, f"datasets.{dataset}.train")
+        return recipe.overridden(own, f"datasets.{dataset}.{network}")
 
-    def input(self, model: str) -> Input:
-        """The data set's `input`, with the size of the pictures that it gives this model."""
-        return _input(self, self.dataset, model)
+    def input(self, network: str, dataset: str | None = None) -> Input:
+        """The data set's `input`, with the sizes that the network's section overrides."""
+        data = self.datasets[dataset := dataset or self.dataset]
+        sizes = given({key: data.networks[network][key] for key in SIZES})
+        with faults_of(f"datasets.{dataset}.{network}"):
+            return Input(**(data.input.model_dump() | sizes))
+
+    def weights(self, network: str) -> str | None:
+        """The weights that a training starts from, as params.yaml names them."""
+        return self.data.networks[network]["weights"]
 
     @property
     def unit(self) -> str:
-        """Of a budget."""
+        """Of a budget, and the name of its column on disk."""
         return "frames" if self.protocol == "sound" else "seconds"
-
-    def sampled(self, model: str, budget: int) -> tuple[int, Input]:
-        """How many frames a budget gives, and from what; in the published protocol it counts seconds."""
-        if self.protocol == "sound":
-            return budget, self.input(model)
-        return PUBLISHED_T, self.input(model).model_copy(update={"window": float(budget)})
-
-    def weights(self, model: str) -> str | None:
-        """The weights that a training starts from, as params.yaml names them."""
-        return getattr(self.data, model).get("weights")
 
     @property
     def archive(self) -> str | None:
-        """What the clips are read out of: `clips`, if it is a zip, or the public archive, if it is nothing else."""
-        if self.data.fetch.archive is None or not (self.clips == EMBEDDED or self.clips.endswith(".zip")):
-            return None
-        return self.data.fetch.archive if self.clips == EMBEDDED else self.clips
+        """The zip that the clips are read out of, a file or the data set's URL; None if the clips lie in a folder."""
+        if self.data.fetch.archive and self.clips.endswith(".zip"):
+            return self.clips
+        return self.data.fetch.archive if self.clips == EMBEDDED else None
 
     @property
     def folder(self) -> Path:
-        """Where the clips lie: `clips`, or what was read out of an archive, once for all copies of the repository."""
-        return top() / "data" / self.dataset if self.archive else Path(self.clips)
+        """Where the clips lie. What is read out of an archive lies there once for all copies of the repository.
+
+        Raises ParamsError for a data set whose clips do not come with the project.
+        """
+        if self.archive:
+            return top() / EMBEDDED / self.dataset
+        if self.clips == EMBEDDED and self.dataset != "motion":
+            raise ParamsError(f"clips: {self.dataset} needs the folder of your clips: -S clips=PATH")
+        return Path(EMBEDDED, self.dataset) if self.clips == EMBEDDED else Path(self.clips)
 
 
-def _recipe(params: Params, dataset: str, model: str) -> Train:
-    data, values = params.datasets[dataset], params.train.model_dump()
-    for section in ("train", model):
-        given = getattr(data, section)
-        values |= {key: given[key] for key in given if section == "train" or key not in (*PICTURE, "weights")}
-        with _faults_of(f"datasets.{dataset}.{section}."):
-            recipe = Train(**values)
-    return recipe
+def given(section: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Without the keys that are null."""
+    return {key: value for key, value in section.items() if value is not None}
 
 
-def _input(params: Params, dataset: str, model: str) -> Input:
-    data = params.datasets[dataset]
-    own = {key: value for key, value in getattr(data, model).items() if key in PICTURE}
-    with _faults_of(f"datasets.{dataset}.{model}."):
-        return Input(**(data.input.model_dump() | own))
+def complete(section: dict, keys: set[str], name: str) -> None:
+    """Raises ValueError unless a section has exactly these keys: `-S` can only change a key that is there."""
+    faults = [f"{name}.{key}: unknown key" for key in section if key not in keys]
+    faults += [f"{name}.{key}: missing; null is the value above" for key in sorted(keys - section.keys())]
+    if faults:
+        raise ValueError("\n".join(faults))
 
 
 @contextlib.contextmanager
-def _faults_of(section: str) -> Iterator[None]:
+def faults_of(section: str) -> Iterator[None]:
     """Name the keys of what is wrong as they stand in params.yaml."""
     try:
         yield
     except ValidationError as error:
-        raise ValueError(explain(error, section)) from None
+        raise ValueError(explain(error, f"{section}.")) from None
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
-    """Read and check the parameters. Raises ParamsError."""
-    content = read_yaml(path)
+    """Read and check the parameters. Raises UserError."""
     try:
-        return Params.model_validate(content)
+        return Params.model_validate(read_yaml(path))
     except ValidationError as error:
         raise ParamsError(f"{path}: {explain(error)}") from None
-
-
-def read_yaml(path: Path) -> object:
-    """What a YAML file holds, as DVC reads it (YAML 1.2). Raises ParamsError.
-
-    Aliases make billions of values, or endless ones, of few lines; so their number is limited, and merges (<<), which
-    are written out while a file is read, are not taken.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if not _moderate(YAML(typ="safe").compose(text)):
-            raise ParamsError(
-                f"{path}: over {MOST:,} values, nested more than {DEEPEST} deep, or merged (<<); see its aliases (*)"
-            )
-        return YAML(typ="safe").load(text)
-    except FileNotFoundError:
-        raise ParamsError(f"{path} is missing; run from the top of the repository") from None
-    except ParamsError:
-        raise
-    except Exception as error:  # a tag on what it does not fit can raise whatever Python has
-        raise ParamsError(f"{path} is not YAML: {error}") from None
-
-
-def _moderate(root: Node | None) -> bool:
-    """Whether all that is in it can be written out."""
-    within, seen = [iter([root])], 0
-    while within and seen <= 2 * MOST and len(within) <= DEEPEST:  # keys are nodes, too
-        for node in within[-1]:
-            seen += 1
-            if node and node.tag == "tag:yaml.org,2002:merge":
-                return False
-            if isinstance(node, MappingNode):
-                within.append(itertools.chain.from_iterable(node.value))
-            elif isinstance(node, SequenceNode):
-                within.append(iter(node.value))
-            break
-        else:
-            within.pop()
-    return not within
 
 
 def explain(error: ValidationError, prefix: str = "") -> str:

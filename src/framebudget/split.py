@@ -4,11 +4,11 @@
 
 reads   work/manifest.csv       one row a clip, from fetch
         params.yaml             protocol, datasets.<dataset>.split
-writes  work/split.csv          the manifest, with label (0 … K-1, classes sorted by name), fold and subset; in
-                                cross-validation, once for every fold
+writes  work/split.csv          the manifest, with label (0 … K-1, classes sorted by name), fold and subset; cross-
+                                validation repeats it for every fold
 
-No group is on two sides: clips of one group share a person, a scene or a source video, and a network that has seen
-one recognises the other by its background. `by: clip` splits carelessly instead, to measure what that is worth.
+A group is on one side only: its clips share a person, a scene or a source video, and a network that has seen one clip
+recognizes the others by their background. `by: clip` splits without regard to groups, to measure how much that matters.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from framebudget import params
-from framebudget.console import MANIFEST, read_csv, stage, usage, write_csv
+from framebudget.console import MANIFEST, UserError, read_csv, stage, usage, write_csv
 from framebudget.params import Split
 
 SUBSETS = ("train", "validation", "test")
@@ -27,10 +27,11 @@ SUBSETS = ("train", "validation", "test")
 def main() -> None:
     manifest = read_csv(Path("work/manifest.csv"), MANIFEST)
     p = params.load()
+    rule = p.data.split
     manifest["label"] = manifest["class"].astype("category").cat.codes
-    folds = cross_validation(manifest, p.data.split) if p.data.split.folds else [subsets(manifest, p.data.split)]
+    folds = cross_validation(manifest, rule) if rule.folds else [subsets(manifest, rule)]
     if p.protocol == "published":
-        folds = [as_published(subset, p.data.split.seed) for subset in folds]
+        folds = [as_published(subset, rule.seed) for subset in folds]
     tables = [manifest.assign(fold=fold, subset=subset) for fold, subset in enumerate(folds)]
     split = pd.concat(tables)
     test, leaks = (split["subset"] == "test").sum(), sum(map(leaked, tables))
@@ -45,51 +46,51 @@ def leaked(split: pd.DataFrame) -> int:
 
 
 def subsets(manifest: pd.DataFrame, rule: Split) -> pd.Series:
-    """The subset of each row, by fractions or by UCF101's official test lists. Raises ValueError."""
+    """The subset of each row, by fractions or by UCF101's official test lists. Raises UserError."""
     if rule.official is None:
         shares = {"train": 1 - rule.validation - rule.test, "validation": rule.validation, "test": rule.test}
-        return split_groups(kept_together(manifest, rule), shares, rule.seed)
+        return split_groups(units(manifest, rule), shares, rule.seed)
     test = manifest["group"].str[-3:].isin(official_test_groups(rule.official))
     for name, in_test in test.groupby(manifest["class"]):
         if in_test.nunique() < 2:
             side = "training" if in_test.all() else "test"
-            raise ValueError(
+            raise UserError(
                 f"class {name!r} has no clip on the {side} list {rule.official} (split.official in params.yaml); "
                 "for a part of UCF101 set split.official to null and split.test to a fraction"
             )
-    return tested_on(test, manifest, rule)
+    return with_test(test, manifest, rule)
 
 
 def cross_validation(manifest: pd.DataFrame, rule: Split) -> list[pd.Series]:
-    """The subset of each row in each fold; every clip is tested on in one of them. Raises ValueError."""
+    """The subset of each row in each fold; every clip is a test clip in one of them. Raises UserError."""
     names = [f"fold {fold}" for fold in range(rule.folds)]
-    fold = split_groups(kept_together(manifest, rule), dict.fromkeys(names, 1 / rule.folds), rule.seed)
-    return [tested_on(fold == name, manifest, rule) for name in names]
+    fold = split_groups(units(manifest, rule), dict.fromkeys(names, 1 / rule.folds), rule.seed)
+    return [with_test(fold == name, manifest, rule) for name in names]
 
 
-def tested_on(test: pd.Series, manifest: pd.DataFrame, rule: Split) -> pd.Series:
-    """The subset of each row, where these are the test and the others are shared out."""
+def with_test(test: pd.Series, manifest: pd.DataFrame, rule: Split) -> pd.Series:
+    """The subset of each row, given the test clips: the others are split into training and validation."""
     shares = {"train": 1 - rule.validation, "validation": rule.validation}
-    others = split_groups(kept_together(manifest, rule)[~test], shares, rule.seed)
+    others = split_groups(units(manifest, rule)[~test], shares, rule.seed)
     return others.reindex(manifest.index, fill_value="test")
 
 
-def kept_together(manifest: pd.DataFrame, rule: Split) -> pd.DataFrame:
-    """The manifest, `group` naming the clips that shall not be parted."""
+def units(manifest: pd.DataFrame, rule: Split) -> pd.DataFrame:
+    """The manifest, where `group` names the clips that stay together."""
     return manifest if rule.by == "group" else manifest.assign(group=manifest["clip"])
 
 
 def official_test_groups(number: int) -> list[str]:
-    """Of UCF101's official split 1, 2 or 3: seven groups of every class, g01-g07, g08-g14 or g15-g21.
+    """The test groups of UCF101's official split 1, 2 or 3: seven of every class, g01-g07, g08-g14 or g15-g21.
 
-    g01 of one class has nothing to do with g01 of another: the manifest's groups begin with the class.
+    g01 of one class and g01 of another are different groups: the manifest's groups begin with the class.
     """
     return [f"g{group:02d}" for group in range(7 * number - 6, 7 * number + 1)]
 
 
 def as_published(subset: pd.Series, seed: int) -> pd.Series:
-    """The split of the study that is redone here: what should be tested on chooses the epoch, and 3 % of the clips
-    that are trained on, whatever their groups, are taken out to test with."""
+    """The split of the study that is redone here: the test clips choose the epoch; 3 % of the training clips, whatever
+    their groups, become the test clips."""
     subset = subset.map({"train": "train", "validation": "train", "test": "validation"})
     training = subset.index[subset == "train"]
     subset[np.random.default_rng(seed).choice(training, max(1, round(0.03 * len(training))), replace=False)] = "test"
@@ -97,11 +98,11 @@ def as_published(subset: pd.Series, seed: int) -> pd.Series:
 
 
 def split_groups(manifest: pd.DataFrame, shares: dict[str, float], seed: int) -> pd.Series:
-    """The subset of each row, near-stratified by class. shares: the fraction of the clips that each subset takes.
+    """The subset of each row, near-stratified by class. shares: the fraction of the clips for each subset.
 
-    Classes with the fewest groups choose first. Each of their groups, large ones first, goes to the subset that has
-    no clip of the class yet, or else lacks the most of its share of it (after iterative stratification, Sechidis et
-    al. 2011). Raises ValueError if a class has too few groups to be on all sides.
+    The classes with the fewest groups choose first. Each of their groups, the largest first, goes to the subset that
+    has no clip of the class yet, or else to the one that lacks the most of its share (after iterative stratification,
+    Sechidis et al. 2011). Raises UserError if a class has too few groups for all subsets.
     """
     counts = pd.crosstab(manifest["group"], manifest["class"])  # groups × classes, clips
     counts = counts.iloc[np.random.default_rng(seed).permutation(len(counts))]
@@ -112,9 +113,9 @@ def split_groups(manifest: pd.DataFrame, shares: dict[str, float], seed: int) ->
     for name in counts.columns[np.argsort((counts > 0).sum(), kind="stable")]:
         groups = counts.index[counts[name] > 0]
         if len(groups) < len(shares):
-            raise ValueError(
+            raise UserError(
                 f"class {name!r} has {len(groups)} group(s) of clips ({', '.join(groups)}); {len(shares)} are needed, "
-                f"one each for {' and '.join(shares)}. Add clips, or name groups otherwise (fetch.group in params.yaml)"
+                f"one each for {' and '.join(shares)}. Add clips, or change the groups (fetch.group in params.yaml)"
             )
         for group in groups[np.argsort(-counts.loc[groups, name], kind="stable")]:
             if group in subset_of:
@@ -124,7 +125,7 @@ def split_groups(manifest: pd.DataFrame, shares: dict[str, float], seed: int) ->
             subset_of[group] = subset
             have.loc[subset] += counts.loc[group]
         if (have[name] == 0).any():
-            raise ValueError(
+            raise UserError(
                 f"class {name!r} is missing in {', '.join(have.index[have[name] == 0])}: it shares its groups with "
                 "other classes; try another split.seed in params.yaml"
             )

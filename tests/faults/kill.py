@@ -30,7 +30,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from framebudget.verify import outputs
+from framebudget.commands.verify import outputs
 from tests.conftest import fresh_repository, motion_clips, run, set_params
 from tests.faults.state import digests, left_behind, unfinished_runs
 

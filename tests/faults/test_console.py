@@ -1,12 +1,99 @@
-"""Interrupted at every single change that it makes to the disk, an output is the old one, the new one, or absent."""
+"""Which errors are one line and which a traceback; and outputs that are never half written.
 
+Interrupted at any single change that it makes to the disk, an output is the old one, the new one, or absent.
+"""
+
+import errno
 import shutil
+import sqlite3
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 
-from framebudget.console import new_folder, write_text
+from framebudget.console import BUG, UserError, new_folder, read_csv, redacted, stage, write_text
 from tests.faults.state import digest
+
+
+class ClipError(UserError):
+    pass
+
+
+def ended(error: BaseException, capsys) -> tuple[object, str]:
+    """The status or message that a stage ends with when its main() raises this error, and what it prints before."""
+
+    @stage
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as exit:
+        main()
+    return exit.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (UserError("clips: no such folder; name another"), "error: clips: no such folder; name another"),
+        (ClipError("b\x1b[2J.avi: broken\nc.avi: broken"), "error: b\\x1b[2J.avi: broken\nc.avi: broken"),
+        (PermissionError(errno.EACCES, "Permission denied", "work"), "error: [Errno 13] Permission denied: 'work'"),
+        (OSError(errno.EROFS, "Read-only file system"), "error: [Errno 30] Read-only file system"),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: the disk is full; make room, and run the same"),
+        (sqlite3.OperationalError("database or disk is full"), "error: the disk is full; make room"),
+        (RuntimeError("[enforce fail] unexpected pos 704 vs 598"), "error: the disk is full; make room"),
+        (MemoryError(), "error: memory ran out; lower train.batch_size, input.crop, frames or workers"),
+        (RuntimeError("CUDA out of memory. Tried 2 GiB"), "error: memory ran out; lower train.batch_size"),
+        (BrokenProcessPool("A process in the process pool was terminated abruptly"), "error: a process that reads"),
+    ],
+    ids=repr,
+)
+def test_errors_of_the_user_and_the_machine_are_one_line(error, message, capsys, monkeypatch):
+    monkeypatch.delenv("FRAMEBUDGET_DEBUG", raising=False)
+    code, printed = ended(error, capsys)
+    assert code.startswith(message)
+    assert not printed
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a number"), KeyError("clip"), RuntimeError("shapes"), FloatingPointError("nan"), ImportError("torch"),
+        FileNotFoundError(errno.ENOENT, "No such file", "work/x"), OSError("anything"), AssertionError(),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_anything_else_is_a_bug_with_its_traceback(error, capsys):
+    code, printed = ended(error, capsys)
+    assert code == BUG
+    assert "report it" in BUG
+    assert "\n" not in BUG
+    assert printed.startswith("Traceback (most recent call last):\n")
+    assert "raise error\n" in printed
+
+
+def test_the_debug_switch_shows_every_traceback(capsys, monkeypatch):
+    for value, shows in (("1", True), ("0", False), ("", False)):
+        monkeypatch.setenv("FRAMEBUDGET_DEBUG", value)
+        for error in (UserError("clips: none"), MemoryError("out of memory")):
+            code, printed = ended(error, capsys)
+            assert code.startswith("error: ")
+            assert ("Traceback" in printed and "raise error\n" in printed) is shows
+
+
+def test_statuses_and_return_values_pass(capsys):
+    assert ended(KeyboardInterrupt(), capsys) == (130, "")
+    assert ended(SystemExit(2), capsys) == (2, "")
+    assert stage(lambda: None)() is None
+
+
+def test_a_table_that_is_missing(tmp_path):
+    with pytest.raises(UserError, match=r"manifest.csv: no such file; make it: dvc repro"):
+        read_csv(tmp_path / "manifest.csv", {"clip": str})
+
+
+def test_no_password_is_printed():
+    assert redacted("postgresql://user:secret@host:5432/x") == "postgresql://user:***@host:5432/x"
+    assert redacted("sqlite:////tmp/mlflow.db") == "sqlite:////tmp/mlflow.db"
 
 
 def fill(folder: Path, content: str) -> None:

@@ -43,19 +43,20 @@ from torch import nn
 from tqdm import tqdm
 
 from framebudget import models, params
-from framebudget.console import MANIFEST, SPLIT, read_csv, write_csv
+from framebudget.commands.predict import videos_of
+from framebudget.commands.serving import load
+from framebudget.console import MANIFEST, SPLIT, UserError, read_csv, write_csv
 from framebudget.fetch import confine
-from framebudget.models import trained, weights
+from framebudget.models import weights
 from framebudget.params import ParamsError
-from framebudget.predict import videos_of
 from framebudget.sources.folder import SourceError
 from framebudget.sources.motion import draw_scene, render
 from framebudget.sources.ucf101 import fetch_clips
 from framebudget.split import leaked, subsets
 from framebudget.train import LastEpoch
-from framebudget.video import packets
+from framebudget.video import index
 from framebudget.video.dataset import Clips
-from framebudget.video.reader import ClipError, glance, learn, probe, read_frames, stream_frames
+from framebudget.video.reader import ClipError, glance, probe, read_frames, stream_frames
 from tests.conftest import ROOT
 from tests.hostile.mutate import mutated
 
@@ -220,9 +221,9 @@ def read_clip(path: Path) -> None:
     N = len(truth)
     assert facts["frames"] == N, f"{facts['frames']} frames, not {N}"
     wanted = [0, N - 1, N // 2, N // 3, 0]
-    for found in (None, learn(path)):
-        for index, frame in zip(wanted, read_frames(path, wanted, packets=found), strict=True):
-            assert np.array_equal(frame, truth[index]), f"frame {index} is another, {found and 'with packets'}"
+    for found in (None, index.build(path)):
+        for number, frame in zip(wanted, read_frames(path, wanted, index=found), strict=True):
+            assert np.array_equal(frame, truth[number]), f"frame {number} is another, {found and 'by the index'}"
     rows = np.array([[0, N // 2], [N // 3, N - 1]])
     for row, frames in zip(rows, stream_frames(path, rows, 32), strict=True):
         assert np.array_equal(frames, read_frames(path, row, 32)), f"streamed frames {row} are others"
@@ -279,7 +280,7 @@ def given_weights() -> dict[str, bytes]:
 def read_weights(path: Path) -> None:
     models.BUILD |= dict.fromkeys(models.BUILD, tiny)
     models.HEAD |= dict.fromkeys(models.HEAD, "2.")
-    trained.load(path)
+    load(path)
 
 
 def states() -> dict[str, bytes]:
@@ -322,12 +323,12 @@ def splits() -> dict[str, bytes]:
 
 
 def read_split(path: Path) -> None:
-    Clips(Path("clips"), read_csv(path, SPLIT).assign(packets=None), 6, STUDY.input, 0, None)
+    Clips(Path("clips"), read_csv(path, SPLIT).assign(frame_index=None), 6, STUDY.input, 0, None)
 
 
-def learned() -> dict[str, bytes]:
-    found = packets.Packets([0, 2, 1, -1, 3], [0, 4], [0, None], skip=True, unpack=False)
-    return {"packets.json": packets.dump(dict.fromkeys(table()["path"], found) | {"Sway/0.avi": None}).encode()}
+def indexes() -> dict[str, bytes]:
+    found = index.FrameIndex([0, 2, 1, -1, 3], [0, 4], [0, None], skip=True, unpack=False)
+    return {"index.json": index.dump(dict.fromkeys(table()["path"], found) | {"Sway/0.avi": None}).encode()}
 
 
 KINDS = {
@@ -340,7 +341,7 @@ KINDS = {
     ),
     "manifest.csv": Kind(1_000, manifests, read_manifest, ValueError, text=True),
     "split.csv": Kind(1_000, splits, read_split, ValueError, text=True),
-    "packets.json": Kind(1_000, learned, lambda path: packets.joined(table(), path), ValueError, text=True),
+    "index.json": Kind(1_000, indexes, lambda path: index.joined(table(), path), UserError, text=True),
 }
 
 

@@ -23,17 +23,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framebudget import fetch, params
-from framebudget.console import read_csv, write_csv
-from framebudget.models import trained, weights
+from framebudget.commands import serving
+from framebudget.console import UserError, read_csv, write_csv
+from framebudget.models import weights
 from framebudget.params import ParamsError
 from framebudget.sources.folder import SourceError, find_clips
 from framebudget.sources.ucf101 import fetch_clips, same_archive
 from framebudget.train import LastEpoch
 from framebudget.video.dataset import check
-from framebudget.video.reader import ClipError, glance, learn, probe, read_frames
+from framebudget.video.index import build
+from framebudget.video.reader import ClipError, glance, probe, read_frames
 from tests.conftest import ROOT, decode_all, ready_to_train, run
 from tests.hostile import fuzz
-from tests.video.test_packets import encode
+from tests.video.test_index import encode
 
 INPUTS = sorted((ROOT / "tests/hostile/inputs").iterdir())
 
@@ -59,7 +61,7 @@ def test_what_is_not_damaged_is_right_and_what_is_does_no_harm(kind, monkeypatch
 
 @pytest.mark.parametrize("path", INPUTS, ids=lambda path: path.name)
 def test_what_has_done_harm_once(path, tmp_path):
-    kind = {".zip": "zip", ".json": "packets.json"}.get(path.suffix, "clip")
+    kind = {".zip": "zip", ".json": "index.json"}.get(path.suffix, "clip")
     (tmp_path / path.name).write_bytes(path.read_bytes())
     try:
         fuzz.KINDS[kind].read(tmp_path / path.name)
@@ -133,7 +135,7 @@ def test_a_header_of_30_000_pixels(clip):
 
 def test_more_pixels_than_8k():
     path = encode(Path("large.avi"), "mpeg4", {}, "yuv420p", np.zeros((1, 4400, 8176, 3), np.uint8))
-    for read in (probe, learn, lambda path: read_frames(path, [0])):
+    for read in (probe, build, lambda path: read_frames(path, [0])):
         with pytest.raises(ClipError, match=r"large\.avi: .* more than 35,389,440 pixels"):
             read(path)
 
@@ -190,7 +192,7 @@ def test_negative_times_change_no_frame(clip):
         path = patched(mp4(clip), place)
         truth = list(map(fuzz.picture, fuzz.plain_decoding(path)))
         assert 20 < probe(path)["frames"] == len(truth)
-        np.testing.assert_array_equal(read_frames(path, range(len(truth)), packets=learn(path)), truth)
+        np.testing.assert_array_equal(read_frames(path, range(len(truth)), index=build(path)), truth)
 
 
 def test_what_never_ends_is_no_clip(clip):
@@ -203,7 +205,7 @@ def test_what_never_ends_is_no_clip(clip):
     assert [row["path"] for row in rows] == ["Spin/b.avi", "Sway/a.avi"]
     assert skipped == [(f"Spin/{name}.avi", "no file, but a pipe or device") for name in ("endless", "zero")]
     for name in ("endless", "zero"):
-        for read in (probe, glance, learn):
+        for read in (probe, glance, build):
             with pytest.raises(ClipError, match=f"Spin/{name}.avi: no file, but a pipe or device"):
                 read(Path(f"Spin/{name}.avi"))
     seen = pd.DataFrame([{"path": "Spin/endless.avi", "sha256": ""}])  # it was a clip when fetch saw it
@@ -250,7 +252,7 @@ def test_a_list_of_other_files_opens_none_of_them(server, clip):
     }
     for name, content in lists.items():
         Path(name).write_text(content)
-        for read in (probe, glance, learn):
+        for read in (probe, glance, build):
             with pytest.raises(ClipError, match=f"{name}: cannot be opened as a video"):
                 read(Path(name))
     for name in (f"{server.url}part.ts", "concat:secret.avi|secret.avi", "subfile,,start,0,end,0,,:secret.avi"):
@@ -356,8 +358,8 @@ def test_no_code_of_a_weight_file_or_a_state_is_run(zipped):
     torch.load("planted.pt", weights_only=False)
     assert Path("planted").exists()  # so it would do harm
     Path("planted").unlink()
-    for read in (weights.read, trained.load, LastEpoch):
-        with pytest.raises(ValueError, match=r"planted.pt: not a PyTorch checkpoint, or damaged"):
+    for read in (weights.read, serving.load, LastEpoch):
+        with pytest.raises((UserError, ValueError), match=r"planted.pt: not a PyTorch checkpoint, or damaged"):
             read(Path("planted.pt"))
     assert not Path("planted").exists()
 
@@ -398,12 +400,12 @@ def test_compressed_weights_are_not_unpacked():
     ("change", "says"),
     [
         ({"classes": ["a", "b\r\nforged", "c"]}, "control a terminal"),
-        ({"classes": ["a", "a", "b"]}, "a class stands twice"),
+        ({"classes": ["a", "a", "b"]}, "a class is listed twice"),
         ({"classes": ["a", "", "b"]}, "classes.1: String should have at least 1 character"),
-        ({"classes": [str(k) for k in range(30_000)]}, "whose last layer has not 30000 classes"),
+        ({"classes": [str(k) for k in range(30_000)]}, "their last layer does not have 30000 classes"),
         ({"frames": 1024, "input": {"short_side": 4096}}, "1024 frames of 4096² pixels"),
         ({"input": {"window": float("inf")}}, "input.window: Input should be a finite number"),
-        ({"nan": True}, "weights that are no numbers"),
+        ({"nan": True}, "some weights are not finite"),
     ],
 )
 def test_networks_that_no_training_has_left(monkeypatch, change, says):
@@ -415,7 +417,7 @@ def test_networks_that_no_training_has_left(monkeypatch, change, says):
     facts = {"model": "x3d_m", "frames": 6, "classes": ["a", "b", "c"]} | change
     weights.save(Path("own.pt"), network, **facts | {"input": input | change.get("input", {})})
     with pytest.raises(weights.WeightsError, match=rf"own\.pt: .*{says}"):
-        trained.load(Path("own.pt"))
+        serving.load(Path("own.pt"))
 
 
 def test_a_state_of_something_else():

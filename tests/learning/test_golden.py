@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from framebudget import models, params
 from framebudget.learning.runtime import prepare
 from framebudget.learning.task import Classification
+from framebudget.models import NETWORKS
 from tests.learning.test_task import RECIPE
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -23,7 +23,7 @@ FILE = Path(__file__).with_name("golden.json")
 
 def losses(model: str) -> list[float]:
     prepare(0)
-    network = models.BUILD[model](5)
+    network = NETWORKS[model].build(5)
     task = Classification(network, RECIPE.model_copy(update={"lr": 0.01})).to(DEVICE)
     optimizer = task.configure_optimizers()["optimizer"]
     clips_BVCTHW = torch.randn(5, 1, 3, 8, 32, 32).to(DEVICE)
@@ -37,7 +37,7 @@ def losses(model: str) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("model", params.MODELS)
+@pytest.mark.parametrize("model", NETWORKS)
 def test_ten_steps_lose_what_they_did(model):
     golden = json.loads(FILE.read_text())
     if DEVICE not in golden:
@@ -51,5 +51,5 @@ def test_the_same_seed_gives_the_same_bits():
 
 if __name__ == "__main__":
     golden = json.loads(FILE.read_text()) if FILE.exists() else {}
-    golden[DEVICE] = {model: losses(model) for model in params.MODELS}
+    golden[DEVICE] = {model: losses(model) for model in NETWORKS}
     FILE.write_text(json.dumps(golden, indent=1) + "\n")

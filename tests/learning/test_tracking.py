@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,29 +16,34 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
-from framebudget import models, params
+from framebudget import params
 from framebudget.console import sha256
 from framebudget.learning import logger as logging
 from framebudget.learning.logger import PatientLogger, system_metrics
-from framebudget.learning.tracking import going_on, log_model, runs_that_made, study_run, training_run
-from framebudget.models import weights
-from framebudget.runs import Run
+from framebudget.learning.store import StoreError, tolerant
+from framebudget.learning.tracking import log_model, runs_that_made, study_run, training_run
+from framebudget.models import NETWORKS, weights
+from framebudget.study import Study, Training
 from tests.conftest import ROOT, run
 from tests.server import free_address, serving_mlflow
 
 SPLIT = pd.DataFrame(
     {"clip": ["b", "a"], "sha256": ["1", "0"], "group": "g", "class": "c", "subset": "train", "fold": 0}
 )
+TWO_CLASSES = SPLIT.assign(**{"class": ["Ähre", "b"]})
 START = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 import pandas as pd
 from framebudget import params
 from framebudget.learning.tracking import study_run, training_run
-from framebudget.runs import Run
-frames, split = int(sys.argv[1]), pd.read_json("split.json", dtype=False)
-client, _ = study_run(params.load(), split)
-run_id = training_run(params.load(), split, "x3d_m", Run(frames, 0), None, Path("run"))
+from framebudget.study import Study
+frames, p = int(sys.argv[1]), params.load()
+study = Study(p, pd.read_json("split.json", dtype=False))
+client, _ = study_run(study)
+one = replace(study.trainings("x3d_m")[0], budget=frames, T=frames)
+run_id = training_run(one, Path("run"))
 for epoch in range(20):
     client.log_metric(run_id, "val_accuracy", frames + epoch / 100, step=epoch)
 client.set_terminated(run_id)
@@ -45,10 +51,24 @@ client.set_terminated(run_id)
 POSTGRES = next((path.parent for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None)
 
 
+def ready(folder: Path) -> None:
+    """Put parameters and the digests of the given weights there."""
+    shutil.copy(ROOT / "params.yaml", folder)
+    (folder / "work").mkdir()
+    (folder / "work/weights.json").write_text('{"x3d_m": null, "slowfast_r50": null}')
+
+
+def training(frames: int = 1, seed: int = 0, split: pd.DataFrame = SPLIT, network: str = "x3d_m") -> Training:
+    """Of the study in the current folder, but for its budget."""
+    study = Study(params.load(), split)
+    first = study.trainings(network)[0]
+    return replace(first, budget=frames, T=frames, seed=seed)
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
     """A folder with params.yaml and a store of its own, where no experiment of DVC runs."""
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    ready(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")  # the logger sets it too
     return tmp_path
@@ -76,12 +96,12 @@ def postgres():
 
 
 def test_first_runs_that_start_at_once_share_one_new_store_and_one_study(tmp_path):
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    ready(tmp_path)
     queue = tmp_path / ".dvc/tmp/exps"  # where two workers have their copies of the repository; the third is the user
     copies = [queue / "tmp1", queue / "tmp2", tmp_path]
     for folder in copies[:2]:
         folder.mkdir(parents=True)
-        shutil.copy(ROOT / "params.yaml", folder)
+        ready(folder)
     at_once(copies, MLFLOW_TRACKING_URI="")
     assert_one_study_of(3, MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}"))
 
@@ -90,7 +110,7 @@ def test_four_clients_at_once_on_a_server_with_postgresql(tmp_path, postgres):
     copies = [tmp_path / str(i) for i in range(4)]
     for folder in copies:
         folder.mkdir()
-        shutil.copy(ROOT / "params.yaml", folder)
+        ready(folder)
     with serving_mlflow(tmp_path, uri := free_address(), postgres):
         at_once(copies, MLFLOW_TRACKING_URI=uri)
         assert_one_study_of(4, MlflowClient(uri))
@@ -124,11 +144,10 @@ def test_a_run_says_what_it_rests_on_and_the_way_back(here, monkeypatch):
     monkeypatch.setenv("DVC_EXP_NAME", "moody-gown")
     monkeypatch.setenv("DVC_EXP_BASELINE_REV", "1234567")
     monkeypatch.setenv("DVC_STAGE", "train_x3d")
-    (here / "work").mkdir()
+    (here / "work/weights.json").write_text('{"x3d_m": "abc"}')
     (here / "work/split.csv").write_text("clip")
-    p = params.load()
-    client, study = study_run(p, SPLIT)
-    found = client.get_run(training_run(p, SPLIT, "x3d_m", Run(6, 0), "abc", here / "run"))
+    client, study = study_run(training().study)
+    found = client.get_run(training_run(training(6), here / "run"))
     tags = found.data.tags
     assert "dvc exp apply moody-gown" in tags["mlflow.note.content"]
     assert (tags["dvc.exp_name"], tags["dvc.baseline_rev"], tags["dvc.stage"]) == ("moody-gown", "1234567", "train_x3d")
@@ -144,42 +163,43 @@ def test_a_run_says_what_it_rests_on_and_the_way_back(here, monkeypatch):
     assert dataset.name == "motion"
 
     monkeypatch.setenv("DVC_EXP_NAME", "other-gown")
-    assert study_run(p, SPLIT)[1] != study
+    assert study_run(training().study)[1] != study
 
 
 def test_an_interrupted_training_goes_on_in_its_run_and_the_use_of_the_machine_is_logged(here, monkeypatch):
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
-    p = params.load()
-    logger = PatientLogger(training_run(p, SPLIT, "x3d_m", Run(1, 0), None, here / "run"))
+    logger = PatientLogger(training_run(training(), here / "run"))
     with system_metrics(logger):
         time.sleep(2)
     logger.finalize("failed")
-    client, study = study_run(p, SPLIT)
+    client, study = study_run(training().study)
     assert client.get_run(logger.run_id).data.metrics["system/system_memory_usage_megabytes"] > 0
     assert {client.get_run(run_id).info.status for run_id in (logger.run_id, study)} == {"FAILED"}
-    assert training_run(p, SPLIT, "x3d_m", Run(1, 0), None, here / "run") == logger.run_id
+    assert training_run(training(), here / "run") == logger.run_id
     assert client.get_run(logger.run_id).info.status == "RUNNING"
 
 
 def test_the_best_of_the_same_clips_has_the_alias_and_can_be_served(here):
     import mlflow
 
-    p, versions = params.load(), []
+    versions = []
     for seed, accuracy in enumerate([0.5, 0.8, 0.8, 0.6]):
-        split = SPLIT if seed < 3 else SPLIT.assign(sha256="other")
-        run_id = training_run(p, split, "x3d_m", Run(2, seed), None, here / f"run{seed}")
-        file = here / f"2f-s{seed}.pt"
-        network = models.BUILD["x3d_m"](2)
-        said = {"model": "x3d_m", "frames": 2, "classes": ["Ähre", "b"], "input": p.input("x3d_m").model_dump()}
-        weights.save(file, network, **said)
-        log_model(run_id, "x3d_m", file, 2, 32, said["classes"], {"val_accuracy": accuracy}, split)
+        split = TWO_CLASSES if seed < 3 else TWO_CLASSES.assign(sha256="other")
+        one = training(2, seed, split)
+        run_id = training_run(one, here / f"run{seed}")
+        file = one.file
+        file.parent.mkdir(exist_ok=True)
+        network = NETWORKS["x3d_m"].build(2)
+        facts = {"model": "x3d_m", "frames": 2, "classes": one.study.classes, "input": one.input.model_dump()}
+        weights.save(file, network, **facts)
+        log_model(run_id, one, file, {"val_accuracy": accuracy})
         client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
-        assert runs_that_made(client, p, file) == [run_id]
+        assert runs_that_made(client, one) == [run_id]
         versions.append(int(client.get_model_version_by_alias("framebudget-x3d_m", "best-motion").version))
     assert versions == [1, 2, 2, 4]
     served = mlflow.pyfunc.load_model("models:/framebudget-x3d_m@best-motion")
     said = served.predict(np.zeros((3, 2, 40, 48, 3), np.uint8))
-    assert list(said.columns) == ["Ähre", "b"]
+    assert list(said.columns) == ["b", "Ähre"]
     assert said.sum(axis=1).to_numpy() == pytest.approx(np.ones(3))
     asked = Path(mlflow.pyfunc.get_model_dependencies("models:/framebudget-x3d_m@best-motion")).read_text()
     assert all(f"{package}==" in asked for package in ("torch", "torchvision", "pytorchvideo", "ruamel.yaml"))
@@ -189,16 +209,16 @@ def test_the_best_of_the_same_clips_has_the_alias_and_can_be_served(here):
 
 def test_a_server_that_does_not_answer_ends_the_training_before_it_begins(here, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := free_address())
-    with pytest.raises(ConnectionError, match=f"MLflow at {uri} does not answer: start it, or unset MLFLOW_"):
-        training_run(params.load(), SPLIT, "x3d_m", Run(1, 0), None, here / "run")
+    with pytest.raises(StoreError, match=f"MLflow at {uri} does not answer: start it, or unset MLFLOW_"):
+        training_run(training(), here / "run")
 
 
 def test_a_database_that_does_not_answer_is_said_at_once_and_its_password_never(here, monkeypatch):
     address = free_address().removeprefix("http://")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://user:secret@{address}/x")
     began = time.monotonic()
-    with pytest.raises(ConnectionError, match=rf"MLflow at postgresql://user:\*\*\*@{address}/x does not") as raised:
-        training_run(params.load(), SPLIT, "x3d_m", Run(1, 0), None, here / "run")
+    with pytest.raises(StoreError, match=rf"MLflow at postgresql://user:\*\*\*@{address}/x does not") as raised:
+        training_run(training(), here / "run")
     assert "secret" not in str(raised.value)
     assert time.monotonic() - began < 30  # MLflow alone takes two minutes
 
@@ -209,12 +229,12 @@ def test_what_a_server_misses_follows_when_it_is_back(here, monkeypatch, capsys)
     monkeypatch.setattr(logging, "PAUSE", 0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the test need not wait
     with serving_mlflow(here, uri, store):
-        logger = PatientLogger(training_run(params.load(), SPLIT, "x3d_m", Run(1, 0), None, here / "run"))
+        logger = PatientLogger(training_run(training(), here / "run"))
         logger.log_metrics({"val_accuracy": 0.1}, 1)
     logger.log_metrics({"val_accuracy": 0.2}, 2)
     logger.log_metrics({"val_accuracy": 0.3}, 3)
-    with going_on("the pictures"):
-        study_run(params.load(), SPLIT)
+    with tolerant("the pictures"):
+        study_run(training().study)
     said = capsys.readouterr().err
     assert said.count("training goes on") == 1
     assert f"MLflow at {uri} does not take the pictures; work/ has it" in said

@@ -136,7 +136,7 @@ def test_the_marks_are_the_frames_that_training_reads(rule, monkeypatch):
         return np.zeros((len(indices), 32, 32, 3), np.uint8)
 
     monkeypatch.setattr(dataset, "read_frames", frames_of)
-    rows = pd.DataFrame({"path": ["a", "b", "c"], "label": 0, "frames": 200, "fps": 20.0, "packets": None})
+    rows = pd.DataFrame({"path": ["a", "b", "c"], "label": 0, "frames": 200, "fps": 20.0, "frame_index": None})
     input = INPUT.model_copy(update={"sampling": rule})
     clips = dataset.Clips(Path(), rows, 8, input, seed=3, views=None)
     for epoch in range(4):

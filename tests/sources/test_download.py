@@ -22,7 +22,7 @@ def test_a_file_comes_whole_whatever_happens_on_the_way(server, url, tmp_path, f
     assert len(server.asked) == len(faults) + 1
 
 
-def test_it_goes_on_where_it_was_cut_in_another_process_too(server, url, tmp_path):
+def test_another_process_resumes_it_where_it_was_cut(server, url, tmp_path):
     server.always = "cut"
     with pytest.raises(DownloadError, match=r"weights.pyth: .* are kept in .*weights.pyth.partial"):
         download(url, tmp_path / "weights.pyth")
@@ -65,5 +65,5 @@ def test_what_is_not_there_is_said_at_once(server, tmp_path):
 
 def test_without_network(server, tmp_path):
     server.server_close()
-    with pytest.raises(DownloadError, match=r"weights.pyth: .*download it by other means"):
+    with pytest.raises(DownloadError, match=r"weights.pyth: .*download the file by other means"):
         download(server.url + "weights.pyth", tmp_path / "weights.pyth")

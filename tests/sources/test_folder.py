@@ -31,7 +31,7 @@ def test_folders_as_people_have_them(tmp_path):
     assert [row["clip"] for row in rows] == ["a/x", "wave 👋/推 1"]
     assert dict(skipped) == {
         ".DS_Store": "hidden",
-        "__MACOSX": "no folder of clips",
+        "__MACOSX": "a system folder",
         "a/._x.mov": "hidden",
         "a/.cache": "hidden",
         "a/elsewhere": "a link to a folder; put the folder itself here",
@@ -59,12 +59,14 @@ def test_a_pattern_may_have_alternatives(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"),
+    ("name", "printed"),
     [(os.fsdecode(b"b/caf\xe9.mp4"), r"b/caf\\udce9.mp4"), ("b\n/\x1b[2J.mp4", r"b\\n/\\x1b\[2J.mp4")],
 )
-def test_a_name_that_no_table_or_terminal_can_hold_is_said(tmp_path, name, shown):
+def test_a_name_that_no_table_or_terminal_can_hold_is_said(tmp_path, name, printed):
     touch(tmp_path, "a/1.mp4", "b/1.mp4", name)
-    with pytest.raises(SourceError, match=rf"names that are not UTF-8, or .* control a terminal: {shown}; rename them"):
+    with pytest.raises(
+        SourceError, match=rf"names that are not UTF-8, or .* control a terminal: {printed}; rename them"
+    ):
         find_clips(tmp_path, None)
 
 
@@ -91,11 +93,11 @@ def test_without_a_pattern_each_clip_is_a_group(tmp_path):
         (["a/1.avi", "b/readme.txt"], None, "b: no video in this class"),
         (["a/1.avi"], None, "at least two classes"),
         ([], None, "at least two classes"),
-        (["a/g1.avi", "b/other.avi"], r"g\d", r"the name does not match.*other.avi"),
+        (["a/g1.avi", "b/other.avi"], r"g\d", r"`fetch.group`, g\\d, does not match .*other.avi"),
         (
             ["a/1.avi", "a/1.mp4", "b/1.avi"],
             None,
-            r"a/1.avi and a/1.mp4: they differ in suffix or form of accents alone",
+            r"a/1.avi and a/1.mp4: they differ only in suffix or form of accents",
         ),
         (["a/1.avi", "b/.1.avi"], None, "b: no video in this class"),
         (["a/g1.avi", "b/x.avi", "b/y.avi"], r"(g\d)?", "does not match .*b/x.avi, b/y.avi"),

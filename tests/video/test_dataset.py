@@ -12,7 +12,8 @@ import torch
 from framebudget.params import Input
 from framebudget.sources.folder import find_clips
 from framebudget.video.dataset import Clips, collate, loader
-from framebudget.video.reader import ClipError, learn, probe
+from framebudget.video.index import build
+from framebudget.video.reader import ClipError, probe
 from framebudget.video.transforms import even_view, inputs
 
 INPUT = Input(short_side=40, crop=32, window=0.6, sampling="dynamic", stride=2, short="repeat_last", flip=True,
@@ -22,8 +23,8 @@ INPUT = Input(short_side=40, crop=32, window=0.6, sampling="dynamic", stride=2, 
 @pytest.fixture(scope="module")
 def rows(clips):
     rows = pd.DataFrame([row | probe(clips / row["path"]) for row in find_clips(clips, r"_(g\d+)_")[0]])
-    learned = [learn(clips / path) for path in rows["path"]]
-    return rows.assign(label=rows["class"].astype("category").cat.codes, packets=learned)
+    indexes = [build(clips / path) for path in rows["path"]]
+    return rows.assign(label=rows["class"].astype("category").cat.codes, frame_index=indexes)
 
 
 def batches(clips: Path, rows: pd.DataFrame, workers: int, epoch: int = 0, seed: int = 0, views: int | None = None):
@@ -137,11 +138,11 @@ def test_a_thousand_clips_are_no_more_objects_than_a_few_and_reading_leaves_none
     assert held(many) == held(few)
 
 
-def test_packets_are_sent_as_they_were_learned(rows):
-    packets = rows["packets"][0]
-    fresh = pickle.dumps(replace(packets))
-    list(packets.runs(range(30)))
-    assert pickle.dumps(packets) == fresh
+def test_an_index_is_pickled_without_what_it_caches(rows):
+    index = rows["frame_index"][0]
+    fresh = pickle.dumps(replace(index))
+    list(index.ranges(range(30)))
+    assert pickle.dumps(index) == fresh
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's /proc")

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from framebudget.sources.motion import draw_scene, render
-from framebudget.video.reader import ClipError, learn, probe, read_frames, stream_frames
+from framebudget.video.index import build
+from framebudget.video.reader import ClipError, probe, read_frames, stream_frames
 from tests.conftest import decode_all
 
 
@@ -139,12 +140,12 @@ class Mallinfo(ctypes.Structure):
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="needs glibc")
-@pytest.mark.parametrize("how", ["as learned", "from the start", "in a stream that is left"])
+@pytest.mark.parametrize("how", ["by the index", "from the start", "in a stream that is left"])
 def test_reading_leaves_no_memory_in_use(clip, how):
     """A training reads some million times: 150 bytes were lost each time, and held whole pages."""
-    packets = learn(clip)
+    index = build(clip)
     read = {
-        "as learned": lambda: read_frames(clip, [3, 9, 40], packets=packets),
+        "by the index": lambda: read_frames(clip, [3, 9, 40], index=index),
         "from the start": lambda: read_frames(clip, [3, 9]),
         "in a stream that is left": lambda: next(stream_frames(clip, np.array([[1, 5], [9, 20]]), 32)),
     }[how]

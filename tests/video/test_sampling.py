@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from framebudget.params import Input
 from framebudget.video.sampling import draw, spread, views
+from framebudget.video.sampling import span as span_of
 
 lengths, budgets = st.integers(1, 500), st.integers(1, 64)
 rules = st.sampled_from(["dynamic", "static", "segments", "dense"])
@@ -30,9 +31,9 @@ def test_spread_is_the_rule_of_pytorchvideo(T):
 
 
 @given(inputs, lengths, budgets, st.integers(0, 9), st.sampled_from(["repeat_last", "wrap"]))
-def test_indices_lie_in_the_clip(input, frames, T, seed, short):
-    span = input.span(frames, 25.0, T)
-    drawn = draw(input.sampling, frames, T, span, np.random.default_rng(seed), short)
+def test_indices_lie_in_the_clip(spec, frames, T, seed, short):
+    span = span_of(spec, frames, 25.0, T)
+    drawn = draw(spec.sampling, frames, T, span, np.random.default_rng(seed), short)
     seen = views(frames, T, span, 3, short)
     assert drawn.shape == (T,)
     assert seen.shape == (3, T)
@@ -43,16 +44,16 @@ def test_indices_lie_in_the_clip(input, frames, T, seed, short):
 
 
 @given(inputs, lengths, budgets, st.integers(0, 9))
-def test_no_frame_twice_where_there_are_enough(input, frames, T, seed):
-    span = input.span(frames, 25.0, T)
+def test_no_frame_twice_where_there_are_enough(spec, frames, T, seed):
+    span = span_of(spec, frames, 25.0, T)
     if span <= frames:
-        drawn = draw(input.sampling, frames, T, span, np.random.default_rng(seed), "error")
+        drawn = draw(spec.sampling, frames, T, span, np.random.default_rng(seed), "error")
         assert (np.diff(drawn) > 0).all()
-        if input.sampling in ("dynamic", "dense"):
+        if spec.sampling in ("dynamic", "dense"):
             assert drawn[-1] - drawn[0] == (span - 1 if T > 1 else 0)
-    elif input.sampling != "segments" or frames < T:
+    elif spec.sampling != "segments" or frames < T:
         with pytest.raises(ValueError, match=f"{frames} frames, but"):
-            draw(input.sampling, frames, T, span, np.random.default_rng(seed), "error")
+            draw(spec.sampling, frames, T, span, np.random.default_rng(seed), "error")
 
 
 @given(lengths, budgets, st.integers(0, 9))

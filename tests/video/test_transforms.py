@@ -1,16 +1,26 @@
+import sys
+
 import numpy as np
+import pytest
 import torch
+from torchvision.transforms import CenterCrop, Compose, Lambda, _functional_tensor
 from torchvision.transforms.v2 import functional
 
 from framebudget.video import sampling, transforms
-from framebudget.video.compat import transforms as theirs
 from framebudget.video.reader import read_frames
 from framebudget.video.transforms import View
 
 
-def test_evaluation_sees_what_pytorchvideos_transforms_make_of_the_same_frames(clip):
-    from torchvision.transforms import CenterCrop, Compose, Lambda
+@pytest.fixture
+def theirs(monkeypatch):
+    """pytorchvideo.transforms, which imports a module that torchvision renamed in 0.17 (pytorchvideo#258)."""
+    monkeypatch.setitem(sys.modules, "torchvision.transforms.functional_tensor", _functional_tensor)
+    from pytorchvideo import transforms
 
+    return transforms
+
+
+def test_evaluation_sees_what_pytorchvideos_transforms_make_of_the_same_frames(clip, theirs):
     T, short_side, crop = 8, 40, 32
     (indices,) = sampling.views(48, T, 48, 1, "error")
     frames_BVTHWC = torch.from_numpy(read_frames(clip, indices, short_side))[None, None]
@@ -46,7 +56,7 @@ def test_each_clip_of_a_batch_is_cut_mirrored_and_normalised_by_its_own_view():
     torch.testing.assert_close(clips_BVCTHW[1, :3], normal[1, ..., 1:9, 3:11])
 
 
-def test_colours_are_torchvisions_by_the_factors_of_the_view():
+def test_colors_are_torchvisions_by_the_factors_of_the_view(theirs):
     frames_BVTHWC = torch.randint(0, 256, (2, 1, 4, 8, 8, 3), dtype=torch.uint8)
     jittered, plain = transforms.inputs(frames_BVTHWC, [View([(0, 0)], color=(1.2, 0.7, 1.5)), View([(0, 0)])], 8)
     frames_TCHW = functional.to_dtype(frames_BVTHWC[0, 0].permute(0, 3, 1, 2), torch.float32, scale=True)

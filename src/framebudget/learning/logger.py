@@ -11,9 +11,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from framebudget.console import shown
-from framebudget.learning.tracking import REFUSALS, going_on
-from framebudget.params import tracking_uri
+from framebudget.console import redacted
+from framebudget.learning.store import REFUSALS, tolerant, tracking_uri
 
 PAUSE = 30.0  # seconds until a server that did not answer is asked again
 AT_ONCE = 1000  # metrics that MLflow takes in one request
@@ -43,7 +42,7 @@ class PatientLogger(MLFlowLogger):
         except REFUSALS as error:
             if not self.ask_again:
                 print(
-                    f"warning: MLflow at {shown(tracking_uri())} does not answer; training goes on, and what it "
+                    f"warning: MLflow at {redacted(tracking_uri())} does not answer; training goes on, and what it "
                     f"measures follows when MLflow is back ({error})",
                     file=sys.stderr,
                 )
@@ -57,7 +56,7 @@ class PatientLogger(MLFlowLogger):
                 self.experiment.set_terminated(run_id, "FAILED" if status == "failed" else "FINISHED")
         except REFUSALS as error:
             print(
-                f"warning: MLflow at {shown(tracking_uri())} does not answer; run {self.run_id} is left open there, "
+                f"warning: MLflow at {redacted(tracking_uri())} does not answer; run {self.run_id} is left open there, "
                 f"{len(self.waiting)} metrics short: they are in work/<model>/curves.csv ({error})",
                 file=sys.stderr,
             )
@@ -68,7 +67,7 @@ def system_metrics(logger: PatientLogger | None) -> Iterator[None]:
     """Log the use of CPU, memory, disk, network and GPU into the run every ten seconds."""
     monitor = None
     if logger:
-        with going_on("the use of the machine"):
+        with tolerant("the use of the machine"):
             monitor = SystemMetricsMonitor(logger.run_id, resume_logging=True, tracking_uri=tracking_uri())
             monitor.start()
     try:

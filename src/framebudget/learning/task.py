@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn, optim
 from torchmetrics import MeanMetric
 
+from framebudget.console import UserError
 from framebudget.models.layers import ClipDropout
 from framebudget.models.views import logits_of
 from framebudget.params import Train
@@ -52,7 +53,7 @@ class Classification(pl.LightningModule):
             logits_BK = logits_BK.softmax(1)
         loss = F.cross_entropy(logits_BK, labels_B, label_smoothing=self.recipe.label_smoothing)
         if not loss.isfinite():
-            raise FloatingPointError(
+            raise UserError(
                 f"the {subset} loss is {loss.item()} in epoch {self.current_epoch}, step {self.global_step}; "
                 f"lower the learning rate (lr: {self.recipe.lr})"
             )
@@ -109,7 +110,7 @@ class Classification(pl.LightningModule):
         self.curve, self.best = checkpoint["curve"], checkpoint["best"]
 
     def configure_optimizers(self) -> dict:
-        """By torch's names. Raises ValueError where torch does not take them, or their arguments."""
+        """By torch's names. Raises UserError where torch does not take them, or their arguments."""
         recipe = self.recipe
         trained = [weight for weight in self.parameters() if weight.requires_grad]
         more = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
@@ -117,7 +118,7 @@ class Classification(pl.LightningModule):
         if isinstance(kernel, type) and "fused" in inspect.signature(kernel).parameters and not recipe.gradient_clip:
             more["fused"] = True  # Lightning does not clip for it in mixed precision
         if recipe.scheduler == "ReduceLROnPlateau":
-            raise ValueError("train.scheduler: ReduceLROnPlateau moves on after a checkpoint, and could not be resumed")
+            raise UserError("train.scheduler: ReduceLROnPlateau moves on after a checkpoint, and could not be resumed")
         optimizer = made("optimizer", optim, recipe.optimizer, trained, more | recipe.optimizer_args)
         scheduler = made("scheduler", optim.lr_scheduler, recipe.scheduler, optimizer, recipe.scheduler_args)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
@@ -129,7 +130,7 @@ class Classification(pl.LightningModule):
             try:
                 scheduler.step()
             except ArithmeticError as error:
-                raise ValueError(
+                raise UserError(
                     f"train.scheduler: torch's {recipe.scheduler} with {recipe.scheduler_args}: {error}"
                 ) from None
 
@@ -138,4 +139,4 @@ def made(key: str, module: object, name: str, subject: object, arguments: dict) 
     try:
         return getattr(module, name)(subject, **arguments)
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"train.{key}: torch's {name} with {arguments}: {error}") from None
+        raise UserError(f"train.{key}: torch's {name} with {arguments}: {error}") from None

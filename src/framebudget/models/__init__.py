@@ -1,20 +1,13 @@
-"""PyTorchVideo's networks at any frame budget: clips_BCTHW -> logits_BK."""
+"""The networks, at any frame budget: clips_BCTHW -> logits_BK. Every module here that has a `NETWORK` adds one."""
 
 import warnings
-from collections.abc import Callable
-
-from torch import nn
+from importlib import import_module
+from pkgutil import iter_modules
 
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # fvcore, at import
 
-from framebudget.models import slowfast, x3d  # noqa: E402
+from framebudget.models.network import Network  # noqa: E402
 
-BUILD: dict[str, Callable[[int], nn.Module]] = {
-    "x3d_m": x3d.x3d,
-    "x3d_s": x3d.x3d,  # the same network, published for 13 frames of 160 pixels
-    "x3d_xs": x3d.x3d,  # and for 4
-    "slowfast_r50": slowfast.slowfast_r50,
-}
-HEAD = {
-    name: slowfast.HEAD if name == "slowfast_r50" else x3d.HEAD for name in BUILD
-}  # keys that depend on the classes
+_modules = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
+_networks = [module.NETWORK for module in _modules if hasattr(module, "NETWORK")]
+NETWORKS: dict[str, Network] = {network.key: network for network in _networks}

@@ -5,9 +5,9 @@ from pytorchvideo.models.slowfast import create_slowfast
 from torch import Tensor, nn
 
 from framebudget.models.layers import GlobalMean, SpatialMaxPool, faster
+from framebudget.models.network import ZOO, Network
 
 ALPHA = 4  # the fast pathway sees every frame, the slow one every fourth
-HEAD = "blocks.6.proj."
 
 
 class SlowFast(nn.Module):
@@ -40,5 +40,4 @@ def slow_frames(T: int) -> Tensor:
     return torch.linspace(0, T - 1, -(-T // ALPHA)).long()
 
 
-def slowfast_r50(classes: int) -> nn.Module:
-    return SlowFast(classes)
+NETWORK = Network("slowfast_r50", "SlowFast R50", SlowFast, head="blocks.6.proj.", zoo=ZOO + "SLOWFAST_8x8_R50.pyth")

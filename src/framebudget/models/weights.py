@@ -6,20 +6,22 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from framebudget.console import UserError
 
-class WeightsError(ValueError):
+
+class WeightsError(UserError):
     """A weight file that cannot be used; the message names the file and what differs."""
 
 
 def unpickled(path: Path) -> dict:
-    """What torch.save wrote, on the CPU. No code of the file is run (`weights_only`). Raises WeightsError."""
+    """What torch.save wrote, on the CPU. Never runs code of the file (`weights_only`). Raises WeightsError."""
     try:
         if zipfile.is_zipfile(path):  # all but what torch wrote before 1.6
             with zipfile.ZipFile(path) as archive:
                 if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                    raise ValueError("compressed")  # which torch never does; a few bytes could fill the memory
-                if torn := archive.testzip():  # torch does not look at checksums
-                    raise ValueError(f"checksum of {torn}")
+                    raise ValueError("compressed")  # torch never does that; a few bytes could fill the memory
+                if damaged := archive.testzip():  # torch does not compare checksums
+                    raise ValueError(f"checksum of {damaged}")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such weight file") from None
@@ -31,7 +33,7 @@ def unpickled(path: Path) -> dict:
 
 
 def read(path: Path) -> dict:
-    """The checkpoint, with its tensors by their keys. Raises WeightsError."""
+    """The checkpoint: `model_state`, tensors by their keys, and whatever else it holds. Raises WeightsError."""
     checkpoint = unpickled(path)
     state = checkpoint.get("model_state")
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
@@ -40,32 +42,35 @@ def read(path: Path) -> dict:
 
 
 def load(network: nn.Module, path: Path, head: str | None = None) -> None:
-    """Load a weight file strictly, but for the keys that begin with `head`, which keep their initial values."""
+    """Load a weight file strictly, except for keys that begin with `head`: these keep their initial values.
+
+    Raises WeightsError.
+    """
     own, given = network.state_dict(), read(path)["model_state"]
     if head:
         own = {key: value for key, value in own.items() if not key.startswith(head)}
         given = {key: value for key, value in given.items() if not key.startswith(head)}
-    faults = {
+    differing = {
         "missing": own.keys() - given.keys(),
         "unexpected": given.keys() - own.keys(),
         "of another shape": {key for key in own.keys() & given.keys() if not alike(own[key], given[key])},
     }
-    said = [f"{len(keys)} {kind} ({', '.join(sorted(keys)[:3])}, …)" for kind, keys in faults.items() if keys]
-    if said:
-        raise WeightsError(f"{path}: weights of another network; keys: {'; '.join(said)}")
+    faults = [f"{len(keys)} {kind} ({', '.join(sorted(keys)[:3])}, …)" for kind, keys in differing.items() if keys]
+    if faults:
+        raise WeightsError(f"{path}: weights of another network; keys: {'; '.join(faults)}")
     network.load_state_dict(given, strict=not head)
 
 
 def alike(own: Tensor, given: object) -> bool:
-    """Whether it can take this one's place: a plain tensor of the same shape, and as real."""
+    """Whether a value of a file fits: a plain tensor of the same shape, real or complex like our own."""
     plain = isinstance(given, Tensor) and given.layout == torch.strided and given.device == own.device
     return plain and given.shape == own.shape and given.is_complex() == own.is_complex() and not given.is_quantized
 
 
 def save(path: Path, network: nn.Module, **facts: object) -> None:
-    """Write the weights and plain facts about them; the same content gives the same bytes."""
+    """Write the weights and plain facts about them, whole or not at all; the same content gives the same bytes."""
     state = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
     partial = path.with_name(path.stem + ".partial")
-    with partial.open("wb") as file:  # a file object, for torch writes the name of a path into the archive
+    with partial.open("wb") as file:  # a file object: torch writes the name of a path into the archive
         torch.save({"model_state": state} | facts, file)
     partial.replace(path)

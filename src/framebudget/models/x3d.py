@@ -1,15 +1,14 @@
-"""X3D-XS, -S and -M (Feichtenhofer, arXiv:2004.04730) as PyTorchVideo builds them, at any number of frames; logits."""
+"""X3D-M (Feichtenhofer, arXiv:2004.04730) as PyTorchVideo builds it, at any number of frames; logits."""
 
 from pytorchvideo.models.x3d import create_x3d
 from torch import nn
 
 from framebudget.models.layers import GlobalMean, faster
-
-HEAD = "blocks.5.proj."  # the keys that depend on the number of classes
+from framebudget.models.network import ZOO, Network
 
 
 def x3d(classes: int) -> nn.Module:
-    """clips_BCTHW -> logits_BK. XS, S and M are one network, with the state dict keys of PyTorchVideo's.
+    """clips_BCTHW -> logits_BK, with the state dict keys of PyTorchVideo's. X3D-XS and X3D-S are the same network.
 
     The stock head averages over a fixed 16×7×7 window and ends in a softmax, in training too; a cross-entropy on top
     takes the softmax of a softmax, which for 5 classes cannot fall below 0.905. Here the mean runs over whatever
@@ -21,3 +20,6 @@ def x3d(classes: int) -> nn.Module:
     head.activation = None
     head.output_pool = nn.Flatten()
     return faster(network)
+
+
+NETWORK = Network("x3d_m", "X3D-M", x3d, head="blocks.5.proj.", zoo=ZOO + "X3D_M.pyth", softmax=True)

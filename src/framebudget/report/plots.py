@@ -12,14 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
-from framebudget.params import MODELS
+from framebudget.models import NETWORKS
 from framebudget.report import names, statistics
 
 matplotlib.use("Agg")
 COLUMN, PAGE, TALL = 3.4, 7.0, 8.4  # inches: one column of the paper, and both; a figure that fills its page
 PALETTE = sns.color_palette("colorblind")
-MODEL_COLOUR = {"x3d_m": PALETTE[0], "slowfast_r50": PALETTE[1]}
-MODEL_MARK = {"x3d_m": "o", "slowfast_r50": "s"}
+MARKERS = "osD^vPX"
 FAMILY = ["STIXGeneral", "DejaVu Sans"]  # matplotlib's own; the paper is set in the first too
 sns.set_theme(
     context="paper",
@@ -70,6 +69,12 @@ def readable(name: str) -> str:
 
 def wrapped(name: str, lines: int = 2) -> str:
     return names.wrapped(name, lines).replace("$", r"\$")
+
+
+def style_of(model: str) -> dict:
+    """Color and marker of a network, by its place among all."""
+    place = list(NETWORKS).index(model)
+    return {"color": PALETTE[place % len(PALETTE)], "marker": MARKERS[place % len(MARKERS)]}
 
 
 def clips_per_class(split: pd.DataFrame) -> Figure:
@@ -134,7 +139,7 @@ def learning_curves(curves: pd.DataFrame, unit: str) -> Figure:
             axes.plot(epoch, validation["mean"], color=colour, lw=1.2, marker=".", ms=3, label=f"{T} {unit}")
             axes.fill_between(epoch, validation["min"], validation["max"], color=colour, alpha=0.15, lw=0)
             axes.plot(epoch, by_epoch["train_accuracy"]["mean"], color=colour, lw=0.8, ls=":")
-        axes.set(title=MODELS[model], xlabel="Epoch", xlim=(0.5, rows["epoch"].max() + 1.5), ylim=(0, 1.02))
+        axes.set(title=NETWORKS[model].name, xlabel="Epoch", xlim=(0.5, rows["epoch"].max() + 1.5), ylim=(0, 1.02))
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     panels[0].set_ylabel("Accuracy")
@@ -165,7 +170,7 @@ def confusion(predictions: pd.DataFrame, unit: str) -> Figure:
             annot=np.round(100 * share).astype(int) if small else False, fmt="d", annot_kws={"size": 6},
             xticklabels=labels, yticklabels=labels,
         )  # fmt: skip
-        axes.set_title(f"{MODELS[model]}, {T} {unit}")
+        axes.set_title(f"{NETWORKS[model].name}, {T} {unit}")
         axes.tick_params(length=0, labelsize=6)
         axes.tick_params(axis="x", rotation=90)
         axes.tick_params(axis="y", rotation=0)
@@ -214,9 +219,9 @@ def accuracy_against_gflops(results: pd.DataFrame) -> Figure:
 
 def _with_intervals(axes: Axes, x: pd.Series, rows: pd.DataFrame, model: str) -> dict[str, object]:
     """Draw a model's accuracies at x, with their intervals; returns its colour and mark."""
-    style = {"color": MODEL_COLOUR[model], "marker": MODEL_MARK[model]}
+    style = style_of(model)
     error = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
-    axes.errorbar(x, rows["accuracy"], error, lw=1.2, elinewidth=0.8, capsize=2, label=MODELS[model], **style)
+    axes.errorbar(x, rows["accuracy"], error, lw=1.2, elinewidth=0.8, capsize=2, label=NETWORKS[model].name, **style)
     return style
 
 
@@ -236,7 +241,7 @@ def reliability(table: pd.DataFrame, unit: str) -> Figure:
             style = {"color": colours[T], "label": f"{T} {unit}", "lw": 0, "zorder": 3}
             sizes = 3 + 40 * rows["clips"] / rows["clips"].sum()
             axes.scatter(rows["confidence"], rows["accuracy"], sizes, **style)
-        axes.set(title=MODELS[model], xlabel="Confidence", xlim=(0, 1.04), ylim=(0, 1.04))
+        axes.set(title=NETWORKS[model].name, xlabel="Confidence", xlim=(0, 1.04), ylim=(0, 1.04))
         axes.set_aspect("equal")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1))

@@ -1,4 +1,4 @@
-"""Files from the network: a connection that fails is tried again, and a file goes on where it was cut."""
+"""Download files: retry a connection that fails, and resume a file where it was cut."""
 
 import time
 import zipfile
@@ -13,6 +13,8 @@ from filelock import FileLock
 from remotezip import RemoteIOError
 from tqdm import tqdm
 
+from framebudget.console import UserError
+
 TRIES = 5
 PAUSE = 1.0  # seconds before the second try, twice as long before each one after it
 TIMEOUT = 30  # seconds without a byte
@@ -22,12 +24,12 @@ FAULTS = (
 T = TypeVar("T")
 
 
-class DownloadError(OSError):
-    """Something that could not be brought from the network; the message names the URL and what is kept."""
+class DownloadError(UserError):
+    """A file that is not here and cannot be downloaded; the message names the URL and what is kept of it."""
 
 
 def retried(act: Callable[[], T], tries: int = TRIES) -> T:
-    """What `act` returns. It is tried again, after a pause, when the connection or what came through it is broken."""
+    """What `act` returns. After a pause, it runs again if the connection failed or delivered broken data."""
     for pause in (PAUSE * 2**k for k in range(tries - 1)):
         try:
             return act()
@@ -40,7 +42,7 @@ def retried(act: Callable[[], T], tries: int = TRIES) -> T:
 
 
 def download(url: str, path: Path) -> None:
-    """Bring a whole file, if it is not there. What has come of it lies in <path>.partial, and the next call goes on.
+    """Download a file, unless it exists. <path>.partial keeps the beginning, and the next call resumes there.
 
     Raises DownloadError.
     """
@@ -49,33 +51,33 @@ def download(url: str, path: Path) -> None:
     try:
         with FileLock(path.with_name(path.name + ".lock")), requests.Session() as session:
             if not path.exists():
-                retried(lambda: go_on(session, url, partial))
+                retried(lambda: resume(session, url, partial))
                 partial.replace(path)
                 etag_of(partial).unlink()
     except FAULTS as error:
         kept = partial.stat().st_size if partial.exists() else 0
         raise DownloadError(
-            f"{url}: {error}. {kept:,} bytes of it are kept in {partial}, and the same command goes on from there; "
-            "or download it by other means and name the file in params.yaml"
+            f"{url}: {error}. {kept:,} bytes are kept in {partial}; to resume, run the same command again, or download "
+            "the file by other means and name it in params.yaml"
         ) from None
 
 
 def etag_of(partial: Path) -> Path:
-    """Where the server's name for the content of a partial file is kept."""
+    """The file that records which version of the content a partial file belongs to."""
     return partial.with_name(partial.name + ".etag")
 
 
-def go_on(session: requests.Session, url: str, partial: Path) -> None:
-    """Bring what is missing of a partial file; all of it, if it is no longer certain to be the same one."""
+def resume(session: requests.Session, url: str, partial: Path) -> None:
+    """Download the rest of a partial file, or all of it if the content may have changed."""
     held, etag = partial.stat().st_size if partial.exists() else 0, etag_of(partial)
     headers = {"Accept-Encoding": "identity"}
     if held and etag.exists() and etag.read_text():
         headers |= {"Range": f"bytes={held}-", "If-Range": etag.read_text()}
     with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         total = response.headers.get("Content-Range", "").rpartition("/")[2]
-        if response.status_code == 416 and total == str(held):
-            return
         if response.status_code == 416:
+            if total == str(held):
+                return
             partial.unlink()
         response.raise_for_status()
         if response.status_code != 206:

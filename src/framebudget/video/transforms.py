@@ -1,6 +1,6 @@
-"""From uint8 frames to what a network expects: on the device, for a whole batch, each clip by its own numbers.
+"""From uint8 frames to the input of a network: on the device, a whole batch at a time, each clip with its own View.
 
-Scaling is not among it: the reader does that in its pass over the pixels, so that full-size frames are never moved.
+The reader scales the frames, in the same pass in which it converts them, so that full-size frames are never moved.
 """
 
 from typing import NamedTuple
@@ -15,22 +15,22 @@ ADJUST = functional.adjust_brightness, functional.adjust_contrast, functional.ad
 
 
 class View(NamedTuple):
-    """What a network sees of one clip.
+    """The part of a clip that a network sees, and how.
 
     corners: top and left of each of S squares.
     flip: mirrored.
-    color: factors of brightness, contrast and saturation; None leaves the colours alone.
-    seed: of whatever else is random for this clip in this epoch.
+    color: factors of brightness, contrast and saturation; None leaves the colors alone.
+    seed: for whatever else is random about this clip in this epoch.
     """
 
     corners: list[tuple[int, int]]
     flip: bool = False
-    color: tuple[float, float, float] | None = None
+    color: tuple[float, ...] | None = None
     seed: int = 0
 
 
 def random_view(H: int, W: int, crop: int, flip: bool, color_jitter: float, generator: np.random.Generator) -> View:
-    """One square anywhere, mirrored half of the time if `flip`, each colour factor within 1 ± color_jitter."""
+    """One square at a random place, mirrored half of the time if `flip`, each color factor within 1 ± color_jitter."""
     corner = int(generator.integers(H - crop + 1)), int(generator.integers(W - crop + 1))
     mirrored = flip and bool(generator.integers(2))
     color = tuple(generator.uniform(1 - color_jitter, 1 + color_jitter, 3)) if color_jitter else None
@@ -38,20 +38,17 @@ def random_view(H: int, W: int, crop: int, flip: bool, color_jitter: float, gene
 
 
 def even_view(H: int, W: int, crop: int, n: int = 1) -> View:
-    """n squares: the middle one, or several, evenly from one end of the longer side to the other."""
-    rooms = H - crop, W - crop
-    longer = int(W > H)
-    corners = []
-    for k in range(n):
-        corner = [room // 2 for room in rooms]
-        if n > 1:
-            corner[longer] = rooms[longer] * k // (n - 1)
-        corners.append(tuple(corner))
-    return View(corners)
+    """The square in the middle, or n squares spaced evenly from one end of the longer side to the other."""
+    top, left = H - crop, W - crop  # the largest possible
+    if n == 1:
+        return View([(top // 2, left // 2)])
+    if W > H:
+        return View([(top // 2, left * k // (n - 1)) for k in range(n)])
+    return View([(top * k // (n - 1), left // 2) for k in range(n)])
 
 
 def inputs(frames_BVTHWC: Tensor, views: list[View], crop: int) -> Tensor:
-    """uint8 frames -> normalised float32 clips (B, S·V, C, T, crop, crop), channels last in memory."""
+    """uint8 frames -> normalized float32 clips (B, S·V, C, T, crop, crop), channels last in memory."""
     B, V, T, *_, C = frames_BVTHWC.shape
     S = len(views[0].corners)
     clips_BSVTHWC = torch.empty(B, S, V, T, crop, crop, C, device=frames_BVTHWC.device)

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from framebudget import models, params, predict
-from framebudget.models import trained, weights
+from framebudget import models, params
+from framebudget.commands import predict, serving
+from framebudget.models import weights
 from framebudget.sources.motion import draw_scene, render, write_clip
 from framebudget.video.reader import ClipError, glance, read_frames, stream_frames
 from tests.conftest import ROOT, run
@@ -37,27 +38,27 @@ def work(tmp_path_factory):
 
 @pytest.fixture
 def network(work):
-    return trained.load(work / "work/x3d_m/4f-s0.pt")
+    return serving.load(work / "work/x3d_m/4f-s0.pt")
 
 
-def said(work, *arguments: str, **more) -> list[str]:
+def printed(work, *arguments: str, **more) -> list[str]:
     return run("framebudget", "predict", *arguments, cwd=work, **more).stdout.splitlines()
 
 
 def test_one_video_several_and_a_folder(work, clips):
     videos = sorted(clips.glob("Recede/*.avi"))
-    lines = said(work, str(videos[0]))
+    lines = printed(work, str(videos[0]))
     assert [line.split()[1] for line in lines] == sorted(CLASSES, key=[line.split()[1] for line in lines].index)
     assert sum(float(line.split("%")[0]) for line in lines) == pytest.approx(100, abs=0.2)
-    by_name = said(work, *map(str, videos), "--top", "1")
+    by_name = printed(work, *map(str, videos), "--top", "1")
     assert by_name[::2] == list(map(str, videos))
     assert by_name[1] == lines[0]
-    assert said(work, str(clips / "Recede"), "--top", "1") == by_name
+    assert printed(work, str(clips / "Recede"), "--top", "1") == by_name
 
 
 def test_json_holds_what_is_printed_and_the_windows(work, clips):
     video = next(clips.glob("Recede/*.avi"))
-    (line,) = said(work, str(video), "--json", "--frames", "2", "--window", "0.4", "--step", "0.2")
+    (line,) = printed(work, str(video), "--json", "--frames", "2", "--window", "0.4", "--step", "0.2")
     answer = json.loads(line)
     assert (answer["video"], answer["model"], answer["frames"]) == (str(video), "x3d_m", 2)
     assert sum(row["probability"] for row in answer["classes"]) == pytest.approx(1, abs=1e-5)
@@ -67,7 +68,7 @@ def test_json_holds_what_is_printed_and_the_windows(work, clips):
 
 def test_it_ends_quietly_when_nobody_reads_on(work, clips):
     process = subprocess.Popen(
-        [sys.executable, "-m", "framebudget.cli", "predict", str(clips)], cwd=work,
+        [sys.executable, "-m", "framebudget.commands.cli", "predict", str(clips)], cwd=work,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     process.stdout.readline()
@@ -79,7 +80,7 @@ def test_it_ends_quietly_when_nobody_reads_on(work, clips):
 def test_names_on_standard_input_are_answered_one_by_one(work, clips):
     videos = sorted(clips.glob("Recede/*.avi"))[:2]
     process = subprocess.Popen(
-        [sys.executable, "-m", "framebudget.cli", "predict", "-", "--json"], cwd=work,
+        [sys.executable, "-m", "framebudget.commands.cli", "predict", "-", "--json"], cwd=work,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
     )  # fmt: skip
     for video in videos:
@@ -87,7 +88,7 @@ def test_names_on_standard_input_are_answered_one_by_one(work, clips):
         assert json.loads(process.stdout.readline())["video"] == str(video)  # before the next one is named
     process.stdin.close()
     result = run("framebudget", "predict", "-", "--window", "1", "--timeline", "x.png", cwd=work, check=False)
-    assert "--timeline: of one video" in result.stderr  # or each would take the place of the one before
+    assert "--timeline works only for one video" in result.stderr  # or each would take the place of the one before
     assert process.wait() == 0
 
 
@@ -107,12 +108,13 @@ def test_a_broken_video_is_named_and_the_others_are_predicted(work, clips, tmp_p
         (["--frames", "3"], r"no weights for 3 frames; trained budgets: \[2, 4\]"),
         (["--model", "x4d"], "--model x4d: neither x3d_m nor slowfast_r50, nor a file"),
         (["--model", "slowfast_r50"], "train it first: dvc repro"),
-        (["--model", "models:/framebudget-x3d_m@best-nothing"], "not to be had from MLflow"),
+        (["--model", "models:/framebudget-x3d_m@best-nothing"], "does not have it"),
         (["--model", "params.yaml"], "neither x3d_m"),
-        (["--step", "1"], "--step: with --window only"),
-        (["--timeline", "x.png"], "--timeline: of one video, with --window"),
-        (["--window", "-1"], "invalid seconds value: '-1'"),
-        (["--window", "1e308"], "invalid seconds value: '1e308'"),
+        (["--step", "1"], "--step works only with --window"),
+        (["--timeline", "x.png"], "--timeline works only for one video, with --window"),
+        (["--top", "0"], "argument --top: '0' is not a whole number of at least 1"),
+        (["--window", "-1"], "'-1' is not a number of seconds above 0"),
+        (["--window", "1e308"], "'1e308' is not a number of seconds above 0"),
     ],
 )
 def test_what_cannot_be_is_one_clear_message(work, clips, tmp_path, arguments, says):
@@ -126,10 +128,10 @@ def test_what_cannot_be_is_one_clear_message(work, clips, tmp_path, arguments, s
 def test_windows_see_the_very_frames_of_the_video(clip, network):
     """As many windows as it takes, the last at the end, each as if its frames were read alone."""
     _, checkpoint = network
-    said = list(predict._read([clip], checkpoint, 0.5, 0.3))
-    frames_NTHWC = np.concatenate([what[1] for _, what, _ in said])
-    times = np.array([time for _, what, _ in said for time in what[0]])
-    assert said[-1][2] == 0
+    batches = list(predict.read([clip], checkpoint, 0.5, 0.3))
+    frames_NTHWC = np.concatenate([batch.frames_NTHWC for batch in batches])
+    times = np.array([time for batch in batches for time in batch.times])
+    assert batches[-1].left == 0
     fps = glance(clip)["fps"]
     assert np.all(np.diff(times[:, 0]) > 0)
     assert times[0, 0] == 0
@@ -151,7 +153,7 @@ def test_the_network_sees_the_square_in_the_middle(clip):
             return clips_BCTHW.mean((2, 3, 4)) + self.bias
 
     frames_THWC, network = read_frames(clip, [0, 1, 2], 40), Network()
-    logits_BK = trained.middle_logits(network, np.stack([frames_THWC, frames_THWC[::-1]]), 32)
+    logits_BK = serving.middle_logits(network, np.stack([frames_THWC, frames_THWC[::-1]]), 32)
     top, left = ((size - 32) // 2 for size in frames_THWC.shape[1:3])
     square_CTHW = frames_THWC[:, top : top + 32, left : left + 32].transpose(3, 0, 1, 2).astype(float)
     assert (network.seen_BCTHW[0].numpy() * 0.225 + 0.45) * 255 == pytest.approx(square_CTHW, abs=1e-3)
@@ -171,9 +173,8 @@ def test_a_long_video_is_never_held_whole(tmp_path, network):
     """Of 2000 frames, those of two windows at most."""
     frames = np.concatenate([render(draw_scene(1), "Sway")] * 42)[:2000]
     write_clip(tmp_path / "long.avi", frames)
-    held = []
-    for _, what, _ in predict._read([tmp_path / "long.avi"], network[1], 0.5, 0.5):
-        held.append(len(what[1]))
+    batches = predict.read([tmp_path / "long.avi"], network[1], 0.5, 0.5)
+    held = [len(batch.frames_NTHWC) for batch in batches]
     assert max(held) == predict.BATCH
     assert sum(held) > 150
 
@@ -199,7 +200,7 @@ def test_names_do_not_control_the_terminal(work, clip, tmp_path):
 
 
 def test_the_timeline_is_a_picture(work, clip, tmp_path):
-    said(work, str(clip), "--window", "0.5", "--timeline", str(tmp_path / "timeline.svg"))
+    printed(work, str(clip), "--window", "0.5", "--timeline", str(tmp_path / "timeline.svg"))
     text = (tmp_path / "timeline.svg").read_text()
     assert text.startswith("<?xml")
     assert list(tmp_path.glob("*.partial")) == []
@@ -207,7 +208,7 @@ def test_the_timeline_is_a_picture(work, clip, tmp_path):
 
 def test_predictions_are_those_of_the_weights_file_itself(work, clips):
     video = str(next(clips.glob("*/*.avi")))
-    assert said(work, video, "--frames", "2") == said(work, video, "--model", "work/x3d_m/2f-s0.pt")
+    assert printed(work, video, "--frames", "2") == printed(work, video, "--model", "work/x3d_m/2f-s0.pt")
 
 
 def test_unreadable_is_an_error_and_no_end(network, tmp_path, clips):

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from framebudget import models, params
-from framebudget.export import card, export
-from framebudget.models import trained, weights
+from framebudget.commands import serving
+from framebudget.commands.export import card, export
+from framebudget.console import UserError
+from framebudget.models import weights
 from tests.conftest import ROOT
 
 
@@ -31,7 +33,7 @@ def test_onnxruntime_gives_the_same_logits_for_any_batch(tmp_path, monkeypatch, 
     weights.save(file, network, model=model, frames=T, classes=classes, input=input)
     export(file, tmp_path / "out/network.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "out/network.onnx")
-    network, checkpoint = trained.load(file)
+    network, checkpoint = serving.load(file)
     for B in (1, 3):
         clips_BCTHW = torch.randn(B, 3, T, input["crop"], input["crop"])
         with torch.inference_mode():
@@ -45,7 +47,7 @@ def test_onnxruntime_gives_the_same_logits_for_any_batch(tmp_path, monkeypatch, 
     assert (properties["classes"], properties["frames"], properties["input"]) == (classes, T, input)
     text = (tmp_path / "out/network.md").read_text()
     assert "0. Ähre\n1. b\n2. c" in text
-    assert text.count("these weights are not of the study that lies in work/") == 2
+    assert "Not known here: these weights are not from the study in work/." in text
     assert not list((tmp_path / "out").glob("*.partial"))
 
     own = tmp_path / "work" / model
@@ -55,7 +57,7 @@ def test_onnxruntime_gives_the_same_logits_for_any_batch(tmp_path, monkeypatch, 
                           "subset": ["train"] * 3 + ["validation", "test"]})  # fmt: skip
     split.to_csv(tmp_path / "work/split.csv")
     text = card(checkpoint, file)
-    assert "3 of 5 clips of 2 groups; 1 more chose the epoch, 1 were the test." in text
+    assert "3 of 5 clips of 2 groups; 1 others chose the epoch, 1 were the test." in text
     assert "Not evaluated yet." in text
     (tmp_path / "work/tables").mkdir()
     row = {"model": model, "frames": T, "accuracy": 0.625, "low": 0.5, "high": 0.75, "seeds": 2}
@@ -66,7 +68,11 @@ def test_onnxruntime_gives_the_same_logits_for_any_batch(tmp_path, monkeypatch, 
 
 def test_what_would_be_overwritten_stays(tmp_path):
     (tmp_path / "README.md").write_text("mine")
-    for name, says in (("README.onnx", "README.md is no model card"), ("card.md", "ends in .onnx"), ("x", "ends in")):
-        with pytest.raises(ValueError, match=says):
+    for name, says in (
+        ("README.onnx", "README.md is not a model card"),
+        ("card.md", "ends in .onnx"),
+        ("x", "ends in"),
+    ):
+        with pytest.raises(UserError, match=says):
             export(tmp_path / "none.pt", tmp_path / name)
     assert (tmp_path / "README.md").read_text() == "mine"

@@ -1,4 +1,4 @@
-"""What `framebudget doctor` says where something is missing: the command itself, in folders as people have them."""
+"""What `framebudget doctor` reports when something is missing: the command itself, in folders as people have them."""
 
 import os
 import shutil
@@ -9,26 +9,26 @@ import time
 
 import pytest
 
-from framebudget import doctor
+from framebudget.commands import doctor
 from tests.conftest import ROOT, run, set_params
 
 
 @pytest.fixture
 def examined(tmp_path, monkeypatch, capsys):
-    """A function that examines tmp_path without asking DVC, which takes seconds: (status, what was said)."""
+    """A function that runs only the named checks in tmp_path: (status, what was printed)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
     def examine(*checks):
         for name in CHECKS:
-            if name not in checks:
-                monkeypatch.setattr(doctor, name, lambda: iter(()))
+            if name not in checks and not (name == "study" and {"clips", "weights", "dvc"} & set(checks)):
+                monkeypatch.setattr(doctor, name, lambda *_: iter(()))
         return doctor.examine(), capsys.readouterr().out
 
     return examine
 
 
-CHECKS = ["packages", "device", "disk", "repository", "parameters", "clips", "weights", "mlflow", "dvc"]
+CHECKS = ["packages", "device", "disk", "repository", "mlflow", "study", "clips", "weights", "dvc"]
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_broken_params_name_the_key(configured, examined):
     set_params(configured, **{"frames": 0, "train.epochs": "many"})
     path = configured / "params.yaml"
     path.write_text(path.read_text().replace("seeds:", "sedes:"))
-    status, text = examined("parameters", "clips", "weights")
+    status, text = examined("study", "clips", "weights")
     assert status == 1
     assert "✗ params.yaml: frames.0" in text
     assert "\n    train.epochs: " in text
@@ -86,14 +86,14 @@ def test_a_closed_port_and_an_open_one(examined, monkeypatch, server):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{closed_port()}")
     status, text = examined("mlflow")
     assert status == 1
-    assert "which does not answer" in text
+    assert "does not answer" in text
     assert "unset MLFLOW_TRACKING_URI" in text
     assert "secret" not in text
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://127.0.0.1:{closed_port()}/mlflow")
     assert examined("mlflow")[0] == 1
     server.files["health"] = b"OK"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url.rstrip("/"))
-    assert examined("mlflow") == (0, f"✓ MLflow: {server.url.rstrip('/')}, which answers\nnothing is missing\n")
+    assert examined("mlflow") == (0, f"✓ MLflow: {server.url.rstrip('/')}, reachable\nnothing is missing\n")
 
 
 def test_weights_are_a_file_or_in_the_cache_or_come_from_the_network(configured, examined, monkeypatch, server):
@@ -105,7 +105,7 @@ def test_weights_are_a_file_or_in_the_cache_or_come_from_the_network(configured,
     (configured / "nowhere.pt").touch()
     assert examined("weights")[0] == 0
     set_params(configured, **{"datasets.motion.x3d_m.weights": f"http://127.0.0.1:{closed_port()}/x.pyth"})
-    assert "which does not answer" in examined("weights")[1]
+    assert "does not answer" in examined("weights")[1]
     server.files["x.pyth"] = b"weights"
     set_params(configured, **{"datasets.motion.x3d_m.weights": f"{server.url}x.pyth"})
     status, text = examined("weights")
@@ -123,27 +123,25 @@ def test_clips_of_a_folder(configured, examined, clips):
 
 
 def test_packages_that_are_missing_or_too_old(examined, monkeypatch):
-    there = {"torch": "1.0", "av": "18.1", "dvc": "3.67", "dvc-s3": None}
+    there = {"framebudget": "0.1.0", "torch": "1.0", "av": "18.1", "dvc": "3.67", "dvc-s3": None}
     asked = {"framebudget": ["torch>=2.11", "av<19,>=18", "dvc[s3]>=3.67", 'pytest>=9; extra == "dev"'],
              "dvc": ["dvc-s3<4,>=3; extra == 's3'", "dvc-gs; extra == 'gs'"]}  # fmt: skip
     monkeypatch.setattr(doctor.metadata, "requires", asked.get)
     monkeypatch.setattr(doctor, "installed", there.get)
     status, text = examined("packages")
     assert status == 1
-    assert "✗ torch: 1.0 is installed, >=2.11 is asked for" in text
+    assert "✗ torch: 1.0 is installed, >=2.11 is required" in text
     assert "-m pip install 'torch>=2.11'" in text
     assert "✗ dvc-s3: not installed" in text
-    assert "✓ 2 packages as asked for" in text
+    assert "✓ 2 packages as required" in text
 
 
-def test_a_remote_that_is_gone_is_said_and_not_needed_where_the_clips_are_there(configured, examined, monkeypatch):
-    says = {"status": "{}", "remote": "mine  \t/nowhere/my remote  (default)\n"}
-    monkeypatch.setattr(
-        doctor, "said", lambda *command: doctor.subprocess.CompletedProcess(command, 0, says[command[3]], "")
-    )
+def test_a_remote_that_is_gone_is_reported_and_not_needed_where_the_clips_are_there(configured, examined, monkeypatch):
+    printed = {"status": "{}", "remote": "mine  \t/nowhere/my remote  (default)\n"}
+    monkeypatch.setattr(doctor, "ask", lambda *command: (printed[command[3]], ""))
     status, text = examined("dvc")
     assert status == 0
-    assert "✗ remote mine: no folder /nowhere/my remote (not needed now)" in text
+    assert "✗ remote mine: /nowhere/my remote, no such folder (not needed now)" in text
 
 
 def test_remotes_answer_or_not_and_a_clone_without_clips_knows_it(repository, tmp_path, examined, monkeypatch, s3):
@@ -158,10 +156,10 @@ def test_remotes_answer_or_not_and_a_clone_without_clips_knows_it(repository, tm
     status, text = examined("dvc")
     assert status == 1
     assert "✓ remote embedded: " in text
-    assert "✓ remote empty: s3://frames/no push yet, which answers" in text
+    assert "✓ remote empty: s3://frames/no push yet, reachable" in text
     assert "✗ remote lost: s3://lost/clips, " in text
-    assert "The specified bucket does not exist\n    → dvc list-url remote://lost -v" in text
-    assert f"✗ remote gone: {gone}, which does not answer" in text
+    assert "The specified bucket does not exist\n    → for more: dvc list-url remote://lost -v" in text
+    assert f"✗ remote gone: {gone}, does not answer" in text
 
 
 def test_a_running_dvc_is_nothing_missing(configured, examined):
@@ -177,12 +175,12 @@ def test_a_running_dvc_is_nothing_missing(configured, examined):
     status, text = examined("dvc")
     os.killpg(other.pid, signal.SIGKILL)
     assert status == 0
-    assert "✓ another DVC is at work here" in text
+    assert "✓ another DVC command is running here" in text
 
 
 def test_a_remote_that_takes_too_long(monkeypatch):
     monkeypatch.setattr(doctor, "REMOTE", 0.01)
-    assert "no answer within 0.01 s" in doctor.remote("slow", "s3://bucket/clips", True).what
+    assert "timed out after 0.01 seconds" in doctor.remote("slow", "s3://bucket/clips", True).what
 
 
 def test_words_where_the_terminal_has_no_marks_and_colour_only_where_it_is_one(monkeypatch):
@@ -192,6 +190,6 @@ def test_words_where_the_terminal_has_no_marks_and_colour_only_where_it_is_one(m
 
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setattr(doctor.sys, "stdout", Terminal)
-    assert doctor.line(doctor.Found(True, "all")) == "\033[32mok     \033[0m all"
+    assert doctor.line(doctor.Finding(True, "all")) == "\033[32mok     \033[0m all"
     monkeypatch.setenv("NO_COLOR", "1")
-    assert doctor.line(doctor.Found(False, "it", "mend it")) == "missing it\n    -> mend it"
+    assert doctor.line(doctor.Finding(False, "it", "fix it")) == "missing it\n    -> fix it"

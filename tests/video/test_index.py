@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from framebudget.sources.motion import draw_scene, render
-from framebudget.video.packets import Packets
-from framebudget.video.reader import ClipError, learn, probe, read_frames
+from framebudget.video.index import FrameIndex, build
+from framebudget.video.reader import ClipError, probe, read_frames
 from tests.conftest import decode_all
 
 X264, X265 = "x264-params", "x265-params"
@@ -51,20 +51,20 @@ def video(request, frames, tmp_path_factory):
     return encode(tmp_path_factory.mktemp("video") / f"video.{suffix}", codec, options, pix_fmt, frames)
 
 
-def assert_exact(path, packets, sets=40):
+def assert_exact(path, index, sets=40):
     everything = decode_all(path)
     assert probe(path)["frames"] == len(everything)
     generator = np.random.default_rng(0)
     asked = [[i] for i in range(len(everything))]
     asked += [generator.integers(len(everything), size=generator.integers(1, 17)).tolist() for _ in range(sets)]
     for indices in asked:
-        np.testing.assert_array_equal(read_frames(path, indices, packets=packets), everything[indices])
+        np.testing.assert_array_equal(read_frames(path, indices, index=index), everything[indices])
 
 
 def test_every_frame_and_any_set_of_frames(video):
-    packets = learn(video)
-    assert len(packets.entries) > 3
-    assert_exact(video, packets)
+    index = build(video)
+    assert len(index.entries) > 3
+    assert_exact(video, index)
     assert_exact(video, None, sets=5)
 
 
@@ -72,31 +72,31 @@ def test_a_late_window_is_sought(frames, tmp_path):
     path = encode(
         tmp_path / "long.mkv", "libx264", {X264: "keyint=20:bframes=3"}, "yuv420p", np.tile(frames, (5, 1, 1, 1))
     )
-    packets = learn(path)
-    assert packets.dts[-1] is not None
+    index = build(path)
+    assert index.dts[-1] is not None
     late = range(340, 356)
-    assert packets.runs(late)[0].first > 300
-    np.testing.assert_array_equal(read_frames(path, late, packets=packets), decode_all(path)[late])
+    assert index.ranges(late)[0].first > 300
+    np.testing.assert_array_equal(read_frames(path, late, index=index), decode_all(path)[late])
 
 
 @pytest.mark.parametrize("size", [(111, 83), (16, 16)])
 def test_odd_and_small_sizes(frames, tmp_path, size):
     width, height = size
     path = encode(tmp_path / "odd.webm", "libvpx-vp9", {"cpu-used": "8"}, "yuv420p", frames[:20, :height, :width])
-    assert_exact(path, learn(path))
+    assert_exact(path, build(path))
     assert read_frames(path, [3], short_side=32).shape[1:] == (32, round(width * 32 / height), 3)
 
 
 def test_a_single_frame(frames, tmp_path):
     path = encode(tmp_path / "one.avi", "mpeg4", {}, "yuv420p", frames[:1])
-    assert_exact(path, learn(path))
+    assert_exact(path, build(path))
 
 
 def test_variable_frame_rate_is_counted_not_timed(frames, tmp_path):
     times = np.cumsum(np.random.default_rng(0).integers(1, 9, 40)).tolist()
     path = encode(tmp_path / "phone.mp4", "libx264", {X264: "keyint=12:bframes=2"}, "yuv420p", frames[:40], times)
     assert probe(path)["frames"] == 40
-    assert_exact(path, learn(path))
+    assert_exact(path, build(path))
 
 
 @pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), 3), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
@@ -111,35 +111,35 @@ def test_a_rotated_clip_is_read_upright(frames, tmp_path, matrix, turns):
     path.write_bytes(whole)
     upright = np.rot90(stored, turns, axes=(1, 2))
     np.testing.assert_array_equal(read_frames(path, range(4)), upright)
-    np.testing.assert_array_equal(read_frames(path, range(4), packets=learn(path)), upright)
+    np.testing.assert_array_equal(read_frames(path, range(4), index=build(path)), upright)
     facts = probe(path)
     assert (facts["height"], facts["width"]) == upright.shape[1:3]
 
 
 def test_real_clips(shared):
     for path in sorted(shared.glob("data/*/*/*.avi"))[::9]:
-        packets = learn(path)
+        index = build(path)
         everything = decode_all(path)
         generator = np.random.default_rng(0)
         for T in (1, 6, 16):
             indices = generator.integers(len(everything), size=T)
-            np.testing.assert_array_equal(read_frames(path, indices, packets=packets), everything[indices])
+            np.testing.assert_array_equal(read_frames(path, indices, index=index), everything[indices])
 
 
-def test_runs_are_short_and_apart():
+def test_ranges_of_packets_are_short_and_apart():
     #         I  P  B  B  I  B  B  P      an open GOP: two frames are shown before the second I, but stored after it
     order = [0, 3, 1, 2, 6, 4, 5, 7]
-    packets = Packets(order, entries=[0, 4], dts=[0, 4], skip=True, unpack=False)
-    assert [(run.first, run.last) for run in packets.runs([1])] == [(0, 2)]
-    assert [(run.first, run.last) for run in packets.runs([7])] == [(4, 7)]
-    assert [(run.first, run.last) for run in packets.runs([0, 6])] == [(0, 0), (4, 4)]
-    (run,) = packets.runs([5, 7])  # frame 5 needs what lies before the entry; going on is shorter than going back
-    assert (run.first, run.last, run.frames) == (0, 7, {5, 7})
+    index = FrameIndex(order, entries=[0, 4], dts=[0, 4], skip=True, unpack=False)
+    assert [(part.first, part.last) for part in index.ranges([1])] == [(0, 2)]
+    assert [(part.first, part.last) for part in index.ranges([7])] == [(4, 7)]
+    assert [(part.first, part.last) for part in index.ranges([0, 6])] == [(0, 0), (4, 4)]
+    (part,) = index.ranges([5, 7])  # frame 5 needs what lies before the entry; going on is shorter than going back
+    assert (part.first, part.last, part.frames) == (0, 7, {5, 7})
 
 
 def test_a_clip_that_has_changed_since_is_an_error(frames, tmp_path):
     path = encode(tmp_path / "clip.avi", "mpeg4", {}, "yuv420p", frames)
-    packets = learn(path)
+    index = build(path)
     encode(path, "mpeg4", {}, "yuv420p", frames[:30])
     with pytest.raises(ClipError, match=r"clip.avi: frame 60 did not come out.*dvc repro"):
-        read_frames(path, [3, 60], packets=packets)
+        read_frames(path, [3, 60], index=index)

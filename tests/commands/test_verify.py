@@ -1,4 +1,4 @@
-"""The same bytes in two clones, and what is said where they differ."""
+"""The same bytes in two clones, and what is printed where they differ."""
 
 import json
 import shutil
@@ -6,7 +6,9 @@ import shutil
 import pandas as pd
 import pytest
 
-from framebudget import params, verify
+from framebudget import params
+from framebudget.commands import verify
+from framebudget.console import UserError
 from tests.conftest import ROOT, fresh_repository, run, set_params
 
 MOTION = ROOT / "reports/motion"
@@ -28,29 +30,33 @@ def change(work, which: str, **columns: str) -> None:
 
 
 def test_what_differs_by_more_than_chance_from_a_kept_study(work):
-    """A quarter of the hits at 16 frames, where the seeds agree, is; at 6 frames it is not."""
-    assert (verify.beside(MOTION, work)["p_holm"] == 1).all()
+    """Losing a quarter of the hits at 16 frames does, where the seeds agree; at 6 frames it does not."""
+    table = verify.accuracies_beside(MOTION, work)
+    assert (table["difference"] == 0).all()
+    assert not table["differs"].any()
+    assert table["mean_kept"]["x3d_m", 16] == pytest.approx(0.923, abs=5e-4)  # as the README has it
+    assert table["std_kept"]["x3d_m", 16] < 0.03
     change(work, "model == 'x3d_m' and frames in [6, 16] and index % 4 == 0", prediction="another")
-    table = verify.beside(MOTION, work).set_index(["model", "frames"])
-    assert table.index[table["p_holm"] < verify.ALPHA].tolist() == [("x3d_m", 16)]
-    assert table["here"]["x3d_m", 6] < table["kept"]["x3d_m", 6]
+    table = verify.accuracies_beside(MOTION, work)
+    assert table.index[table["differs"]].tolist() == [("x3d_m", 16)]
+    assert table["difference"]["x3d_m", 6] < -0.05
 
 
 def test_only_the_same_clips_and_several_seeds_can_be_compared(work):
     change(work, "index == 0", clip="another")
-    with pytest.raises(ValueError, match="motion: its clips, or those that it tested on, are others than here"):
-        verify.beside(MOTION, work)
+    with pytest.raises(UserError, match="motion: its clips or its test clips are not those of this study"):
+        verify.accuracies_beside(MOTION, work)
     shutil.copy(MOTION / "predictions.csv", work)
     (work / "tables/provenance.json").write_text(json.dumps({"clips_sha256": "0"}))
-    with pytest.raises(ValueError, match="are others than here"):
-        verify.beside(MOTION, work)
+    with pytest.raises(UserError, match="are not those of this study"):
+        verify.accuracies_beside(MOTION, work)
     shutil.copy(MOTION / "provenance.json", work / "tables")
     pd.read_csv(MOTION / "predictions.csv").query("seed == 0").to_csv(work / "predictions.csv", index=False)
-    with pytest.raises(ValueError, match="slowfast_r50 at 6 frames: several seeds are needed"):
-        verify.beside(MOTION, work)
+    with pytest.raises(UserError, match="slowfast_r50 at 6 frames: several seeds are needed"):
+        verify.accuracies_beside(MOTION, work)
     change(work, "frames == 6", frames=5)
-    with pytest.raises(ValueError, match="motion: nothing of slowfast_r50 at 5 frames"):
-        verify.beside(MOTION, work)
+    with pytest.raises(UserError, match="motion: nothing of slowfast_r50 at 5 frames"):
+        verify.accuracies_beside(MOTION, work)
 
 
 def test_a_kept_study_is_run_with_its_parameters_on_the_clips_that_are_here(tmp_path):
@@ -61,8 +67,8 @@ def test_a_kept_study_is_run_with_its_parameters_on_the_clips_that_are_here(tmp_
     assert "ucf101" in p.datasets
 
 
-def test_a_difference_is_said():
-    text = verify.compared({"a": "1" * 64, "b": "2" * 64, "c": "3" * 64}, {"a": "1" * 64, "b": "4" * 64})
+def test_a_difference_is_printed():
+    text = verify.digests_beside({"a": "1" * 64, "b": "2" * 64, "c": "3" * 64}, {"a": "1" * 64, "b": "4" * 64})
     assert f"| a | {'1' * 16} | the same |" in text
     assert f"| b | {'2' * 16} | **{'4' * 16}** |" in text
     assert f"| c | {'3' * 16} | **missing** |" in text
@@ -79,7 +85,7 @@ def test_two_unlike_clones_write_the_same_bytes(clips, tmp_path):
         },
     )  # fmt: skip
     run("git", "commit", "-qam", "tiny", cwd=study)
-    said = run("python", "-m", "framebudget.verify", cwd=study).stdout
-    assert "| paper/paper.pdf |" in said
-    assert "| work/x3d_m/1f-s0.pt |" in said
-    assert "**" not in said
+    printed = run("python", "-m", "framebudget.commands.verify", cwd=study).stdout
+    assert "| paper/paper.pdf |" in printed
+    assert "| work/x3d_m/1f-s0.pt |" in printed
+    assert "**" not in printed

@@ -1,4 +1,4 @@
-"""A network as a training has left it: to predict with, and as MLflow serves it (the python_function flavour)."""
+"""A trained network from its weight file, ready to predict. MLflow serves it through this module (flavor: pyfunc)."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,21 +9,21 @@ import torch
 from pydantic import Field, ValidationError, field_validator, model_validator
 from torch import Tensor, nn
 
-from framebudget import models
-from framebudget.models import weights
+from framebudget.models import NETWORKS, weights
 from framebudget.models.layers import for_evaluation
 from framebudget.models.views import logits_of
-from framebudget.params import MODELS, Frames, Input, Strict, explain
+from framebudget.models.weights import WeightsError
+from framebudget.params import Frames, Input, Strict, explain
 from framebudget.sources.folder import printable
 from framebudget.video.transforms import even_view, inputs
 
-LARGEST = 2**28  # pixels that a network may take at once: 64 frames of 2048², say
+LARGEST = 2**28  # pixels of one window: 64 frames of 2048², for example
 
 
 class Facts(Strict):
-    """What a weight file of this project says besides its weights."""
+    """What a weight file of this project holds besides the weights."""
 
-    model: Literal[*MODELS]
+    model: Literal[*NETWORKS]
     frames: Frames
     classes: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=2)]
     input: Input
@@ -32,7 +32,7 @@ class Facts(Strict):
     @classmethod
     def are_names(cls, classes: list[str]) -> list[str]:
         if len(set(classes)) < len(classes) or any(name != printable(name) for name in classes):
-            raise ValueError("a class stands twice, or has characters that control a terminal")
+            raise ValueError("a class is listed twice, or has characters that control a terminal")
         return classes
 
     @model_validator(mode="after")
@@ -43,30 +43,27 @@ class Facts(Strict):
 
 
 def load(file: Path) -> tuple[nn.Module, dict]:
-    """The network, ready to predict, and what its file says: model, frames, classes, input. Raises WeightsError."""
+    """The network, ready to predict, and what its file holds: model, frames, classes, input. Raises WeightsError."""
     checkpoint = weights.read(file)
     try:
         Facts(**{key: checkpoint[key] for key in Facts.model_fields.keys() & checkpoint.keys()})
     except ValidationError as error:
-        raise weights.WeightsError(
-            f"{file}: not written by a training of this project; {explain(error).replace(chr(10), '; ')}"
-        ) from None
-    model, classes, state = checkpoint["model"], checkpoint["classes"], checkpoint["model_state"]
-    head = state.get(models.HEAD[model] + "weight")
-    if not isinstance(head, Tensor) or head.shape[:1] != (len(classes),):  # before a network of any size is made
-        raise weights.WeightsError(
-            f"{file}: weights of another network, whose last layer has not {len(classes)} classes"
-        )
-    network = models.BUILD[model](len(classes))
+        faults = explain(error).replace("\n", "; ")
+        raise WeightsError(f"{file}: not written by a training of this project; {faults}") from None
+    model, K = checkpoint["model"], len(checkpoint["classes"])
+    head = checkpoint["model_state"].get(NETWORKS[model].head + "weight")
+    if not isinstance(head, Tensor) or head.shape[:1] != (K,):  # before a network of that size is built
+        raise WeightsError(f"{file}: weights of another network; their last layer does not have {K} classes")
+    network = NETWORKS[model].build(K)
     weights.load(network, file)
     if not all(value.isfinite().all() for value in network.state_dict().values()):
-        raise weights.WeightsError(f"{file}: weights that are no numbers; train it again, with a lower learning rate")
+        raise WeightsError(f"{file}: some weights are not finite; train again with a lower learning rate")
     return for_evaluation(network), checkpoint
 
 
 @torch.inference_mode()
 def middle_logits(network: nn.Module, frames_BTHWC: np.ndarray, crop: int) -> Tensor:
-    """logits_BK of uint8 frames that are at least as large as the crop: of the square in their middle."""
+    """logits_BK of the square in the middle of uint8 frames, which are at least as large as the crop."""
     frames_BVTHWC = torch.from_numpy(frames_BTHWC)[:, None].to(next(network.parameters()).device)
     view = even_view(*frames_BTHWC.shape[2:4], crop)
     clips_BVCTHW = inputs(frames_BVTHWC, [view] * len(frames_BTHWC), crop)
@@ -78,7 +75,7 @@ class Served:
         self.network, self.checkpoint = load(file)
 
     def predict(self, frames_BTHWC: np.ndarray, params: dict | None = None) -> pd.DataFrame:
-        """Probabilities (B, K), a column a class."""
+        """Probabilities (B, K), one column per class."""
         logits_BK = middle_logits(self.network, frames_BTHWC, self.checkpoint["input"]["crop"])
         return pd.DataFrame(logits_BK.softmax(1).numpy(), columns=self.checkpoint["classes"])
 

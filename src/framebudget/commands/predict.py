@@ -1,0 +1,231 @@
+"""The classes of any video, as a whole and over time, as a network that the study has trained sees them."""
+
+import argparse
+import itertools
+import json
+import re
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from framebudget.commands.serving import load, middle_logits
+from framebudget.console import UserError, redacted
+from framebudget.models import NETWORKS
+from framebudget.params import Input
+from framebudget.sources.folder import VIDEOS, printable
+from framebudget.study import trained
+from framebudget.video import sampling
+from framebudget.video.reader import ClipError, glance, probe, stream_frames
+
+VIEWS = 3  # windows of a video when no length is asked for
+BATCH = 8  # windows that the network takes at once
+
+
+class Batch(NamedTuple):
+    """Up to BATCH windows of a video. times: seconds, from and to. left: how many windows follow."""
+
+    video: Path
+    times: list[tuple[float, float]]
+    frames_NTHWC: np.ndarray
+    left: int
+
+
+class Prediction(NamedTuple):
+    """times: seconds, (N, 2), from and to. probabilities_NK: of each window.
+    probabilities_K: of the video, from the mean of all windows' logits."""
+
+    video: Path
+    times: np.ndarray
+    probabilities_NK: np.ndarray
+    probabilities_K: np.ndarray
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Predict as the arguments of `framebudget predict` say. Returns 1 if a video could not be read."""
+    streamed, windowed = arguments.videos == ["-"], bool(arguments.window)
+    lists = names_on_stdin() if streamed else [list(videos_of(arguments.videos))]
+    named = streamed or len(lists[0]) > 1
+    if arguments.timeline and (named or not windowed):
+        raise UserError("--timeline works only for one video, with --window")
+    network, checkpoint = load(weight_file(arguments.model, arguments.frames))
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly when `| head` has read enough, as other commands do
+    failed = 0
+    for videos in lists:
+        for prediction in predict(videos, network, checkpoint, arguments.window, arguments.step):
+            if isinstance(prediction, ClipError):
+                tqdm.write(f"error: {printable(str(prediction))}", file=sys.stderr)
+                failed = 1
+                continue
+            content = content_of(prediction, checkpoint, arguments.top, windowed)
+            tqdm.write(json.dumps(content, ensure_ascii=False) if arguments.json else as_text(content, named))
+            sys.stdout.flush()
+            if arguments.timeline:
+                from framebudget.report import plots  # seconds that other predictions need not wait
+
+                figure = plots.timeline(prediction.times, prediction.probabilities_NK, checkpoint["classes"])
+                plots.write(figure, arguments.timeline)
+    return failed
+
+
+def names_on_stdin() -> Iterator[list[Path]]:
+    """One list for each line, so that a video is answered before the next one is named."""
+    sys.stdin.reconfigure(errors="surrogateescape")  # as Python decodes file names
+    return ([Path(line.rstrip("\n"))] for line in sys.stdin if line.strip())
+
+
+def weight_file(model: str, budget: int | None = None) -> Path:
+    """The weights that `--model` and `--frames` name: of a network in work/, a file, or a model of MLflow.
+
+    Of a network in work/: the largest budget if none is named, the first seed and fold. Raises UserError.
+    """
+    if model in NETWORKS:
+        folder = Path("work", model)
+        files = trained(folder)
+        T = budget or max((key[0] for key in files), default=None)
+        keys = [key for key in files if key[0] == T]
+        if not keys:
+            way_out = f"trained budgets: {sorted({key[0] for key in files})}" if files else "train it first: dvc repro"
+            raise UserError(f"{folder}: no weights{f' for {budget} frames' if budget else ''}; {way_out}")
+        return files[min(keys)]
+    if budget:
+        raise UserError(f"--frames: {model} was trained at one budget; leave the option out")
+    if re.match(r"(models|runs):/", model):
+        return registered_weights(model)
+    if Path(model).is_file():
+        return Path(model)
+    raise UserError(f"--model {model}: neither {' nor '.join(NETWORKS)}, nor a file, nor models:/… of MLflow")
+
+
+def registered_weights(uri: str) -> Path:
+    """Download the weights of a model such as models:/framebudget-x3d_m@best-motion. Raises UserError."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    from framebudget.learning.store import tracking_uri
+
+    try:
+        files = list(Path(download_artifacts(uri, tracking_uri=tracking_uri())).rglob("*.pt"))
+    except (MlflowException, OSError) as error:
+        raise UserError(f"--model {uri}: MLflow at {redacted(tracking_uri())} does not have it ({error})") from None
+    if len(files) != 1:
+        raise UserError(f"--model {uri}: not a model of this project")
+    return files[0]
+
+
+def videos_of(names: Iterable[str]) -> Iterator[Path]:
+    """The files themselves, and all videos in folders. Raises UserError for a folder without any."""
+    for path in map(Path, names):
+        if path.is_dir():
+            videos = sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEOS and file.is_file())
+            if not videos:
+                raise UserError(f"{path}: no video in this folder ({', '.join(sorted(VIDEOS))})")
+            yield from videos
+        else:
+            yield path
+
+
+def predict(
+    videos: Iterable[Path], network: nn.Module, checkpoint: dict, window: float | None = None, step: float | None = None
+) -> Iterator[Prediction | ClipError]:
+    """What the network sees in each video, in their order, or why a video cannot be read.
+
+    window: seconds; takes a window of this length every `step` seconds (default: half a window) and one at the end.
+    None: three windows as long as in training, evenly over the video.
+    A thread reads ahead while the network computes.
+    """
+    network = network.to("cuda" if torch.cuda.is_available() else "cpu")
+    times, logits, crop = [], [], checkpoint["input"]["crop"]
+    with tqdm(desc="predict", total=0, unit="window", delay=2, leave=False, disable=None) as bar:
+        for batch in ahead(read(videos, checkpoint, window, step)):
+            if isinstance(batch, ClipError):
+                times, logits = [], []
+                yield batch
+                continue
+            logits.append(middle_logits(network, batch.frames_NTHWC, crop).cpu())
+            times += batch.times
+            bar.total = bar.n + len(batch.times) + batch.left  # known so far
+            bar.update(len(batch.times))
+            if not batch.left:
+                logits_NK, times_N2 = torch.cat(logits), np.array(times)
+                times, logits = [], []
+                probabilities_K = logits_NK.mean(0).softmax(0)
+                yield Prediction(batch.video, times_N2, logits_NK.softmax(1).numpy(), probabilities_K.numpy())
+
+
+def read(
+    videos: Iterable[Path], checkpoint: dict, window: float | None = None, step: float | None = None
+) -> Iterator[Batch | ClipError]:
+    for video in videos:
+        try:
+            yield from batches(video, checkpoint, window, step)
+        except ClipError as error:
+            yield error
+
+
+def batches(video: Path, checkpoint: dict, window: float | None, step: float | None) -> Iterator[Batch]:
+    """The windows of a video, in order. Raises ClipError."""
+    spec, T = Input(**checkpoint["input"]), checkpoint["frames"]
+    if window:
+        spec = spec.model_copy(update={"window": window})
+    facts = glance(video) if window else probe(video)
+    frames, fps = facts["frames"], facts["fps"]
+    span = sampling.span(spec, frames, fps, T)
+    if window:
+        last = max(frames - span, 0)
+        starts = np.unique([*np.arange(0, last, max(round((step or window / 2) * fps), 1)), last])
+    else:
+        starts = sampling.views(frames, T, span, VIEWS, "repeat_last")[:, 0]
+    try:
+        rows = sampling.within(frames, starts[:, None] + sampling.spread(span, T), spec.short)
+    except ValueError as error:
+        raise ClipError(f"{video}: {error}") from None
+    pictures = stream_frames(video, rows, spec.short_side)
+    for first in range(0, len(rows), BATCH):
+        frames_NTHWC = np.stack(list(itertools.islice(pictures, BATCH)))
+        begins = starts[first : first + BATCH] / fps
+        times = [(begin, min(begin + span / fps, frames / fps)) for begin in begins]
+        yield Batch(video, times, frames_NTHWC, len(rows) - first - len(times))
+
+
+def ahead(items: Iterator) -> Iterator:
+    """The same items; a thread makes the next one while one is in use."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
+
+
+def content_of(prediction: Prediction, checkpoint: dict, top: int, windowed: bool) -> dict:
+    """What is printed: the best classes and, if `windowed`, the best class of each window."""
+    classes = checkpoint["classes"]
+    pairs = sorted(zip(classes, prediction.probabilities_K.tolist(), strict=True), key=lambda pair: -pair[1])
+    content = {
+        "video": str(prediction.video),
+        "model": checkpoint["model"],
+        "frames": checkpoint["frames"],
+        "classes": [{"class": name, "probability": round(probability, 6)} for name, probability in pairs[:top]],
+    }
+    if windowed:
+        content["windows"] = [
+            {"start": round(start, 3), "end": round(end, 3), "class": classes[p_K.argmax()],
+             "probability": round(float(p_K.max()), 6)}
+            for (start, end), p_K in zip(prediction.times.tolist(), prediction.probabilities_NK, strict=True)
+        ]  # fmt: skip
+    return content
+
+
+def as_text(content: dict, named: bool) -> str:
+    lines = [printable(content["video"])] if named else []
+    lines += [f"{row['probability']:6.1%}  {row['class']}" for row in content["classes"]]
+    for row in content.get("windows", []):
+        lines.append(f"{row['start']:8.2f} – {row['end']:.2f} s  {row['probability']:6.1%}  {row['class']}")
+    return "\n".join(lines)

@@ -1,0 +1,129 @@
+"""Run the study in two clones that differ in all that must not matter, and compare every output by its sha256.
+
+    $ python -m framebudget.commands.verify                             (make verify)
+    $ python -m framebudget.commands.verify -S frames=[2] -S train.epochs=1 -S datasets.motion.x3d_m.epochs=1 \
+        -S datasets.motion.slowfast_r50.epochs=1                        a small one, in minutes
+    $ python -m framebudget.commands.verify --reference reports/motion  (make verify REFERENCE=reports/motion)
+
+Both clones hold the last commit, in folders of different names. Each runs its own code under another locale, time zone,
+umask, hash seed and number of workers. They share nothing, not even DVC's cache. The number of threads and the type of
+processor are the same for both, because they may change the last bits of a sum. Exits with 1 if a file differs.
+
+A reference is a kept study with several seeds. One clone runs its parameters on this machine, on the same clips. Exits
+with 1 if a mean test accuracy is further from the kept one than four times the larger of the two standard deviations
+over the seeds: training amplifies the last bits, so another machine is like other seeds.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+from framebudget.console import PREDICTIONS, UserError, read_csv, read_yaml, sha256, stage, usage, write_text
+
+Place = tuple[dict[str, str], int, int]  # environment, umask, workers
+PLACES: dict[str, Place] = {  # by the name of the folder
+    "first": ({"LC_ALL": "C", "TZ": "UTC", "PYTHONHASHSEED": "1"}, 0o022, 0),
+    "another place, née": ({"LC_ALL": "C.UTF-8", "TZ": "Asia/Kathmandu", "PYTHONHASHSEED": "2"}, 0o077, 2),
+}
+FACTOR = 4
+
+
+@stage
+def main() -> None:
+    parser = usage(__doc__)
+    parser.add_argument("-S", "--set-param", action="append", default=[], help="as of dvc exp run")
+    parser.add_argument("--reference", type=Path, help="a kept study; -S may leave out budgets of it")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.reference:
+            clone = Path(folder) / "clone"
+            run_study(clone, ({}, 0o022, 1), arguments.set_param, arguments.reference)
+            table = accuracies_beside(arguments.reference, clone / "work")
+            print(table.round(3).to_markdown())
+            sys.exit(bool(table["differs"].any()))
+        first, second = (run_study(Path(folder) / name, place, arguments.set_param) for name, place in PLACES.items())
+    print(digests_beside(first, second))
+    sys.exit(first != second)
+
+
+def run_study(clone: Path, place: Place, changes: list[str], kept: Path | None = None) -> dict[str, str]:
+    """The sha256 of every output of every stage, with the parameters of a kept study or those of the last commit."""
+    environment, umask, workers = place
+    environment = {**os.environ, **environment, "PYTHONPATH": str(clone / "src")}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+
+    def run(*command: str) -> None:
+        if subprocess.run(command, cwd=clone, env=environment, umask=umask, stdout=sys.stderr).returncode:
+            raise UserError(f"{' '.join(command)} failed in {clone}")
+
+    clone.mkdir()
+    run("git", "clone", "--quiet", str(Path.cwd()), ".")
+    run("dvc", "pull", "--quiet", "data.dvc")
+    if kept:
+        write_text(clone / "params.yaml", with_parameters_of(kept, clone / "params.yaml"))
+    run("dvc", "exp", "run", *(f"--set-param={change}" for change in [f"workers={workers}", *changes]))
+    outs = [clone / out for names in outputs(clone).values() for out in names]
+    files = [file for out in outs for file in ([out] if out.is_file() else out.rglob("*")) if file.is_file()]
+    return {file.relative_to(clone).as_posix(): sha256(file) for file in files}
+
+
+def with_parameters_of(kept: Path, path: Path) -> str:
+    """The parameters of a kept study, but for where the clips are; keys that its version did not have are null."""
+    own, theirs = read_yaml(path), read_yaml(kept / "params.yaml")
+    for name, data in theirs["datasets"].items():
+        for key, section in data.items():
+            data[key] = dict.fromkeys(own["datasets"][name][key]) | section
+    content = own | theirs | {"clips": own["clips"], "datasets": own["datasets"] | theirs["datasets"]}
+    return json.dumps(content, indent=2) + "\n"  # JSON is YAML
+
+
+def outputs(repository: Path) -> dict[str, list[str]]:
+    """What each stage writes."""
+    stages = read_yaml(repository / "dvc.yaml")["stages"]
+    return {name: [*stage["outs"], *stage.get("metrics", [])] for name, stage in stages.items()}
+
+
+def digests_beside(first: dict[str, str], second: dict[str, str]) -> str:
+    """A Markdown table, one row a file, with the beginning of its sha256 in both."""
+    lines = [f"| output | {' | '.join(PLACES)} |", "| --- | --- | --- |"]
+    for name in sorted(first | second):
+        one, other = (digests.get(name, "missing")[:16] for digests in (first, second))
+        lines.append(f"| {name} | {one} | {'the same' if one == other else f'**{other}**'} |")
+    same, total = len(first.items() & second.items()), len(first | second)
+    return "\n".join([*lines, f"\n{same} of {total} files are the same"])
+
+
+def accuracies_beside(reference: Path, work: Path) -> pd.DataFrame:
+    """Test accuracies of a kept study and of one that was just run: mean and standard deviation over the seeds.
+
+    Raises UserError if the two tested on different clips, or if one has a single seed.
+    """
+    (kept, kept_clips), (here, clips) = scores(reference, reference), scores(work, work / "tables")
+    if clips != kept_clips:
+        raise UserError(f"{reference}: its clips or its test clips are not those of this study")
+    table = here.join(kept, lsuffix="_here", rsuffix="_kept")
+    for (model, frames), seeds in table[["seeds_here", "seeds_kept"]].min(axis=1, skipna=False).items():
+        if pd.isna(seeds):
+            raise UserError(f"{reference}: nothing of {model} at {frames} frames")
+        if seeds < 2:
+            raise UserError(f"{model} at {frames} frames: several seeds are needed to tell a difference from chance")
+    difference, std = table["mean_here"] - table["mean_kept"], table[["std_here", "std_kept"]].max(axis=1)
+    columns = ["mean_kept", "std_kept", "mean_here", "std_here"]
+    return table[columns].assign(difference=difference, differs=difference.abs() > FACTOR * std)
+
+
+def scores(folder: Path, tables: Path) -> tuple[pd.DataFrame, object]:
+    """mean, std and seeds, by model and frames; and which clips they rest on."""
+    rows = read_csv(folder / "predictions.csv", PREDICTIONS)
+    hits = (rows["label"] == rows["prediction"]).groupby([rows["model"], rows["frames"], rows["seed"]]).mean()
+    table = hits.groupby(["model", "frames"]).agg(mean="mean", std="std", seeds="count")
+    return table, (json.loads((tables / "provenance.json").read_text())["clips_sha256"], set(rows["clip"]))
+
+
+if __name__ == "__main__":
+    main()

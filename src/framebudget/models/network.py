@@ -1,0 +1,29 @@
+"""What the rest of the project must know of a network."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+ZOO = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/"
+
+
+@dataclass(frozen=True)
+class Network:
+    """One architecture: `NETWORK` in its module.
+
+    key      in params.yaml, on the command line and in every table
+    name     as its paper writes it
+    build    number of classes K -> clips_BCTHW -> logits_BK, for any number of frames; `blocks` are its stages, the last
+             of them its head
+    head     prefix of the state dict keys that depend on the number of classes
+    zoo      URL of its Kinetics-400 weights (`weights: kinetics400`), if there are any
+    softmax  its stock head ends in a softmax, in training too: the published protocol trains through it
+    """
+
+    key: str
+    name: str
+    build: Callable[[int], nn.Module]
+    head: str
+    zoo: str | None = None
+    softmax: bool = False

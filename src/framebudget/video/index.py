@@ -1,0 +1,251 @@
+"""Which packet of a clip carries which frame, so that a reader decodes only what it needs.
+
+`fetch` builds the index of every clip once and proves it on the clip itself: every frame decoded by the index must be
+the one that decoding in order gives. A clip for which this fails has no index and is always decoded from its start.
+"""
+
+import contextlib
+import itertools
+import json
+import zlib
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import av
+import numpy as np
+import pandas as pd
+from av.bitstream import BitStreamFilterContext
+
+from framebudget.console import UserError
+from framebudget.video.reader import Picture, Video, open_video
+
+SEEK_BEYOND = 100  # packets: a seek is quicker than reading past this many
+Numbered = Iterator[tuple[int, av.VideoFrame]]
+
+
+class PacketRange(NamedTuple):
+    """Packets `first` to `last`, which yield `frames`; `dts` is where a seek to `first` goes, or None."""
+
+    first: int
+    last: int
+    dts: int | None
+    frames: set[int]
+
+
+@dataclass(frozen=True)
+class FrameIndex:
+    """The index of one clip.
+
+    frame_of: the frame that each packet of the video stream carries, -1 for none (the second field of a frame, say).
+    entries: the packets of key frames at which decoding may begin; each frame up to the next entry comes out right.
+    dts: decoding timestamps of the entries, by which a seek finds them; None where a seek does not lead there.
+    skip: whether non-reference frames, which no other frame needs, may be left undecoded.
+    unpack: whether packets are counted behind FFmpeg's filter mpeg4_unpack_bframes (DivX put two frames into one).
+    """
+
+    frame_of: list[int]
+    entries: list[int]
+    dts: list[int | None]
+    skip: bool
+    unpack: bool
+
+    def __getstate__(self) -> dict:
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # without the cached properties
+
+    @cached_property
+    def packet_of(self) -> dict[int, int]:
+        return {frame: packet for packet, frame in enumerate(self.frame_of) if frame >= 0}
+
+    @cached_property
+    def first_frames(self) -> list[int]:
+        """The frame of each entry."""
+        return [self.frame_of[packet] for packet in self.entries]
+
+    def entry_before(self, frame: int) -> int:
+        """The place in `entries` at which decoding must begin to reach this frame; -1 if there is none."""
+        return bisect_right(self.first_frames, frame) - 1
+
+    def ranges(self, frames: Iterable[int]) -> list[PacketRange]:
+        """The shortest ranges of packets that yield these frames, in file order and without overlap."""
+        found: list[PacketRange] = []
+        for entry, group in itertools.groupby(sorted(frames), self.entry_before):
+            wanted = set(group)
+            first, last = self.entries[entry], max(self.packet_of[frame] for frame in wanted)
+            while last + 1 < len(self.frame_of) and self.frame_of[last + 1] < 0:
+                last += 1  # a packet without a frame of its own belongs to the one before
+            part = PacketRange(first, last, self.dts[entry], wanted)
+            if found and found[-1].last >= first:  # open GOP: frames displayed before a key frame are stored after it
+                before = found.pop()
+                part = PacketRange(before.first, max(before.last, last), before.dts, before.frames | wanted)
+            found.append(part)
+        return found
+
+    def decode(self, video: Video, wanted: Iterable[int], seek_beyond: int = SEEK_BEYOND) -> Numbered:
+        """Yield the wanted frames, numbered as in the clip, decoding no more than they need."""
+        decoder, packets, number = video.stream.codec_context, enumerate(_packets(video, self.unpack)), -1
+        for part in self.ranges(wanted):
+            if part.dts is not None and part.first - number > seek_beyond:
+                packets = enumerate(_packets(video, self.unpack, part.dts), part.first)
+            decoder.flush_buffers()
+            for number, packet in packets:
+                if number >= part.first:
+                    needed = self.frame_of[number] in part.frames
+                    if self.skip:
+                        decoder.skip_frame = "DEFAULT" if needed else "NONREF"
+                    yield from _decode(decoder, packet, self.frame_of[number] if needed else None)
+                if number == part.last:
+                    break
+            yield from _decode(decoder, None)
+
+
+def build(path: Path) -> FrameIndex | None:
+    """Build the index of a clip and prove it: decoded by it, whole and in parts, the clip has the same frames.
+
+    Returns None if it has others, if the decoder does not tell which packet a frame comes from, or if the decoder had
+    to conceal damage, for which it uses whatever it decoded before. Raises ClipError if the clip is broken.
+    """
+    clip = Clip(path)
+    with open_video(path) as video:
+        codec = video.stream.codec_context.name
+        for frame in video.frames():
+            if frame.is_corrupt:
+                return None
+            clip.digests.append(clip.digest(frame))
+    index = _prove(clip, unpack=False)
+    if codec == "mpeg4" and not (index and index.skip):
+        index = _prove(clip, unpack=True) or index
+    return index
+
+
+class Clip:
+    """A clip and the CRC-32 of the pixels of each of its frames, decoded in order: what an index has to reproduce."""
+
+    def __init__(self, path: Path):
+        self.path, self.picture = path, Picture()
+        self.digests: list[int] = []
+
+    def digest(self, frame: av.VideoFrame) -> int:
+        return zlib.crc32(np.ascontiguousarray(self.picture(frame)).data)
+
+    def wrong(self, index: FrameIndex, frames: Collection[int], seek_beyond: int = SEEK_BEYOND) -> set[int]:
+        """Those of the frames that do not come out by the index, or with other pixels."""
+        wrong = set(frames)
+        with open_video(self.path) as video, contextlib.suppress(av.FFmpegError):
+            for number, frame in index.decode(video, frames, seek_beyond):
+                if self.digest(frame) == self.digests[number]:
+                    wrong.discard(number)
+        return wrong
+
+
+def _prove(clip: Clip, unpack: bool) -> FrameIndex | None:
+    """The index with everything that can be proved on the clip, or None."""
+    with open_video(clip.path) as video:
+        packets = [(packet.dts, packet.is_keyframe) for packet in _packets(video, unpack)]
+    frame_of = _frame_of_packets(clip, len(packets), unpack)
+    if not frame_of:
+        return None
+    entries: list[int] = []
+    for packet, (_, is_keyframe) in enumerate(packets):
+        if is_keyframe and frame_of[packet] > (frame_of[entries[-1]] if entries else -1):
+            entries.append(packet)
+    index = _with_sound_entries(clip, FrameIndex(frame_of, entries, [None] * len(entries), skip=False, unpack=unpack))
+    return index and _with_skipping(clip, _with_seeking(clip, index, [dts for dts, _ in packets]))
+
+
+def _frame_of_packets(clip: Clip, packets: int, unpack: bool) -> list[int] | None:
+    """The frame that each packet carries, -1 for none; None if that cannot be told for all frames."""
+    frame_of = [-1] * packets
+    digests: list[int] = []
+    for packet, frame in _decode_all(clip, unpack, "DEFAULT"):
+        if frame_of[packet] >= 0:
+            return None
+        frame_of[packet] = len(digests)
+        digests.append(clip.digest(frame))
+    return frame_of if digests == clip.digests else None
+
+
+def _with_sound_entries(clip: Clip, index: FrameIndex) -> FrameIndex | None:
+    """The index without entries that need something stored before them; None if that is true of the first.
+
+    Decoding the frames of every other entry shows it: the decoder then starts afresh at each.
+    """
+    while index.entries:
+        entry_of = {frame: index.entry_before(frame) for frame in index.packet_of}
+        halves = [[frame for frame, entry in entry_of.items() if entry % 2 == half] for half in (0, 1)]
+        wrong = {entry_of[frame] for half in halves for frame in clip.wrong(index, half)}
+        if not wrong:
+            return index
+        if not wrong.isdisjoint({-1, 0}):
+            return None
+        entries = [packet for entry, packet in enumerate(index.entries) if entry not in wrong]
+        index = replace(index, entries=entries, dts=[None] * len(entries))
+    return None
+
+
+def _with_seeking(clip: Clip, index: FrameIndex, dts: list[int | None]) -> FrameIndex:
+    """The index with the timestamps of its entries, if a seek finds each of them."""
+    count = Counter(dts)
+    seeking = replace(index, dts=[dts[packet] if count[dts[packet]] == 1 else None for packet in index.entries])
+    return index if clip.wrong(seeking, seeking.first_frames, seek_beyond=0) else seeking
+
+
+def _with_skipping(clip: Clip, index: FrameIndex) -> FrameIndex:
+    """The index that skips non-reference frames, if all others come out right without them.
+
+    And if every frame comes out right when one in five is asked for, so that the decoder skips others around it.
+    """
+    for packet, frame in _decode_all(clip, index.unpack, "NONREF"):
+        if clip.digest(frame) != clip.digests[index.frame_of[packet]]:
+            return index
+    skipping = replace(index, skip=True)
+    return index if any(clip.wrong(skipping, range(k, len(clip.digests), 5)) for k in range(5)) else skipping
+
+
+def _decode_all(clip: Clip, unpack: bool, skip_frame: Literal["DEFAULT", "NONREF"]) -> Numbered:
+    """Decode a clip in order; yield the frames that name their packet, numbered by it."""
+    with open_video(clip.path) as video:
+        decoder = video.stream.codec_context
+        decoder.skip_frame = skip_frame
+        for number, packet in enumerate(_packets(video, unpack)):
+            yield from _decode(decoder, packet, number)
+        yield from _decode(decoder, None)
+
+
+def _decode(decoder: av.VideoCodecContext, packet: av.Packet | None, mark: int | None = None) -> Numbered:
+    """Decode a packet, or flush the decoder. Frames may come out late: yield those whose packet had a mark, with it."""
+    if packet is not None:
+        packet.opaque = mark
+    return ((frame.opaque, frame) for frame in decoder.decode(packet) if isinstance(frame.opaque, int))
+
+
+def _packets(video: Video, unpack: bool, seek_to: int | None = None) -> Iterator[av.Packet]:
+    """The packets that an index counts, in file order: all, or from the one with this decoding timestamp on."""
+    if seek_to is not None:
+        video.container.seek(seek_to, stream=video.stream)
+    packets: Iterator[av.Packet] = (packet for packet in video.packets() if unpack or packet.size)
+    if unpack:
+        unpacker = BitStreamFilterContext("mpeg4_unpack_bframes", video.stream)
+        split = (unpacker.filter(packet if packet.size else None) for packet in packets)
+        packets = itertools.chain.from_iterable(split)
+    return packets if seek_to is None else itertools.dropwhile(lambda packet: packet.dts != seek_to, packets)
+
+
+def dump(clips: dict[str, FrameIndex | None]) -> str:
+    """JSON, one line for each path."""
+    lines = [f"{json.dumps(path)}: {json.dumps(index and asdict(index))}" for path, index in clips.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def joined(clips: pd.DataFrame, path: Path = Path("work/index.json")) -> pd.DataFrame:
+    """Add the column `frame_index` to a table of clips. Raises UserError if the file is not about these clips."""
+    try:
+        stored = json.loads(path.read_text())
+        found = [stored[name] and FrameIndex(**stored[name]) for name in clips["path"]]
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} does not fit these clips ({error!r}); make it again: dvc repro -f fetch") from None
+    return clips.assign(frame_index=found)

@@ -1,0 +1,73 @@
+"""No module imports from a room above its own, and no file is too long."""
+
+import ast
+
+import pytest
+
+from tests.conftest import ROOT
+
+HOUSE = ROOT / "src/framebudget"
+FLOORS = [  # bottom up; a floor's rooms do not know each other, but for SIDEWAYS
+    {"console", "params"},
+    {"sources", "models", "video"},
+    {"provenance", "study"},
+    {"learning", "report"},
+    {"fetch", "split", "train", "evaluate", "figures", "paper"},
+    {"commands"},
+]
+SIDEWAYS = {("params", "console"), ("sources", "video"), ("study", "provenance"), ("report", "learning")}
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+MODULES = [path for path in sorted(HOUSE.rglob("*.py")) if path != HOUSE / "__init__.py"]
+
+
+def room(path):
+    return path.relative_to(HOUSE).parts[0].removesuffix(".py")
+
+
+def imported(source):
+    """The rooms that a module imports from, anywhere in it."""
+    rooms = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "relative imports hide where a module is"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        rooms |= {name.split(".")[1] for name in names if name.startswith("framebudget.")}
+    return rooms
+
+
+def forbidden(own, source):
+    """The rooms that a module in the room `own` may not import from."""
+    return {
+        other
+        for other in imported(source) - {own}
+        if FLOOR[other] > FLOOR[own] or (FLOOR[other] == FLOOR[own] and (own, other) not in SIDEWAYS)
+    }
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(HOUSE).as_posix())
+def test_a_module_imports_from_below_only(path):
+    assert room(path) in FLOOR, "a new room: give it a floor"
+    assert not forbidden(room(path), path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("own", "source", "found"),
+    [
+        ("models", "from framebudget import params", set()),
+        ("sources", "from framebudget.video import reader", set()),
+        ("video", "import framebudget.sources.folder", {"sources"}),
+        ("models", "def f():\n    from framebudget.commands import serving", {"commands"}),
+        ("learning", "from framebudget import report, study", {"report"}),
+    ],
+)
+def test_a_forbidden_import_is_found_wherever_it_is(own, source, found):
+    assert forbidden(own, source) == found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(HOUSE).as_posix())
+def test_no_file_is_longer_than_300_lines(path):
+    assert len(path.read_text().splitlines()) <= 300
