@@ -3,19 +3,20 @@
 Stock X3D-M spends its step in the depthwise convolutions' backward, in BatchNorm's, and in the host's launches. Here the
 depthwise convolutions and every BatchNorm with its activation (and residual sum, and squeeze-and-excitation) are Triton
 kernels (kernels.py), pointwise convolutions are matrix products, and a whole forward and backward is replayed as two
-CUDA graphs (`Replayed`).
+CUDA graphs (`Replay`).
 
 Inner widths are padded with zeros to a multiple of 8 (54 -> 56), which tensor cores and 16-byte loads ask for.
 """
 
 import contextlib
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from pytorchvideo.models.resnet import BottleneckBlock, ResBlock
 from pytorchvideo.models.slowfast import FuseFastToSlow
 from pytorchvideo.models.stem import ResNetBasicStem
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 
 try:
@@ -156,8 +157,10 @@ def first_again(x_BTHWC: Tensor) -> Tensor:
 
 
 def takes(x: Tensor) -> bool:
-    """Whether the ways of this module are meant for such a tensor."""
-    return x.is_cuda and x.dtype in TAKEN
+    """Whether the ways of this module are meant for such a tensor. Ranks share statistics, and the compiler fuses, by
+    other ways."""
+    ranks = distributed.is_initialized() and distributed.get_world_size() > 1
+    return x.is_cuda and x.dtype in TAKEN and not ranks and not torch.compiler.is_compiling()
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype:
@@ -297,39 +300,77 @@ class Lateral(FuseFastToSlow):
 SWAPS = {BottleneckBlock: Bottleneck, ResBlock: Residual, ResNetBasicStem: Stem, FuseFastToSlow: Lateral}
 
 
-class Replayed(nn.Module):
-    """A trunk whose training steps on batches of one shape are replayed as CUDA graphs; others run as they come.
+class Trunk(nn.Module):
+    """A network without its head, whose dropout draws on the host."""
 
-    Launching X3D-M's kernels one by one takes the host longer than the device takes to compute them. Capturing runs a few
-    steps; the running statistics are put back afterwards.
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.blocks, self.enter = network.blocks[:-1], getattr(network, "pathways", lambda clips_BCTHW: clips_BCTHW)
+
+    def forward(self, clips_BCTHW: Tensor) -> Tensor:
+        x = self.enter(clips_BCTHW)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class Replay:
+    """The steps of a network, replayed as CUDA graphs on batches of one shape in training, and of one in evaluation.
+
+    Launching X3D-M's kernels one by one takes the host longer than the device takes to compute them. Other batches, as
+    the last of an epoch, run as they come. Results are the same bytes either way.
     """
 
-    def __init__(self, trunk: nn.Module):
-        super().__init__()
-        self.trunk, self.graphed, self.shape = trunk, None, None
+    def __init__(self, network: nn.Module):
+        self.network, self.seen, self.graphs = network, {}, {}
 
-    def capture(self, clips_BCTHW: Tensor) -> None:
-        before = {name: buffer.clone() for name, buffer in self.trunk.named_buffers()}
-        with uncached_autocast(clips_BCTHW):
-            self.graphed = torch.cuda.make_graphed_callables(Called(self.trunk), (clips_BCTHW,), allow_unused_input=True)
-        self.shape = clips_BCTHW.shape
-        for name, buffer in self.trunk.named_buffers():
-            buffer.copy_(before[name])
+    def __call__(self, clips_BCTHW: Tensor) -> Tensor:
+        network, training = self.network, self.network.training and torch.is_grad_enabled()
+        if not takes(clips_BCTHW) or network._compiled_call_impl or (training and not learns(network.blocks[:-1])):
+            return network(clips_BCTHW)
+        shape = self.seen.get(training)
+        self.seen.setdefault(training, clips_BCTHW.shape)
+        if clips_BCTHW.shape != (shape or (training and clips_BCTHW.shape)):  # a first batch to predict may be the only one
+            return network(clips_BCTHW)
+        if training not in self.graphs:
+            self.graphs[training] = captured_training(network, clips_BCTHW) if training else captured(network, clips_BCTHW)
+        return self.graphs[training](clips_BCTHW)
 
-    def forward(self, clips_BCTHW: Tensor) -> Tensor:
-        replay = self.training and torch.is_grad_enabled() and clips_BCTHW.shape == self.shape
-        return self.graphed(clips_BCTHW) if replay else self.trunk(clips_BCTHW)
+
+def learns(module: nn.Module) -> bool:
+    return any(weight.requires_grad for weight in module.parameters())
 
 
-class Called(nn.Module):
-    """make_graphed_callables replaces the forward of what it is given; so it is not given the trunk itself."""
+def captured_training(network: nn.Module, clips_BCTHW: Tensor) -> Callable[[Tensor], Tensor]:
+    """clips_BCTHW -> logits_BK with gradients. The steps that warm it up leave no trace in the running statistics."""
+    trunk = Trunk(network)
+    before = {name: buffer.clone() for name, buffer in trunk.named_buffers()}
+    torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)  # capturing takes a stream of its own
+    with uncached_autocast(clips_BCTHW):
+        graph = torch.cuda.make_graphed_callables(trunk, (clips_BCTHW.clone(),), allow_unused_input=True)
+    for name, buffer in trunk.named_buffers():
+        buffer.copy_(before[name])
+    return lambda clips_BCTHW: network.blocks[-1](graph(clips_BCTHW))
 
-    def __init__(self, trunk: nn.Module):
-        super().__init__()
-        self.trunk = trunk
 
-    def forward(self, clips_BCTHW: Tensor) -> Tensor:
-        return self.trunk(clips_BCTHW)
+def captured(network: nn.Module, clips_BCTHW: Tensor) -> Callable[[Tensor], Tensor]:
+    """clips_BCTHW -> logits_BK without gradients."""
+    given, side = clips_BCTHW.clone(), torch.cuda.Stream()
+    with uncached_autocast(clips_BCTHW):
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # what is made at first use is no part of a graph
+            network(given)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            logits_BK = network(given)
+
+    def replay(clips_BCTHW: Tensor) -> Tensor:
+        given.copy_(clips_BCTHW)
+        graph.replay()
+        return logits_BK.clone()
+
+    return replay
 
 
 def uncached_autocast(x: Tensor) -> contextlib.AbstractContextManager:
