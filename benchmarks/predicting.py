@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
-from framebudget import models
 from framebudget.commands import predict
 from framebudget.commands.serving import middle_logits
 from framebudget.console import usage
+from framebudget.models import NETWORKS
 from framebudget.models.layers import for_evaluation
 from framebudget.params import Input
 
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    network = for_evaluation(models.BUILD["x3d_m"](10))
+    network = for_evaluation(NETWORKS["x3d_m"].build(10))
     side = arguments.crop
     spec = Input(
         short_side=side * 8 // 7,

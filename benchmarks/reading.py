@@ -5,8 +5,8 @@
 
 writes a Markdown table: 16 frames spread over the whole clip, or over a window of 2 or 8 s, as arrays on the CPU. All
 readers take turns, --rounds times; clips/s are medians, ± half the range between the quartiles. *wrong* counts files of
-which a frame was another than the asked one, *errors* files that raised. framebudget uses the index
-that `fetch` builds of a clip; building it is not timed, because it happens once for all epochs.
+which a frame was another than the asked one, *errors* files that raised. framebudget uses the
+index that `fetch` builds of a clip; building it is not timed, because it happens once for all epochs.
 """
 
 import os

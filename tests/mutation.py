@@ -72,20 +72,32 @@ def main() -> None:
 
 def mutants(tree: ast.Module) -> Iterator[str]:
     """The source, each time with another change; docstrings and messages stay."""
-    said = {part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    messages = {part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     for number, node in enumerate(ast.walk(tree)):
-        for change in () if node in said else changes_of(node):
+        for change in () if node in messages else changes_of(node):
             other = copy.deepcopy(tree)
             change(next(found for place, found in enumerate(ast.walk(other)) if place == number))
             yield ast.unparse(other)
 
 
 def changes_of(node: ast.AST) -> Iterator[Callable[[ast.AST], None]]:
+    yield from changed_operators(node)
+    yield from changed_values(node)
+    yield from changed_flow(node)
+
+
+def changed_operators(node: ast.AST) -> Iterator[Callable[[ast.AST], None]]:
     match node:
         case ast.Compare(ops=[op]) if type(op) in OTHER:
             yield lambda node: setattr(node, "ops", [OTHER[type(op)]()])
         case ast.BinOp(op=op) | ast.BoolOp(op=op) | ast.AugAssign(op=op) if type(op) in OTHER:
             yield lambda node: setattr(node, "op", OTHER[type(op)]())
+        case ast.UnaryOp(op=ast.Not() | ast.USub() | ast.Invert()):
+            yield lambda node: setattr(node, "op", ast.UAdd()) if isinstance(node.op, ast.USub) else negate(node)
+
+
+def changed_values(node: ast.AST) -> Iterator[Callable[[ast.AST], None]]:
+    match node:
         case ast.Constant(value=bool(value)):
             yield lambda node: setattr(node, "value", not value)
         case ast.Constant(value=int(value) | float(value)):
@@ -97,10 +109,12 @@ def changes_of(node: ast.AST) -> Iterator[Callable[[ast.AST], None]]:
             yield lambda node: setattr(node, "id", NAMES[name])
         case ast.Attribute(attr=name) if name in NAMES:
             yield lambda node: setattr(node, "attr", NAMES[name])
+
+
+def changed_flow(node: ast.AST) -> Iterator[Callable[[ast.AST], None]]:
+    match node:
         case ast.IfExp() | ast.If() | ast.While():
             yield lambda node: setattr(node, "test", ast.UnaryOp(ast.Not(), node.test))
-        case ast.UnaryOp(op=ast.Not() | ast.USub() | ast.Invert()):
-            yield lambda node: setattr(node, "op", ast.UAdd()) if isinstance(node.op, ast.USub) else negate(node)
         case ast.Return(value=value) if value:
             yield lambda node: setattr(node, "value", ast.Constant(None))
         case ast.Call(keywords=keywords):

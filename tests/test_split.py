@@ -85,7 +85,8 @@ def test_the_official_lists_follow_from_the_groups_line_by_line(ucf101, number):
 
 
 def rule(**changes) -> Split:
-    return Split(**{"by": "group", "test": 0.2, "validation": 0.2, "seed": 0} | changes)
+    keys = {"by": "group", "test": 0.2, "official": None, "folds": None, "validation": 0.2, "seed": 0}
+    return Split(**keys | changes)
 
 
 def test_the_five_classes_have_497_and_200_clips_on_the_second_list(ucf101):

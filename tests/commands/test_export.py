@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from framebudget import models, params
+from framebudget import params
 from framebudget.commands import serving
 from framebudget.commands.export import card, export
 from framebudget.console import UserError
-from framebudget.models import weights
+from framebudget.models import NETWORKS, weights
 from tests.conftest import ROOT
 
 
@@ -23,7 +23,7 @@ from tests.conftest import ROOT
 def test_onnxruntime_gives_the_same_logits_for_any_batch(tmp_path, monkeypatch, model, T):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    network = models.BUILD[model](3)
+    network = NETWORKS[model].build(3)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm3d):
             module.running_mean.normal_()

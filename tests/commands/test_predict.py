@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from framebudget import models, params
+from framebudget import params
 from framebudget.commands import predict, serving
-from framebudget.models import weights
+from framebudget.models import NETWORKS, weights
 from framebudget.sources.motion import draw_scene, render, write_clip
 from framebudget.video.reader import ClipError, glance, read_frames, stream_frames
 from tests.conftest import ROOT, run
@@ -30,7 +30,7 @@ def work(tmp_path_factory):
     torch.manual_seed(0)
     for T in (2, 4):
         input = params.load(ROOT / "params.yaml").input("x3d_m").model_dump() | {"window": 0.8}
-        network = models.BUILD["x3d_m"](3)
+        network = NETWORKS["x3d_m"].build(3)
         path = folder / f"work/x3d_m/{T}f-s0.pt"
         weights.save(path, network, model="x3d_m", frames=T, classes=CLASSES, input=input)
     return folder
@@ -106,10 +106,10 @@ def test_a_broken_video_is_named_and_the_others_are_predicted(work, clips, tmp_p
     ("arguments", "says"),
     [
         (["--frames", "3"], r"no weights for 3 frames; trained budgets: \[2, 4\]"),
-        (["--model", "x4d"], "--model x4d: neither x3d_m nor slowfast_r50, nor a file"),
+        (["--model", "x4d"], r"--model x4d: not a network \(slowfast_r50, x3d_m\), a weight file or models:/"),
         (["--model", "slowfast_r50"], "train it first: dvc repro"),
         (["--model", "models:/framebudget-x3d_m@best-nothing"], "does not have it"),
-        (["--model", "params.yaml"], "neither x3d_m"),
+        (["--model", "params.yaml"], "params.yaml: not a network"),
         (["--step", "1"], "--step works only with --window"),
         (["--timeline", "x.png"], "--timeline works only for one video, with --window"),
         (["--top", "0"], "argument --top: '0' is not a whole number of at least 1"),

@@ -4,14 +4,14 @@
     $ python -m tests.faults.kill --moments 3 --stages split paper
     $ python -m tests.faults.kill --repro 9            # and nine of a whole `dvc repro`
 
-A tiny study (15 clips, 3 frames, 32 pixels, 2 epochs) is run once for reference. Then, for each stage and moment, the
-stage begins with outputs of an older run in its way or, every other time, with none as under `dvc repro`; a signal goes
-to all of its processes; every output must then be absent, the old or the right one; the stage runs once more, to its
-end, and every output must be the right one. Moments are shares of the time that the stage was measured to take, drawn
-from --seed. Processes are forked from one that has imported all modules, so that no moment falls into the seconds of
-importing torch, when nothing is being written; --repro kills the real command, imports and DVC included.
+A tiny study (15 clips, 3 frames, 32 pixels, 2 epochs) runs once for reference. For each moment, a stage starts over
+older outputs or, every other time, without any, as under `dvc repro`. A signal goes to all of its processes. Every
+output must then be absent, the old one or the right one. The stage runs once more to its end, and every output must be
+the right one. Moments are fractions of the stage's measured time, drawn from --seed. Processes are forked from
+one that has imported all modules, so that no moment is wasted on the seconds of importing torch, when nothing is
+written; --repro kills the real command, with imports and DVC.
 
-Prints a Markdown table; ends with 1 if anything was wrong.
+Prints a Markdown table. The exit status is 1 if anything was wrong.
 """
 
 import argparse
@@ -178,8 +178,8 @@ def start(study: Path, stage: str) -> multiprocessing.Process:
 def stage_command(study: Path, stage: str) -> None:
     os.setsid()
     os.chdir(study)
-    with Path("said").open("w") as said:
-        os.dup2(said.fileno(), 1), os.dup2(said.fileno(), 2)
+    with Path("output").open("w") as output:
+        os.dup2(output.fileno(), 1), os.dup2(output.fileno(), 2)
     sys.argv = MODULES[stage]
     runpy.run_module(MODULES[stage][0], run_name="__main__", alter_sys=True)
 
@@ -190,7 +190,7 @@ def to_the_end(study: Path, stage: str) -> float:
     process = start(study, stage)
     process.join()
     if process.exitcode:
-        raise RuntimeError(f"ended with {process.exitcode}: {(study / 'said').read_text()[-500:]}")
+        raise RuntimeError(f"ended with {process.exitcode}: {(study / 'output').read_text()[-500:]}")
     return time.monotonic() - begun
 
 

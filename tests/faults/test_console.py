@@ -57,7 +57,7 @@ def test_errors_of_the_user_and_the_machine_are_one_line(error, message, capsys,
 @pytest.mark.parametrize(
     "error",
     [
-        ValueError("a number"), KeyError("clip"), RuntimeError("shapes"), FloatingPointError("nan"), ImportError("torch"),
+        ValueError("a number"), KeyError("clip"), RuntimeError("shapes"), FloatingPointError("nan"), ImportError("av"),
         FileNotFoundError(errno.ENOENT, "No such file", "work/x"), OSError("anything"), AssertionError(),
     ],
     ids=repr,

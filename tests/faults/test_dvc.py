@@ -69,9 +69,9 @@ def test_of_two_at_once_one_says_who_is_at_work_and_the_other_ends_right(again, 
     while not (again / ".dvc/tmp/rwlock").exists() or "work" not in (again / ".dvc/tmp/rwlock").read_text():
         time.sleep(0.01)
     second = start("dvc", "repro", cwd=again)
-    said = second.communicate(timeout=300)[0]
+    output = second.communicate(timeout=300)[0]
     assert second.returncode
-    assert f"(PID {first.pid})" in said or "Unable to acquire lock" in said
+    assert f"(PID {first.pid})" in output or "Unable to acquire lock" in output
     assert first.wait(300) == 0
     assert digests(again, OUTS) == digests(study, OUTS)
     assert not left_behind(again)
@@ -132,8 +132,8 @@ def test_a_training_that_dvc_had_no_time_to_store_is_not_repeated(again, study):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert "train_x3d" not in yaml.safe_load((again / "dvc.lock").read_text())["stages"]
-    said = run("dvc", "repro", "train_x3d", cwd=again).stdout
-    assert "Running stage 'train_x3d'" in said
-    assert "validation accuracy" not in said
+    output = run("dvc", "repro", "train_x3d", cwd=again).stdout
+    assert "Running stage 'train_x3d'" in output
+    assert "validation accuracy" not in output
     run("dvc", "repro", cwd=again)
     assert digests(again, OUTS) == digests(study, OUTS)

@@ -114,9 +114,9 @@ def test_a_clip_that_may_not_be_read_is_named(fresh, clips, command, tmp_path):
     set_params(fresh, clips=str(shutil.copytree(clips, tmp_path / "clips")))
     clip = sorted((tmp_path / "clips").rglob("*.avi"))[7]
     clip.chmod(0)
-    said = fails(*without_privileges(*command), cwd=fresh)
-    assert clip.name in said
-    assert "ermission denied" in said
+    output = fails(*without_privileges(*command), cwd=fresh)
+    assert clip.name in output
+    assert "ermission denied" in output
     clip.chmod(0o644)
     run(*command, cwd=fresh)
 
@@ -137,8 +137,8 @@ def test_a_step_that_memory_does_not_suffice_for(fresh):
     """In 5 GB of addresses, half of which torch takes for itself."""
     set_params(fresh, **{"train.batch_size": 8, "datasets.folder.input.short_side": 256,
                          "datasets.folder.input.crop": 256, "frames": [16], "workers": 0})  # fmt: skip
-    said = fails("bash", "-c", f"ulimit -v 5000000; exec {' '.join(TRAIN)}", cwd=fresh)
-    assert "memory ran out; lower train.batch_size, input.crop, frames or workers (params.yaml)" in said
+    output = fails("bash", "-c", f"ulimit -v 5000000; exec {' '.join(TRAIN)}", cwd=fresh)
+    assert "memory ran out; lower train.batch_size, input.crop, frames or workers (params.yaml)" in output
 
 
 def children(pid: int) -> list[int]:
@@ -161,10 +161,10 @@ def test_a_worker_that_the_system_kills(fresh, trained):
     process = start(*TRAIN, cwd=fresh)
     wait_for_an_epoch(process, fresh, {})
     os.kill(children(process.pid)[0], signal.SIGKILL)
-    said = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=60)[0]
     assert process.returncode == 1
-    assert "error: a process that reads clips was killed; if memory ran out, lower workers (params.yaml)" in said
-    assert "Traceback" not in said
+    assert "error: a process that reads clips was killed; if memory ran out, lower workers (params.yaml)" in output
+    assert "Traceback" not in output
     set_params(fresh, **{"train.epochs": 2, "train.patience": 5})
     run(*TRAIN, cwd=fresh)
     assert digest(fresh / "work/x3d_m") == digest(trained / "work/x3d_m")
@@ -184,9 +184,9 @@ def test_a_decoder_of_fetch_that_the_system_kills(fresh, clips, tmp_path):
     while not children(process.pid):
         time.sleep(0.01)
     os.kill(children(process.pid)[0], signal.SIGKILL)
-    said = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=60)[0]
     assert process.returncode == 1
-    assert "error: a process that reads clips was killed" in said
+    assert "error: a process that reads clips was killed" in output
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -236,8 +236,8 @@ def test_a_training_goes_on_when_the_clock_was_set_back(fresh, trained):
 def test_a_clip_that_is_changed_when_the_clock_was_set_back_is_noticed(study):
     before = {path.name: path.stat().st_mtime for path in (study / "work").iterdir()}
     assert "up to date" in run("dvc", "repro", cwd=study, **last_year()).stdout
-    said = run("python", "-c", "import time; print(time.time())", cwd=study, **last_year()).stdout
-    assert float(said) < min(before.values()) - 300 * 86400
+    output = run("python", "-c", "import time; print(time.time())", cwd=study, **last_year()).stdout
+    assert float(output) < min(before.values()) - 300 * 86400
     (clip, *_) = sorted((study.parent / "clips").rglob("*.avi"))
     run("python", "-c", f"open({str(clip)!r}, 'ab').write(b'more')", cwd=study, **last_year())
     try:

@@ -46,10 +46,10 @@ def test_locked_while_a_network_trains_nothing_is_lost_but_what_mlflow_was_to_be
         time.sleep(0.01)
     with contextlib.closing(sqlite3.connect(fresh / "mlflow.db", isolation_level=None, timeout=60)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        said = training.communicate()[1]
-    assert training.returncode == 0, said
-    assert "does not answer; training goes on" in said
-    assert "mlflow.db does not take the weights of x3d_m" in said
+        output = training.communicate()[1]
+    assert training.returncode == 0, output
+    assert "does not answer; training goes on" in output
+    assert "mlflow.db does not take the weights of x3d_m" in output
     assert digest(fresh / "work/x3d_m") == digest(trained / "work/x3d_m")
 
 

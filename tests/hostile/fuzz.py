@@ -29,6 +29,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
@@ -42,18 +43,17 @@ from av.video.reformatter import VideoReformatter
 from torch import nn
 from tqdm import tqdm
 
-from framebudget import models, params
+from framebudget import params
+from framebudget.commands import serving
 from framebudget.commands.predict import videos_of
-from framebudget.commands.serving import load
 from framebudget.console import MANIFEST, SPLIT, UserError, read_csv, write_csv
 from framebudget.fetch import confine
-from framebudget.models import weights
-from framebudget.params import ParamsError
+from framebudget.learning.callbacks import LastEpoch
+from framebudget.models import NETWORKS, Network, weights
 from framebudget.sources.folder import SourceError
 from framebudget.sources.motion import draw_scene, render
 from framebudget.sources.ucf101 import fetch_clips
 from framebudget.split import leaked, subsets
-from framebudget.train import LastEpoch
 from framebudget.video import index
 from framebudget.video.dataset import Clips
 from framebudget.video.reader import ClipError, glance, probe, read_frames, stream_frames
@@ -221,9 +221,9 @@ def read_clip(path: Path) -> None:
     N = len(truth)
     assert facts["frames"] == N, f"{facts['frames']} frames, not {N}"
     wanted = [0, N - 1, N // 2, N // 3, 0]
-    for found in (None, index.build(path)):
-        for number, frame in zip(wanted, read_frames(path, wanted, index=found), strict=True):
-            assert np.array_equal(frame, truth[number]), f"frame {number} is another, {found and 'by the index'}"
+    for frame_index in (None, index.build(path)):
+        for number, frame in zip(wanted, read_frames(path, wanted, index=frame_index), strict=True):
+            assert np.array_equal(frame, truth[number]), f"frame {number} is another, {frame_index and 'with an index'}"
     rows = np.array([[0, N // 2], [N // 3, N - 1]])
     for row, frames in zip(rows, stream_frames(path, rows, 32), strict=True):
         assert np.array_equal(frames, read_frames(path, row, 32)), f"streamed frames {row} are others"
@@ -270,6 +270,10 @@ def tiny(K: int = 3) -> nn.Module:
     return nn.Sequential(nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4), nn.Conv3d(4, K, 1))
 
 
+def tiny_networks() -> dict[str, Network]:
+    return {key: replace(network, build=tiny, head="2.") for key, network in NETWORKS.items()}
+
+
 def given_weights() -> dict[str, bytes]:
     facts = {"model": "x3d_m", "frames": 6, "seed": 0, "classes": ["a", "b", "c"], "input": STUDY.input.model_dump()}
     weights.save(Path("own.pt"), tiny(), **facts)
@@ -278,9 +282,8 @@ def given_weights() -> dict[str, bytes]:
 
 
 def read_weights(path: Path) -> None:
-    models.BUILD |= dict.fromkeys(models.BUILD, tiny)
-    models.HEAD |= dict.fromkeys(models.HEAD, "2.")
-    load(path)
+    NETWORKS.update(tiny_networks())
+    serving.load(path)
 
 
 def states() -> dict[str, bytes]:
@@ -326,7 +329,7 @@ def read_split(path: Path) -> None:
     Clips(Path("clips"), read_csv(path, SPLIT).assign(frame_index=None), 6, STUDY.input, 0, None)
 
 
-def indexes() -> dict[str, bytes]:
+def indices() -> dict[str, bytes]:
     found = index.FrameIndex([0, 2, 1, -1, 3], [0, 4], [0, None], skip=True, unpack=False)
     return {"index.json": index.dump(dict.fromkeys(table()["path"], found) | {"Sway/0.avi": None}).encode()}
 
@@ -335,13 +338,13 @@ KINDS = {
     "clip": Kind(12_000, clips, read_clip, ClipError),
     "zip": Kind(2_000, archives, read_archive, SourceError),
     "weights": Kind(2_000, given_weights, read_weights, weights.WeightsError),
-    "state of a training": Kind(1_000, states, LastEpoch, ValueError),
+    "state of a training": Kind(1_000, states, LastEpoch, UserError),
     "params.yaml": Kind(
-        2_000, lambda: {"params.yaml": (ROOT / "params.yaml").read_bytes()}, params.load, ParamsError, text=True
+        2_000, lambda: {"params.yaml": (ROOT / "params.yaml").read_bytes()}, params.load, UserError, text=True
     ),
-    "manifest.csv": Kind(1_000, manifests, read_manifest, ValueError, text=True),
-    "split.csv": Kind(1_000, splits, read_split, ValueError, text=True),
-    "index.json": Kind(1_000, indexes, lambda path: index.joined(table(), path), UserError, text=True),
+    "manifest.csv": Kind(1_000, manifests, read_manifest, UserError, text=True),
+    "split.csv": Kind(1_000, splits, read_split, UserError, text=True),
+    "index.json": Kind(1_000, indices, lambda path: index.joined(table(), path), UserError, text=True),
 }
 
 

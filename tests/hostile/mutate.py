@@ -130,11 +130,16 @@ def change_chunks(data: bytearray, random: Random) -> None:
             ]
     grown = len(data) - before
     if grown and random.random() < 0.5:
-        for around in found:
-            if around.width and around.start < chunk.start and around.end >= chunk.end:
-                size = data[around.size_at : around.size_at + around.width]
-                number = (int.from_bytes(size, around.order) + grown) % 256**around.width
-                data[around.size_at : around.size_at + around.width] = number.to_bytes(around.width, around.order)
+        resize(data, [around for around in found if around.start < chunk.start and around.end >= chunk.end], grown)
+
+
+def resize(data: bytearray, around: list[Chunk], grown: int) -> None:
+    """Let these chunks state that they are so many bytes longer."""
+    for chunk in around:
+        if chunk.width:
+            place = slice(chunk.size_at, chunk.size_at + chunk.width)
+            number = (int.from_bytes(data[place], chunk.order) + grown) % 256**chunk.width
+            data[place] = number.to_bytes(chunk.width, chunk.order)
 
 
 def chunks(data: bytes) -> Iterator[Chunk]:

@@ -3,8 +3,7 @@ import pickle
 import pytest
 import torch
 
-from framebudget import models
-from framebudget.models import weights
+from framebudget.models import NETWORKS, weights
 
 
 @pytest.fixture(scope="module")
@@ -12,32 +11,32 @@ def kinetics(tmp_path_factory):
     """A file like PyTorchVideo's: 400 classes."""
     path = tmp_path_factory.mktemp("weights") / "x3d.pyth"
     torch.manual_seed(1)
-    torch.save({"model_state": models.BUILD["x3d_m"](400).state_dict()}, path)
+    torch.save({"model_state": NETWORKS["x3d_m"].build(400).state_dict()}, path)
     return path
 
 
 def test_everything_but_the_head_is_loaded(kinetics):
-    network = models.BUILD["x3d_m"](5)
+    network = NETWORKS["x3d_m"].build(5)
     head = network.blocks[5].proj.weight.clone()
-    weights.load(network, kinetics, models.HEAD["x3d_m"])
+    weights.load(network, kinetics, NETWORKS["x3d_m"].head)
     given = weights.read(kinetics)["model_state"]
     assert torch.equal(network.blocks[5].proj.weight, head)
     own = network.state_dict()
-    assert all(torch.equal(own[key], given[key]) for key in own if not key.startswith(models.HEAD["x3d_m"]))
+    assert all(torch.equal(own[key], given[key]) for key in own if not key.startswith(NETWORKS["x3d_m"].head))
 
 
 def test_real_weights_load(shared):
-    weights.load(models.BUILD["x3d_m"](5), shared / "weights/x3d_kinetics400.pyth", models.HEAD["x3d_m"])
+    weights.load(NETWORKS["x3d_m"].build(5), shared / "weights/x3d_kinetics400.pyth", NETWORKS["x3d_m"].head)
 
 
 def test_another_networks_weights_are_refused_by_the_keys_that_differ(kinetics):
     with pytest.raises(weights.WeightsError, match=r"x3d.pyth: weights of another network; keys: \d+ missing \(blocks"):
-        weights.load(models.BUILD["slowfast_r50"](5), kinetics, models.HEAD["slowfast_r50"])
+        weights.load(NETWORKS["slowfast_r50"].build(5), kinetics, NETWORKS["slowfast_r50"].head)
 
 
 def test_another_head_is_refused_where_the_head_counts(kinetics):
     with pytest.raises(weights.WeightsError, match=r"of another shape \(blocks.5.proj.bias"):
-        weights.load(models.BUILD["x3d_m"](5), kinetics)
+        weights.load(NETWORKS["x3d_m"].build(5), kinetics)
 
 
 class Malice:
@@ -70,7 +69,7 @@ def test_a_checkpoint_without_a_model(tmp_path):
 
 
 def test_the_same_weights_are_the_same_bytes_whatever_the_path(tmp_path):
-    network = models.BUILD["x3d_m"](3)
+    network = NETWORKS["x3d_m"].build(3)
     weights.save(tmp_path / "a.pt", network, frames=6)
     weights.save(tmp_path / "another.pt", network, frames=6)
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "another.pt").read_bytes()

@@ -3,7 +3,7 @@ import torch
 from pytorchvideo.models.net import MultiPathWayWithFuse
 from torch import nn
 
-from framebudget import models, params
+from framebudget.models import NETWORKS
 from framebudget.models.layers import GlobalMean
 from framebudget.models.slowfast import slow_frames
 from framebudget.report.attention import attention
@@ -97,11 +97,11 @@ def test_a_slow_and_a_fast_light_weigh_what_they_add_to_the_logit_at_the_frames_
     assert map_THW[10, 8:12, 20:24].amax() == pytest.approx(0.25)  # spread over four frames
 
 
-@pytest.fixture(scope="module", params=params.MODELS)
+@pytest.fixture(scope="module", params=NETWORKS)
 def network(request):
     """Untrained, but for norms that let something through; in training mode."""
     torch.manual_seed(0)
-    network = models.BUILD[request.param](5)
+    network = NETWORKS[request.param].build(5)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm3d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -130,17 +130,17 @@ def test_the_stage_is_the_last_whose_map_has_seven_pixels(model, crop, side, mon
     """As its channels tell: that of res2, res3 and res5, where stem and res2 of SlowFast have maps of one size."""
     taken, grad = [], torch.autograd.grad
     monkeypatch.setattr(torch.autograd, "grad", lambda y, maps, *more: taken.extend(maps) or grad(y, maps, *more))
-    attention(models.BUILD[model](5), torch.randn(1, 3, 2, crop, crop), torch.tensor([0]))
+    attention(NETWORKS[model].build(5), torch.randn(1, 3, 2, crop, crop), torch.tensor([0]))
     assert [x.shape[1] for x in taken] == CHANNELS[model][crop]
     assert {x.shape[3:] for x in taken} == {(side, side)}
 
 
 def test_where_no_map_has_seven_pixels_it_is_the_largest():
-    network, grey = Toy(), torch.ones(1, 1, 2, 8, 8)
+    network, gray = Toy(), torch.ones(1, 1, 2, 8, 8)
     network.blocks.insert(1, nn.AvgPool3d((1, 2, 2)))  # 2×2 pixels, then one
-    grey[..., :4, :4] = 2
-    assert peak(attention(network, grey, torch.tensor([0]))[0]) == (0, 0, 0)
-    assert attention(network, grey, torch.tensor([0]))[0, 0, 7, 7] == 0.5
+    gray[..., :4, :4] = 2
+    assert peak(attention(network, gray, torch.tensor([0]))[0]) == (0, 0, 0)
+    assert attention(network, gray, torch.tensor([0]))[0, 0, 7, 7] == 0.5
 
 
 def test_a_map_does_not_depend_on_the_rest_of_the_batch(network):
@@ -163,7 +163,7 @@ def test_the_network_stays_as_it_is(network):
 
 def test_frozen_weights_are_no_obstacle():
     torch.manual_seed(0)
-    network = models.BUILD["x3d_m"](5).eval()
+    network = NETWORKS["x3d_m"].build(5).eval()
     clips_BCTHW, targets_B = torch.randn(1, 3, 2, 32, 32), torch.tensor([0])
     expected = attention(network, clips_BCTHW, targets_B)
     assert torch.equal(attention(network.requires_grad_(False), clips_BCTHW, targets_B), expected)

@@ -1,5 +1,6 @@
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from matplotlib.patches import Circle
 from matplotlib.text import Text
 from pytorchvideo.models.resnet import ResBlock
 
-from framebudget import models
+from framebudget.models import NETWORKS
 from framebudget.models.slowfast import slow_frames
 from framebudget.params import Input
 from framebudget.report import diagrams, plots
@@ -34,56 +35,75 @@ def blocks(module: torch.nn.Module) -> int:
     return sum(isinstance(part, ResBlock) for part in module.modules())
 
 
+def shape(stage: diagrams.Stage) -> tuple[int, ...]:
+    return stage.C, stage.T, stage.H, stage.W
+
+
 @torch.no_grad()
 def test_stages_of_x3d_are_what_it_computes():
-    network = models.BUILD["x3d_m"](5).eval()
+    network = NETWORKS["x3d_m"].build(5).eval()
     pathways, joined = diagrams.stages("x3d_m", 3, 40)
     (line,) = pathways
     x = torch.rand(1, 3, 3, 40, 40)
-    assert line[0].shape == x.shape[1:]
+    assert shape(line[0]) == x.shape[1:]
     for stage, block in zip(line[1:6], network.blocks, strict=False):
         x = block(x)
-        assert (stage.shape, stage.blocks, stage.lateral) == (x.shape[1:], blocks(block), None)
+        assert (shape(stage), stage.blocks, stage.lateral) == (x.shape[1:], blocks(block), 0)
     pool = network.blocks[5].pool
     x = pool.pre_act(pool.pre_norm(pool.pre_conv(x)))
-    assert line[6].shape == x.shape[1:]
-    assert line[7].shape == pool.pool(x).shape[1:]
-    assert line[8].shape == pool.post_conv(pool.pool(x)).shape[1:]
+    assert shape(line[6]) == x.shape[1:]
+    assert shape(line[7]) == pool.pool(x).shape[1:]
+    assert shape(line[8]) == pool.post_conv(pool.pool(x)).shape[1:]
     assert (len(line), joined) == (9, None)
 
 
 @torch.no_grad()
 def test_stages_of_slowfast_are_what_it_computes():
-    network = models.BUILD["slowfast_r50"](5).eval()
+    network = NETWORKS["slowfast_r50"].build(5).eval()
     (slow, fast), joined = diagrams.stages("slowfast_r50", 6, 40)
     clip = torch.rand(1, 3, 6, 40, 40)
     x = [clip[:, :, slow_frames(6)], clip]
-    assert [slow[0].shape, fast[0].shape] == [pathway.shape[1:] for pathway in x]
+    assert [shape(slow[0]), shape(fast[0])] == [pathway.shape[1:] for pathway in x]
     for i, block in enumerate(network.blocks[:5], 1):
         x = block(x)
-        added = slow[i].lateral[0] if slow[i].lateral else 0
-        assert (slow[i].shape[0] + added, *slow[i].shape[1:]) == x[0].shape[1:]
-        assert (fast[i].shape, fast[i].lateral) == (x[1].shape[1:], None)
+        assert (slow[i].C + slow[i].lateral, *shape(slow[i])[1:]) == x[0].shape[1:]
+        assert (shape(fast[i]), fast[i].lateral) == (x[1].shape[1:], 0)
         assert [slow[i].blocks, fast[i].blocks] == [blocks(pathway) for pathway in block.multipathway_blocks]
         if i < 5:
-            weight = block.multipathway_fusion.conv_fast_to_slow.weight
-            assert slow[i].lateral == (len(weight), *x[0].shape[2:])
+            assert slow[i].lateral == len(block.multipathway_fusion.conv_fast_to_slow.weight)
     assert not slow[5].lateral
-    assert [slow[6].shape, fast[6].shape] == [(pathway.shape[1], 1, 1, 1) for pathway in x]
-    assert joined.shape == network.blocks[5](x).shape[1:]
+    assert [shape(slow[6]), shape(fast[6])] == [(pathway.shape[1], 1, 1, 1) for pathway in x]
+    assert (joined.C + joined.lateral, *shape(joined)[1:]) == network.blocks[5](x).shape[1:]
 
 
 @pytest.mark.parametrize("model", ["x3d_m", "slowfast_r50"])
 def test_a_network_says_the_shape_of_every_stage(model):
-    said = [text.get_text() for text in diagrams.network(model, 16, 224).findobj(Text)]
+    texts = [text.get_text() for text in diagrams.network(model, 16, 224).findobj(Text)]
     pathways, _ = diagrams.stages(model, 16, 224)
     for stage in itertools.chain(*pathways):
-        C, T, H, W = stage.shape
-        added = f" + {stage.lateral[0]}" if stage.lateral else ""
-        assert {stage.name, f"{C}{added}", f"{T}", f"{H} × {W}", f"{stage.blocks or ''}"} <= {*said, ""}
+        C, T, H, W = shape(stage)
+        added = f" + {stage.lateral}" if stage.lateral else ""
+        assert {stage.name, f"{C}{added}", f"{T}", f"{H} × {W}", f"{stage.blocks or ''}"} <= {*texts, ""}
         if stage.lateral:
-            assert "+ {} × {}\n× {} × {}".format(*stage.lateral) in said
-    assert said.count("residual blocks") == len(pathways)
+            assert f"+ {stage.lateral} × {T}\n× {H} × {W}" in texts
+    assert texts.count("residual blocks") == len(pathways)
+
+
+@pytest.mark.parametrize("depth", [2, 6])
+def test_a_network_of_another_structure_is_drawn_too(depth, monkeypatch):
+    class Small(torch.nn.Module):
+        def __init__(self, classes):
+            super().__init__()
+            head = torch.nn.Sequential(torch.nn.AdaptiveAvgPool3d(1), torch.nn.Flatten(), torch.nn.Linear(3, classes))
+            self.blocks = torch.nn.ModuleList([torch.nn.Conv3d(3, 3, 1) for _ in range(depth - 1)] + [head])
+
+        def forward(self, clips_BCTHW):
+            return torch.nn.Sequential(*self.blocks)(clips_BCTHW)
+
+    monkeypatch.setitem(NETWORKS, "small", SimpleNamespace(name="Small", build=Small))
+    (line,), _ = diagrams.stages("small", 4, 32)
+    assert [shape(stage) for stage in line] == [(3, 4, 32, 32)] * depth
+    FigureCanvasAgg(diagrams.network("small", 4, 32)).draw()
 
 
 @pytest.fixture
@@ -137,8 +157,8 @@ def test_the_marks_are_the_frames_that_training_reads(rule, monkeypatch):
 
     monkeypatch.setattr(dataset, "read_frames", frames_of)
     rows = pd.DataFrame({"path": ["a", "b", "c"], "label": 0, "frames": 200, "fps": 20.0, "frame_index": None})
-    input = INPUT.model_copy(update={"sampling": rule})
-    clips = dataset.Clips(Path(), rows, 8, input, seed=3, views=None)
+    spec = INPUT.model_copy(update={"sampling": rule})
+    clips = dataset.Clips(Path(), rows, 8, spec, seed=3, views=None)
     for epoch in range(4):
         clips[epoch, 2]
     seen = set(itertools.chain(*read))

@@ -4,8 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from framebudget.report import plots
+from framebudget.console import UserError
+from framebudget.models import NETWORKS
+from framebudget.report import plots, statistics
 
 SUBSETS = "train", "validation", "test"
 
@@ -17,7 +20,7 @@ def test_names_stay_apart_and_figures_on_their_page(K):
     split = pd.DataFrame(rows, columns=["class", "clip", "subset", "frames"]).assign(fold=0)
     p = pd.DataFrame(np.eye(K), columns=[f"p_{name}" for name in names])
     run = pd.DataFrame({"label": names, "prediction": names, "seed": 0}).join(p)
-    predictions = pd.concat([run.assign(model=model, frames=T) for model in plots.MODELS for T in (6, 8, 16)])
+    predictions = pd.concat([run.assign(model=model, budget=T) for model in NETWORKS for T in (6, 8, 16)])
     figures = (
         plots.clips_per_class(split),
         plots.frames_per_clip(split, [6, 8], "frames"),
@@ -37,3 +40,54 @@ def apart(figure: Figure) -> bool:
         if any(one.y1 > other.y0 for one, other in pairwise(boxes)):
             return False
     return True
+
+
+def results(models: list[str], budgets: list[int]) -> pd.DataFrame:
+    rows = [(model, T, 2, 0.8, 0.7, 0.9, T / 2) for model in models for T in budgets]
+    return pd.DataFrame(rows, columns=["model", "budget", "seeds", "accuracy", "low", "high", "gflops"])
+
+
+@pytest.mark.parametrize("models", [["x3d_m"], ["slowfast_r50"], ["x3d_m", "slowfast_r50"]])
+def test_accuracies_stand_around_their_budget(models):
+    table = results(models, [6, 16])
+    axes = plots.accuracy_against_frames(table, table, 0.2, "frames").axes[0]
+    first = [line.get_xdata()[0] for line in axes.lines if line.get_marker() in "os" and line.get_markersize() > 3]
+    assert np.mean(first) == pytest.approx(6)
+    assert len({*first}) == len(models)
+
+
+@pytest.mark.parametrize("budgets", [[8], [6, 16]])
+def test_a_study_of_one_network_has_every_plot(budgets, tmp_path):
+    p = pd.DataFrame({"p_a": [0.9, 0.2, 0.6], "p_b": [0.1, 0.8, 0.4]})
+    run = pd.DataFrame({"model": "slowfast_r50", "seed": 0, "label": ["a", "b", "b"], "prediction": ["a", "b", "a"]})
+    run = run.assign(clip=range(3), group=range(3)).join(p)
+    predictions = pd.concat([run.assign(budget=budget) for budget in budgets])
+    curves = pd.DataFrame({"epoch": [0, 1], "val_accuracy": [0.2, 0.8], "train_accuracy": [0.3, 0.7]})
+    curves = pd.concat([curves.assign(model="slowfast_r50", budget=budget) for budget in budgets])
+    scores = statistics.scores(predictions, 1)
+    table = statistics.summary(predictions, 1).assign(gflops=2.0)
+    figures = (
+        plots.learning_curves(curves, "seconds"),
+        plots.confusion(predictions, "seconds"),
+        plots.accuracy_against_frames(table, scores, 0.5, "seconds"),
+        plots.accuracy_against_gflops(table),
+        plots.reliability(statistics.reliability(predictions), "seconds"),
+    )
+    for figure in figures:
+        plots.write(figure, tmp_path / "figure.png")
+        names = [axes.get_title() for axes in figure.axes] + [text.get_text() for text in figure.findobj(Text)]
+        assert any("SlowFast R50" in name for name in names)
+
+
+def test_networks_keep_their_color_and_others_get_one(monkeypatch):
+    known = [plots.style_of(model) for model in ("x3d_m", "slowfast_r50")]
+    monkeypatch.setitem(NETWORKS, "a_small_one", NETWORKS["x3d_m"])
+    assert [plots.style_of(model) for model in ("x3d_m", "slowfast_r50")] == known
+    assert plots.style_of("a_small_one") not in known
+
+
+def test_a_format_that_matplotlib_does_not_know_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"figure\.xyz: matplotlib cannot write \.xyz files; choose one of .*pdf"):
+        plots.write(Figure(), tmp_path / "figure.xyz")
+    assert not list(tmp_path.iterdir())
+    plots.write(Figure(), tmp_path / "figure.PNG")

@@ -27,7 +27,7 @@ def predictions() -> pd.DataFrame:
                 p_NK = generator.dirichlet(np.ones(4), 60)
                 p_NK[:, 3] = p_NK[:, :3].max(1) * generator.random(60)
                 p_NK /= p_NK.sum(1, keepdims=True)
-                run = pd.DataFrame({"model": model, "frames": frames, "seed": seed, "clip": range(60), "group": groups})
+                run = pd.DataFrame({"model": model, "budget": frames, "seed": seed, "clip": range(60), "group": groups})
                 run = run.assign(label=labels, prediction=np.array(CLASSES)[p_NK.argmax(1)])
                 runs.append(run.join(pd.DataFrame(p_NK, columns=P)))
     return pd.concat(runs)  # with an index that repeats, as evaluate has it
@@ -38,7 +38,7 @@ def study(rights: dict, groups: list[str]) -> pd.DataFrame:
     runs = []
     for (model, frames, seed), right in rights.items():
         run = pd.DataFrame(
-            {"model": model, "frames": frames, "seed": seed, "clip": range(len(groups)), "group": groups}
+            {"model": model, "budget": frames, "seed": seed, "clip": range(len(groups)), "group": groups}
         )
         runs.append(run.assign(label="x", prediction=np.where(right, "x", "y"), p_x=0.5, p_y=0.5))
     return pd.concat(runs, ignore_index=True)
@@ -51,21 +51,20 @@ def test_classes_are_what_follows_the_first_p(predictions):
 def test_models_come_as_they_appear_and_budgets_ascend(predictions):
     order = [("slow", 6), ("slow", 16), ("fast", 6), ("fast", 16)]
     runs = [(*it, seed) for it in order for seed in (0, 1)]
-    assert list(scores(predictions, 2)[statistics.RUN].itertuples(index=False, name=None)) == runs
+    assert list(scores(predictions, 2)[statistics.TRAINING].itertuples(index=False, name=None)) == runs
     for table in (
         summary(predictions, 2),
         per_class(predictions),
-        statistics.confusion(predictions),
         reliability(predictions),
         intervals(predictions),
     ):
-        assert list(table[["model", "frames"]].drop_duplicates().itertuples(index=False, name=None)) == order
+        assert list(table[["model", "budget"]].drop_duplicates().itertuples(index=False, name=None)) == order
         assert table.index.equals(pd.RangeIndex(len(table)))
 
 
 def test_scores_are_scikit_learns(predictions):
-    table = scores(predictions, 2).set_index(statistics.RUN)
-    for run, rows in predictions.groupby(statistics.RUN, sort=False):
+    table = scores(predictions, 2).set_index(statistics.TRAINING)
+    for run, rows in predictions.groupby(statistics.TRAINING, sort=False):
         truth, guess = rows["label"], rows["prediction"]
         row = table.loc[run]
         assert row["accuracy"] == pytest.approx(metrics.accuracy_score(truth, guess))
@@ -73,7 +72,7 @@ def test_scores_are_scikit_learns(predictions):
         assert row["top2"] == pytest.approx(best)
         assert row["macro_f1"] == pytest.approx(metrics.f1_score(truth, guess, average="macro", zero_division=0))
         assert row["accuracy"] < row["top2"] < 1
-    assert scores(predictions, 1).set_index(statistics.RUN)["top1"].equals(table["accuracy"].rename("top1"))
+    assert scores(predictions, 1).set_index(statistics.TRAINING)["top1"].equals(table["accuracy"].rename("top1"))
     assert (scores(predictions, 9)["top9"] == 1).all()
 
 
@@ -106,11 +105,11 @@ def test_a_label_without_a_column_is_named(predictions):
 
 def test_a_summary_is_the_mean_over_seeds(predictions):
     runs, table = scores(predictions, 2), summary(predictions, 2)
-    columns = ["model", "frames", "seeds", "accuracy", "accuracy_std", "low", "high", "top2", "macro_f1", "ece"]
+    columns = ["model", "budget", "seeds", "accuracy", "accuracy_std", "low", "high", "top2", "macro_f1", "ece"]
     assert list(table) == columns
     assert table["seeds"].tolist() == [2] * 4
     assert table[["low", "high"]].equals(intervals(predictions)[["low", "high"]])
-    for row, (_, pair) in zip(table.itertuples(), runs.groupby(["model", "frames"], sort=False), strict=True):
+    for row, (_, pair) in zip(table.itertuples(), runs.groupby(["model", "budget"], sort=False), strict=True):
         for name in ("accuracy", "top2", "macro_f1", "ece"):
             assert getattr(row, name) == pytest.approx(pair[name].mean())
         first, second = pair["accuracy"]
@@ -123,9 +122,9 @@ def test_of_one_seed_only_the_deviation_is_missing(predictions):
 
 
 def test_classes_are_scored_as_scikit_learn_does(predictions):
-    table = per_class(predictions).set_index(["model", "frames", "class"]).sort_index()
+    table = per_class(predictions).set_index(["model", "budget", "class"]).sort_index()
     assert not table.isna().any(axis=None)
-    for (model, frames), rows in predictions.groupby(["model", "frames"], sort=False):
+    for (model, frames), rows in predictions.groupby(["model", "budget"], sort=False):
         runs = [(run["label"], run["prediction"]) for _, run in rows.groupby("seed")]
         part = table.loc[model, frames].loc[CLASSES]
         assert part["clips"].tolist() == [(runs[0][0] == name).sum() for name in CLASSES]
@@ -137,13 +136,10 @@ def test_classes_are_scored_as_scikit_learn_does(predictions):
 
 
 def test_confusion_is_scikit_learns(predictions):
-    table = statistics.confusion(predictions)
-    for (model, frames), rows in predictions.groupby(["model", "frames"], sort=False):
-        part = table[(table["model"] == model) & (table["frames"] == frames)]
-        wide = part.pivot(index="label", columns="prediction", values="share").loc[CLASSES, CLASSES]
+    for _, rows in predictions.groupby(["model", "budget"], sort=False):
         counts = metrics.confusion_matrix(rows["label"], rows["prediction"], labels=CLASSES)
-        np.testing.assert_allclose(wide, counts / counts.sum(1, keepdims=True))
-    assert statistics.confusion(study({("m", 8, 0): [1, 0]}, ["g", "h"]))["share"].tolist() == [0.5, 0.5, 0, 0]
+        np.testing.assert_allclose(statistics.confusion(rows), counts / counts.sum(1, keepdims=True))
+    assert statistics.confusion(study({("m", 8, 0): [1, 0]}, ["g", "h"])).tolist() == [[0.5, 0.5], [0, 0]]
 
 
 def sure(confidence: list[float], right: list[bool]) -> pd.DataFrame:
@@ -155,7 +151,7 @@ def sure(confidence: list[float], right: list[bool]) -> pd.DataFrame:
 def test_reliability_and_its_error_by_hand():
     clips = sure([0.55, 0.6, 0.61, 0.7, 0.95, 0.99, 1.0], [True, False, True, True, True, False, True])
     table = reliability(clips)
-    assert list(table) == ["model", "frames", "lower", "upper", "clips", "confidence", "accuracy"]
+    assert list(table) == ["model", "budget", "lower", "upper", "clips", "confidence", "accuracy"]
     assert table["lower"].tolist() == [0.5, 0.6, 0.9]  # 0.6 and 0.7 are the upper ends of their bins
     assert table["upper"].tolist() == [0.6, 0.7, 1.0]
     assert table["clips"].tolist() == [2, 2, 3]
@@ -181,9 +177,9 @@ def test_bins_hold_every_clip_once(clips, bins):
 
 def test_intervals_are_those_of_a_plain_loop(predictions):
     """Groups are drawn one by one, their clips copied, and every configuration scored by pandas."""
-    table = intervals(predictions, draws=2000).set_index(["model", "frames"])
+    table = intervals(predictions, draws=2000).set_index(["model", "budget"])
     clips = predictions.assign(right=predictions["label"] == predictions["prediction"])
-    for (model, frames), rows in clips.groupby(["model", "frames"], sort=False):
+    for (model, frames), rows in clips.groupby(["model", "budget"], sort=False):
         of_group = [group["right"].to_numpy() for _, group in rows.groupby("group")]
         generator = np.random.default_rng(1)
         drawn = []
@@ -259,21 +255,21 @@ def test_the_seed_of_the_draws_decides_and_nothing_else(predictions):
 
 def test_pairs_are_budgets_of_a_model_then_models_at_a_budget(predictions):
     table = comparisons(predictions)
-    sides = ["of", "model_a", "frames_a", "model_b", "frames_b"]
+    sides = ["of", "model_a", "budget_a", "model_b", "budget_b"]
     assert list(table[sides].itertuples(index=False, name=None)) == [
-        ("frames", "slow", 6, "slow", 16),
-        ("frames", "fast", 6, "fast", 16),
+        ("budget", "slow", 6, "slow", 16),
+        ("budget", "fast", 6, "fast", 16),
         ("model", "slow", 6, "fast", 6),
         ("model", "slow", 16, "fast", 16),
     ]
-    accuracy = summary(predictions, 2).set_index(["model", "frames"])["accuracy"]
+    accuracy = summary(predictions, 2).set_index(["model", "budget"])["accuracy"]
     for row in table.itertuples():
-        gain = accuracy[row.model_b, row.frames_b] - accuracy[row.model_a, row.frames_a]
+        gain = accuracy[row.model_b, row.budget_b] - accuracy[row.model_a, row.budget_a]
         assert row.difference == pytest.approx(gain)
         assert row.low <= row.difference <= row.high
     for name in ("bootstrap", "mcnemar"):
         np.testing.assert_array_equal(table[f"p_{name}_holm"], holm(table[f"p_{name}"].to_numpy()))
-    alone = comparisons(predictions[(predictions["model"] == "slow") & (predictions["frames"] == 6)])
+    alone = comparisons(predictions[(predictions["model"] == "slow") & (predictions["budget"] == 6)])
     assert alone.empty
     assert list(alone) == list(table)
 
@@ -281,9 +277,9 @@ def test_pairs_are_budgets_of_a_model_then_models_at_a_budget(predictions):
 def test_models_are_compared_at_the_budgets_they_share():
     runs = [("m", 6, 0), ("m", 8, 0), ("n", 8, 0), ("n", 6, 0), ("l", 6, 0)]
     table = comparisons(study({run: [1] * 5 for run in runs}, list("abcde")))
-    assert list(table[["of", "model_a", "model_b", "frames_b"]].itertuples(index=False, name=None)) == [
-        ("frames", "m", "m", 8),
-        ("frames", "n", "n", 8),
+    assert list(table[["of", "model_a", "model_b", "budget_b"]].itertuples(index=False, name=None)) == [
+        ("budget", "m", "m", 8),
+        ("budget", "n", "n", 8),
         ("model", "m", "n", 6),
         ("model", "m", "l", 6),
         ("model", "n", "l", 6),
@@ -294,7 +290,7 @@ def test_models_are_compared_at_the_budgets_they_share():
 def test_the_paired_bootstrap_is_that_of_a_plain_loop(predictions):
     clips = predictions.assign(right=predictions["label"] == predictions["prediction"])
     row = comparisons(predictions, draws=4000).iloc[0]
-    slow = clips[clips["model"] == "slow"].pivot_table(index=["group", "clip"], columns="frames", values="right")
+    slow = clips[clips["model"] == "slow"].pivot_table(index=["group", "clip"], columns="budget", values="right")
     of_group = [(group[16] - group[6]).to_numpy() for _, group in slow.groupby("group")]
     generator = np.random.default_rng(1)
     drawn = np.array(
@@ -376,14 +372,14 @@ def test_tests_that_contradict_each_other_do_not_decide(sign):
 
 def test_sides_that_were_tested_otherwise_are_named():
     table = study({("m", 6, 0): [1] * 6, ("m", 8, 0): [1] * 6}, range(6))
-    with pytest.raises(ValueError, match="m at 6 frames and m at 8 frames were not tested on the same clips"):
+    with pytest.raises(ValueError, match="m at budget 6 and m at budget 8 were not tested on the same clips"):
         comparisons(table[:-1])
-    with pytest.raises(ValueError, match="m at 6 frames and m at 8 frames were not tested with the same seeds"):
+    with pytest.raises(ValueError, match="m at budget 6 and m at budget 8 were not tested with the same seeds"):
         comparisons(study({("m", 6, 0): [1] * 6, ("m", 8, 1): [1] * 6}, range(6)))
     table = study({("m", 6, 0): [1] * 6, ("m", 6, 1): [1] * 6}, range(6))
-    with pytest.raises(ValueError, match="m at 6 frames was not tested on the same clips with every seed"):
+    with pytest.raises(ValueError, match="m at budget 6 was not tested on the same clips with every seed"):
         intervals(table[:-1])
-    with pytest.raises(ValueError, match="m at 6 frames has a clip twice with one seed"):
+    with pytest.raises(ValueError, match="m at budget 6 has a clip twice with one seed"):
         intervals(pd.concat([table, table[:1]]))
 
 

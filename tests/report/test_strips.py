@@ -6,7 +6,7 @@ import pytest
 import torch
 from matplotlib.text import Text
 
-from framebudget import models
+from framebudget.models import NETWORKS
 from framebudget.report import plots, strips
 from framebudget.report.attention import attention
 from framebudget.sources.motion import draw_scene, render
@@ -16,8 +16,8 @@ LONG = "AVeryLongClassNameWithManyManyWordsInIt"
 
 
 def predictions(*rows):
-    """Rows of (model, frames, clip, label, p_a); the other class is b."""
-    table = pd.DataFrame(rows, columns=["model", "frames", "clip", "label", "p_a"])
+    """Rows of (model, budget, clip, label, p_a); the other class is b."""
+    table = pd.DataFrame(rows, columns=["model", "budget", "clip", "label", "p_a"])
     return table.assign(p_b=1 - table["p_a"], prediction=np.where(table["p_a"] > 0.5, "a", "b"), seed=0)
 
 
@@ -25,7 +25,7 @@ def predictions(*rows):
 def seen():
     """frames (16, 84, 84, 3) of three clips, and the maps of an untrained X3D-M at 32 px."""
     torch.manual_seed(0)
-    network, clips = models.BUILD["x3d_m"](5), []
+    network, clips = NETWORKS["x3d_m"].build(5), []
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm3d):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -160,7 +160,7 @@ def test_mistakes_are_the_most_confident_wrong_ones_one_a_clip():
     found = strips.mistakes(table, n=3)
     assert found["clip"].tolist() == ["v", "x", "y"]
     assert found["confidence"].tolist() == [0.875, 0.75, 0.75]
-    assert found.loc[0, ["model", "frames", "prediction"]].tolist() == ["x3d_m", 16, "b"]
+    assert found.loc[0, ["model", "budget", "prediction"]].tolist() == ["x3d_m", 16, "b"]
     assert strips.mistakes(table, n=9)["clip"].tolist() == ["v", "x", "y", "z"]
     assert strips.mistakes(table.sample(frac=1, random_state=0), n=9)["clip"].tolist() == ["v", "x", "y", "z"]
     assert strips.mistakes(table[:1]).empty
@@ -181,5 +181,5 @@ def test_right_and_wrong_are_of_the_run_and_wrong_may_be_missing():
     assert found["confidence"].tolist() == [0.9, 0.7]
     assert strips.right_and_wrong(table, "x3d_m", 16)["clip"].tolist() == ["s"]
     assert strips.right_and_wrong(table, "slowfast_r50", 6)["clip"].tolist() == ["r"]
-    with pytest.raises(ValueError, match="no predictions of slowfast_r50 at 16 frames"):
+    with pytest.raises(ValueError, match="no predictions of slowfast_r50 at budget 16"):
         strips.right_and_wrong(table, "slowfast_r50", 16)

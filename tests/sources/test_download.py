@@ -57,7 +57,7 @@ def test_a_file_that_has_changed_begins_anew(server, url, tmp_path):
     assert (tmp_path / "weights.pyth").read_bytes() == CONTENT
 
 
-def test_what_is_not_there_is_said_at_once(server, tmp_path):
+def test_a_missing_file_is_an_error_at_once(server, tmp_path):
     with pytest.raises(DownloadError, match="404"):
         download(server.url + "nowhere.pyth", tmp_path / "nowhere.pyth")
     assert len(server.asked) == 1

@@ -13,7 +13,7 @@ def touch(folder, *names):
     return folder
 
 
-def test_rows_are_sorted_and_what_is_no_clip_is_said(tmp_path):
+def test_rows_are_sorted_and_other_files_are_skipped(tmp_path):
     touch(tmp_path, "b/x_g2.MP4", "a/sub/x_g1.avi", "a/notes.txt", "stray.avi")
     rows, skipped = find_clips(tmp_path, r"_(g\d)")
     assert rows == [
@@ -62,7 +62,7 @@ def test_a_pattern_may_have_alternatives(tmp_path):
     ("name", "printed"),
     [(os.fsdecode(b"b/caf\xe9.mp4"), r"b/caf\\udce9.mp4"), ("b\n/\x1b[2J.mp4", r"b\\n/\\x1b\[2J.mp4")],
 )
-def test_a_name_that_no_table_or_terminal_can_hold_is_said(tmp_path, name, printed):
+def test_a_name_that_no_table_or_terminal_can_hold_is_an_error(tmp_path, name, printed):
     touch(tmp_path, "a/1.mp4", "b/1.mp4", name)
     with pytest.raises(
         SourceError, match=rf"names that are not UTF-8, or .* control a terminal: {printed}; rename them"
@@ -77,7 +77,7 @@ def test_a_folder_that_is_empty_cannot_write_to_the_terminal(tmp_path):
         find_clips(tmp_path, None)
 
 
-def test_classes_that_are_not_asked_for_are_said_once(tmp_path):
+def test_classes_that_are_not_wanted_are_skipped_once(tmp_path):
     _, skipped = find_clips(touch(tmp_path, "a/1.avi", "b/1.avi", "c/1.avi", "c/d/2.avi"), None, ["a", "b"])
     assert skipped == [("c", "not among fetch.classes")]
 

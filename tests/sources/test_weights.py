@@ -44,5 +44,5 @@ def test_a_path_is_used_as_it_is(tmp_path):
 
 
 def test_a_network_that_has_no_published_weights():
-    with pytest.raises(DownloadError, match="no kinetics400 for this network; name a file or a URL in params.yaml"):
+    with pytest.raises(DownloadError, match=r"no kinetics400 for this network; name a file or a URL"):
         local("kinetics400", None)

@@ -1,4 +1,4 @@
-"""The `framebudget` command: every subcommand has a parser and, below it, what it runs. `--help` loads nothing slow."""
+"""The `framebudget` command: every subcommand is a function below its arguments. `--help` loads nothing slow."""
 
 import argparse
 import contextlib
@@ -6,45 +6,23 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from framebudget.console import UserError, stage
+from framebudget.console import UserError, stage, usage
+
+COMMANDS = {}  # function: its arguments
 
 
-@stage
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="framebudget",
-        description="How many frames does an action need?",
-        epilog="To run the study itself: dvc repro. To check that it has all it needs: framebudget doctor",
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_motion, add_doctor, add_predict, add_export):
-        add(commands)
-    arguments = parser.parse_args()
-    arguments.run(arguments)
+def command(*arguments: tuple[tuple, dict]) -> Callable[[Callable], Callable]:
+    """Make a function a subcommand with these arguments. Its docstring is the help."""
+
+    def register(run: Callable) -> Callable:
+        COMMANDS[run] = arguments
+        return run
+
+    return register
 
 
-def subcommand(
-    commands: argparse._SubParsersAction, run: Callable[[argparse.Namespace], None], summary: str, *examples: str
-) -> argparse.ArgumentParser:
-    """The parser of a subcommand that is called as the function `run`, whose docstring describes it."""
-    parser = commands.add_parser(
-        run.__name__,
-        help=summary,
-        description=run.__doc__,
-        epilog="\n  ".join(["examples:" if len(examples) > 1 else "example:", *examples]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-def add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model",
-        default="x3d_m",
-        help="x3d_m or slowfast_r50 of work/, a weight file, or models:/… of MLflow (default: x3d_m)",
-    )
-    parser.add_argument("--frames", type=count, help="frame budget (default: the largest that was trained)")
+def argument(*names: str, **options: object) -> tuple[tuple, dict]:
+    return names, options
 
 
 def count(text: str) -> int:
@@ -60,53 +38,55 @@ def seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
 
 
-def add_motion(commands: argparse._SubParsersAction) -> None:
-    parser = subcommand(commands, motion, "render the embedded clips", "framebudget motion data/motion --scenes 64")
-    parser.add_argument("folder", type=Path, help="where to write <Action>/v_<Action>_gNN_c01.avi")
-    parser.add_argument("--scenes", type=count, default=64, help="how many scenes (default: 64)")
+MODEL = argument(
+    "--model", default="x3d_m", help="a network in work/, a weight file, or models:/… of MLflow (default: x3d_m)"
+)
+FRAMES = argument("--frames", type=count, help="frame budget (default: the largest that was trained)")
 
 
+@command(
+    argument("folder", type=Path, help="where to write <Action>/v_<Action>_gNN_c01.avi"),
+    argument("--scenes", type=count, default=64, help="how many scenes (default: 64)"),
+)
 def motion(arguments: argparse.Namespace) -> None:
-    """Render the motion clips."""
+    """Render the embedded clips.
+
+    $ framebudget motion data/motion --scenes 64
+    """
     from framebudget.sources.motion import write_motion
 
     write_motion(arguments.folder, arguments.scenes)
 
 
-def add_doctor(commands: argparse._SubParsersAction) -> None:
-    subcommand(commands, doctor, "check that the study has all it needs", "framebudget doctor")
-
-
+@command()
 def doctor(_: argparse.Namespace) -> None:
-    """Check packages, device, disk, git, MLflow, parameters, clips, weights, remotes. Exit with 1 if one is missing."""
+    """Check that the study has all it needs; exit with 1 if anything is missing.
+
+    $ framebudget doctor
+    """
     from framebudget.commands.doctor import examine
 
     sys.exit(examine())
 
 
-def add_predict(commands: argparse._SubParsersAction) -> None:
-    parser = subcommand(
-        commands,
-        predict,
-        "the classes of videos, as a whole or over time",
-        "framebudget predict data/motion/Sway --model slowfast_r50 --frames 16",
-        "framebudget predict match.mp4 --window 2 --timeline match.png",
-        "framebudget predict clip.mp4 --model models:/framebudget-x3d_m@best-motion --json",
-        "inotifywait -qm -e close_write --format %w%f camera/ | framebudget predict -",
-    )
-    parser.add_argument("videos", nargs="+", help="files, folders, or - for names on standard input, as they come")
-    add_model(parser)
-    parser.add_argument("--top", type=count, default=5, help="how many classes (default: 5)")
-    parser.add_argument("--json", action="store_true", help="one JSON object per video, on one line")
-    parser.add_argument("--window", type=seconds, help="slide windows of this many seconds over the video")
-    parser.add_argument("--step", type=seconds, help="seconds from one window to the next (default: half a window)")
-    parser.add_argument(
-        "--timeline", type=Path, metavar="PICTURE", help="draw the probabilities over time: .png, .svg or .pdf"
-    )
-
-
+@command(
+    argument("videos", nargs="+", help="files, folders, or - for names on standard input, as they come"),
+    MODEL,
+    FRAMES,
+    argument("--top", type=count, default=5, help="how many classes (default: 5)"),
+    argument("--json", action="store_true", help="one JSON object per video, on one line"),
+    argument("--window", type=seconds, help="slide windows of this many seconds over the video"),
+    argument("--step", type=seconds, help="seconds from one window to the next (default: half a window)"),
+    argument("--timeline", type=Path, metavar="PICTURE", help="draw the probabilities over time: .png, .svg or .pdf"),
+)
 def predict(arguments: argparse.Namespace) -> None:
-    """Print the best classes of videos, as a network that `dvc repro` has trained sees them."""
+    """Print the best classes of videos, as a whole or over time, by a network that `dvc repro` has trained.
+
+    $ framebudget predict data/motion/Sway --model slowfast_r50 --frames 16
+    $ framebudget predict match.mp4 --window 2 --timeline match.png
+    $ framebudget predict clip.mp4 --model models:/framebudget-x3d_m@best-motion --json
+    $ inotifywait -qm -e close_write --format %w%f camera/ | framebudget predict -
+    """
     from framebudget.commands.predict import run
 
     if arguments.step and not arguments.window:
@@ -114,23 +94,35 @@ def predict(arguments: argparse.Namespace) -> None:
     sys.exit(run(arguments))
 
 
-def add_export(commands: argparse._SubParsersAction) -> None:
-    parser = subcommand(
-        commands,
-        export,
-        "a trained network as ONNX, with a model card",
-        "framebudget export x3d_m.onnx --model x3d_m --frames 16",
-    )
-    parser.add_argument("onnx", type=Path, help="file to write; the card has the same name with .md")
-    add_model(parser)
-
-
+@command(argument("onnx", type=Path, help="file to write; the card has the same name with .md"), MODEL, FRAMES)
 def export(arguments: argparse.Namespace) -> None:
-    """Write a trained network as ONNX (any batch size, its own frames and crop), and a model card beside it."""
+    """Write a trained network as ONNX, for any batch size, and a model card beside it.
+
+    $ framebudget export x3d_m.onnx --model x3d_m --frames 16
+    """
     from framebudget.commands.export import export
     from framebudget.commands.predict import weight_file
 
     export(weight_file(arguments.model, arguments.frames), arguments.onnx)
+
+
+@stage
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="framebudget",
+        description="How many frames does an action need?",
+        epilog="To run the study itself: dvc repro. To check that it has all it needs: framebudget doctor",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for run, options in COMMANDS.items():
+        own = usage(run.__doc__)
+        looks = {"description": own.description, "epilog": own.epilog, "formatter_class": own.formatter_class}
+        subparser = commands.add_parser(run.__name__, help=own.description, **looks)
+        subparser.set_defaults(run=run)
+        for names, keywords in options:
+            subparser.add_argument(*names, **keywords)
+    arguments = parser.parse_args()
+    arguments.run(arguments)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Run it at the top of the repository. It changes nothing, and exits with 1 if the
 other package before it has checked which ones are installed.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -46,31 +47,24 @@ def examine() -> int:
                 print(line(finding), flush=True)
                 missing += finding.needed and not finding.ok
         except (ImportError, OSError, ValueError, UserError) as error:
-            print(line(Finding(False, f"{check.__name__}: not checked ({error})")), flush=True)
+            advice = "make .venv/ready && source .venv/bin/activate"
+            print(line(Finding(False, f"{check.__name__}: not checked ({error})", advice)), flush=True)
             missing += 1
     print(f"missing: {missing}" if missing else "nothing is missing")
     return min(missing, 1)
 
 
 def line(finding: Finding) -> str:
-    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    good, bad, arrow = ("✓", "✗", "→") if utf8 else ("ok     ", "missing", "->")
-    mark = good if finding.ok else bad
+    mark = "✓" if finding.ok else "✗"
     if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
         mark = f"\033[{32 if finding.ok else 31 if finding.needed else 33}m{mark}\033[0m"
-    if finding.ok:
-        return f"{mark} {finding.what}"
-    aside = "" if finding.needed else " (not needed now)"
-    return f"{mark} {finding.what}{aside}\n    {arrow} {finding.advice}".removesuffix(f"\n    {arrow} ")
+    aside = "" if finding.ok or finding.needed else " (not needed now)"
+    advice = f"\n    → {finding.advice}" if finding.advice and not finding.ok else ""
+    return f"{mark} {finding.what}{aside}{advice}"
 
 
 def packages() -> Iterator[Finding]:
-    python = f"Python {platform.python_version()}"
-    if not installed("framebudget"):
-        advice = "make .venv/ready && source .venv/bin/activate"
-        yield Finding(False, f"{python}; framebudget is not installed in it", advice)
-        return
-    yield Finding(True, python)
+    yield Finding(True, f"Python {platform.python_version()}")
     good = 0
     for name, wanted in requirements("framebudget"):
         version = installed(name)
@@ -96,19 +90,16 @@ def requirements(package: str, extra: str = "") -> Iterator[tuple]:
 
 
 def installed(package: str) -> str | None:
-    try:
+    with contextlib.suppress(metadata.PackageNotFoundError):
         return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def device() -> Iterator[Finding]:
     import torch
 
     for number in range(torch.cuda.device_count()):
-        free, total = (size / 2**30 for size in torch.cuda.mem_get_info(number))
-        name = torch.cuda.get_device_name(number)
-        yield Finding(True, f"CUDA {number}: {name}, {free:.0f} of {total:.0f} GiB free")
+        name, (free, total) = torch.cuda.get_device_name(number), torch.cuda.mem_get_info(number)
+        yield Finding(True, f"CUDA {number}: {name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free")
     if not torch.cuda.is_available():
         yield Finding(True, f"no CUDA device; {os.cpu_count()} CPU cores are enough for motion and small crops")
 
@@ -167,7 +158,8 @@ def clips(p: "Params") -> Iterator[Finding]:
             advice = "download them by other means, and: -S clips=PATH"
             yield service(f"clips of {p.dataset}, from the network", p.archive, unreachable(p.archive), advice)
         else:
-            advice = "dvc pull data.dvc" if p.clips == EMBEDDED else "dvc exp run … -S clips=PATH, of <class>/<video>"
+            own = p.clips == EMBEDDED and p.dataset == "motion"
+            advice = "dvc pull data.dvc" if own else "dvc exp run … -S clips=PATH, of <class>/<video>"
             yield Finding(False, str(error), advice)
     else:
         others = f"; {len(skipped)} other files, which are skipped" if skipped and not p.archive else ""
@@ -198,11 +190,10 @@ def dvc(p: "Params") -> Iterator[Finding]:
     from framebudget.params import EMBEDDED
 
     status, fault = ask(*DVC, "status", "--json")
-    if " is busy, " in fault or "Unable to acquire lock" in fault:
-        yield Finding(True, "another DVC command is running here; until it ends, nobody knows what is out of date")
-        return
     if fault:
-        yield Finding(False, f"dvc status: {fault}", "for more: dvc status -v")
+        busy = " is busy, " in fault or "Unable to acquire lock" in fault
+        what = "another DVC command is running here; try again when it has ended" if busy else f"dvc status: {fault}"
+        yield Finding(busy, what, "for more: dvc status -v")
         return
     stale = json.loads(status)
     pulled, needed = "data.dvc" not in stale, p.clips == EMBEDDED
@@ -212,21 +203,20 @@ def dvc(p: "Params") -> Iterator[Finding]:
     yield Finding(True, f"out of date: {stages}; dvc repro" if stages else "every stage is up to date")
     remotes, _ = ask(*DVC, "remote", "list")
     for name, url in re.findall(r"^(\S+)\s+(.+?)(?:\s+\(default\))?\s*$", remotes, re.MULTILINE):
-        yield remote(name, url, needed and not pulled)
+        advice = f"for more: dvc list-url remote://{name} -v; to change it: dvc remote modify {name} url URL"
+        yield service(f"remote {name}", url, silent(name, url), advice, needed and not pulled)
 
 
-def remote(name: str, url: str, needed: bool) -> Finding:
+def silent(name: str, url: str) -> str:
+    """Why a remote does not answer. (`dvc status --cloud` calls all in sync before the first pull.)"""
     if "://" not in url:
-        fault = "" if Path(url).is_dir() else "no such folder"
-    elif url.startswith(("http://", "https://")):
-        fault = unreachable(url, bad=500)
-    else:  # `dvc status --cloud` would call all in sync before the first pull
-        _, fault = ask(*DVC, "list-url", f"remote://{name}", seconds=REMOTE)
-        missing = fault.partition(" does not exist: ")[2].rstrip("/")
-        if missing and url.rstrip("/").endswith(missing):  # a bucket that answers, before the first push
-            fault = ""
-    advice = f"for more: dvc list-url remote://{name} -v; to change it: dvc remote modify {name} url URL"
-    return service(f"remote {name}", url, fault, advice, needed)
+        return "" if Path(url).is_dir() else "no such folder"
+    if url.startswith(("http://", "https://")):
+        return unreachable(url, bad=500)
+    _, fault = ask(*DVC, "list-url", f"remote://{name}", seconds=REMOTE)
+    missing = fault.partition(" does not exist: ")[2].rstrip("/")
+    empty = missing and url.rstrip("/").endswith(missing)  # a bucket that answers, before the first push
+    return "" if empty else fault
 
 
 def service(what: str, url: str, fault: str, advice: str, needed: bool = True) -> Finding:

@@ -14,6 +14,7 @@ from framebudget.console import UserError, read_csv, sha256, write_text
 from framebudget.models import NETWORKS
 from framebudget.params import Input
 from framebudget.report.cost import cost
+from framebudget.study import read_table, trained
 from framebudget.video.transforms import MEAN, STD
 
 SIGNED = "trained and exported by Frame Budget"
@@ -61,10 +62,10 @@ def card(checkpoint: dict, file: Path) -> str:
     parameters, gflops = cost(model, K, T, crop)
     window = f"{spec.window:g} seconds" if spec.window else "the whole clip"
     names = "\n".join(f"{k}. {name}" for k, name in enumerate(classes))
-    if sha256(file) in map(sha256, sorted(Path("work", model).glob("*.pt"))):
-        results = f"{trained_on()}\n{accuracy(model, T, K)}"
-    else:
-        results = "Not known here: these weights are not from the study in work/."
+    results = "Not known here: these weights are not from the study in work/."
+    for (budget, *_), path in trained(Path("work", model)).items():
+        if sha256(path) == sha256(file):
+            results = history(model, budget, K)
     return f"""# {NETWORKS[model].name}, {T} frames, {K} classes
 
 Weights `{file.name}`, {SIGNED}: {parameters:.2f} million parameters, {gflops:.2f} GFLOPs a view.
@@ -88,22 +89,20 @@ The test clips show other people, scenes or source videos than the training clip
 """
 
 
-def trained_on() -> str:
+def history(model: str, budget: int, K: int) -> str:
+    """How the study in work/ trained and tested a network."""
     split = read_csv(Path("work/split.csv"), {"clip": str, "group": str, "subset": str})
     clips, folds = split.drop_duplicates("clip"), split["fold"].nunique()
-    size = f"{len(clips)} clips of {clips['group'].nunique()} groups"
-    if folds > 1:
-        return f"Trained on {folds - 1} of {folds} folds of {size}."
-    n = clips["subset"].value_counts()
-    return f"Trained on {n['train']} of {size}; {n['validation']} others chose the epoch, {n['test']} were the test."
-
-
-def accuracy(model: str, T: int, K: int) -> str:
+    n, whole = clips["subset"].value_counts(), f"{len(clips)} clips of {clips['group'].nunique()} groups"
+    training = f"Trained on {folds - 1} of {folds} folds of {whole}."
+    if folds == 1:
+        others = f"{n['validation']} others chose the epoch, {n['test']} were the test"
+        training = f"Trained on {n['train']} of {whole}; {others}."
     path = Path("work/tables/results.csv")
-    rows = pd.read_csv(path).query("model == @model and frames == @T") if path.exists() else pd.DataFrame()
+    rows = read_table(path).query("model == @model and budget == @budget") if path.exists() else pd.DataFrame()
     if rows.empty:
-        return "Not evaluated yet."
+        return f"{training} Not evaluated yet."
     row = rows.iloc[0]
     interval = f", 95 % interval over groups {row.low:.1%} to {row.high:.1%}" if pd.notna(row.low) else ""
     seeds = f"mean of {row.seeds:.0f} seeds" if row.seeds > 1 else "one seed"
-    return f"{row.accuracy:.1%} of the test clips ({seeds}{interval}). Chance is {1 / K:.0%}."
+    return f"{training}\n{row.accuracy:.1%} of the test clips ({seeds}{interval}). Chance is {1 / K:.0%}."

@@ -89,21 +89,20 @@ def weight_file(model: str, budget: int | None = None) -> Path:
     Of a network in work/: the largest budget if none is named, the first seed and fold. Raises UserError.
     """
     if model in NETWORKS:
-        folder = Path("work", model)
-        files = trained(folder)
-        T = budget or max((key[0] for key in files), default=None)
-        keys = [key for key in files if key[0] == T]
-        if not keys:
-            way_out = f"trained budgets: {sorted({key[0] for key in files})}" if files else "train it first: dvc repro"
-            raise UserError(f"{folder}: no weights{f' for {budget} frames' if budget else ''}; {way_out}")
-        return files[min(keys)]
+        files = trained(Path("work", model))
+        budgets = sorted({key[0] for key in files})
+        if not budgets:
+            raise UserError(f"work/{model}: no weights; train it first: dvc repro")
+        if budget and budget not in budgets:
+            raise UserError(f"work/{model}: no weights for {budget} frames; trained budgets: {budgets}")
+        return files[min(key for key in files if key[0] == (budget or budgets[-1]))]
     if budget:
         raise UserError(f"--frames: {model} was trained at one budget; leave the option out")
     if re.match(r"(models|runs):/", model):
         return registered_weights(model)
     if Path(model).is_file():
         return Path(model)
-    raise UserError(f"--model {model}: neither {' nor '.join(NETWORKS)}, nor a file, nor models:/… of MLflow")
+    raise UserError(f"--model {model}: not a network ({', '.join(NETWORKS)}), a weight file or models:/… of MLflow")
 
 
 def registered_weights(uri: str) -> Path:

@@ -5,9 +5,8 @@
         -S datasets.motion.slowfast_r50.epochs=1                        a small one, in minutes
     $ python -m framebudget.commands.verify --reference reports/motion  (make verify REFERENCE=reports/motion)
 
-Both clones hold the last commit, in folders of different names. Each runs its own code under another locale, time zone,
-umask, hash seed and number of workers. They share nothing, not even DVC's cache. The number of threads and the type of
-processor are the same for both, because they may change the last bits of a sum. Exits with 1 if a file differs.
+Each clone of the last commit runs its own code in another folder, locale, time zone, umask and hash seed, with another
+number of workers. They share nothing, not even DVC's cache. Exits with 1 if a file differs.
 
 A reference is a kept study with several seeds. One clone runs its parameters on this machine, on the same clips. Exits
 with 1 if a mean test accuracy is further from the kept one than four times the larger of the two standard deviations
@@ -23,10 +22,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from framebudget.console import PREDICTIONS, UserError, read_csv, read_yaml, sha256, stage, usage, write_text
+from framebudget.console import UserError, read_yaml, sha256, stage, usage, write_text
+from framebudget.study import read_predictions
 
-Place = tuple[dict[str, str], int, int]  # environment, umask, workers
-PLACES: dict[str, Place] = {  # by the name of the folder
+PLACES = {  # folder: environment, umask, workers
     "first": ({"LC_ALL": "C", "TZ": "UTC", "PYTHONHASHSEED": "1"}, 0o022, 0),
     "another place, née": ({"LC_ALL": "C.UTF-8", "TZ": "Asia/Kathmandu", "PYTHONHASHSEED": "2"}, 0o077, 2),
 }
@@ -46,12 +45,15 @@ def main() -> None:
             table = accuracies_beside(arguments.reference, clone / "work")
             print(table.round(3).to_markdown())
             sys.exit(bool(table["differs"].any()))
-        first, second = (run_study(Path(folder) / name, place, arguments.set_param) for name, place in PLACES.items())
-    print(digests_beside(first, second))
-    sys.exit(first != second)
+        table = digests_beside(
+            *(run_study(Path(folder) / name, place, arguments.set_param) for name, place in PLACES.items())
+        )
+    print(table.to_markdown())
+    print(f"\n{table['same'].sum()} of {len(table)} files are the same")
+    sys.exit(not table["same"].all())
 
 
-def run_study(clone: Path, place: Place, changes: list[str], kept: Path | None = None) -> dict[str, str]:
+def run_study(clone: Path, place: tuple, changes: list[str], kept: Path | None = None) -> dict[str, str]:
     """The sha256 of every output of every stage, with the parameters of a kept study or those of the last commit."""
     environment, umask, workers = place
     environment = {**os.environ, **environment, "PYTHONPATH": str(clone / "src")}
@@ -88,14 +90,10 @@ def outputs(repository: Path) -> dict[str, list[str]]:
     return {name: [*stage["outs"], *stage.get("metrics", [])] for name, stage in stages.items()}
 
 
-def digests_beside(first: dict[str, str], second: dict[str, str]) -> str:
-    """A Markdown table, one row a file, with the beginning of its sha256 in both."""
-    lines = [f"| output | {' | '.join(PLACES)} |", "| --- | --- | --- |"]
-    for name in sorted(first | second):
-        one, other = (digests.get(name, "missing")[:16] for digests in (first, second))
-        lines.append(f"| {name} | {one} | {'the same' if one == other else f'**{other}**'} |")
-    same, total = len(first.items() & second.items()), len(first | second)
-    return "\n".join([*lines, f"\n{same} of {total} files are the same"])
+def digests_beside(first: dict[str, str], second: dict[str, str]) -> pd.DataFrame:
+    """The beginning of every output's sha256 in both clones, and whether they are the same."""
+    table = pd.DataFrame({"first": first, "second": second}).fillna("missing").sort_index()
+    return table.apply(lambda digests: digests.str[:16]).assign(same=table["first"] == table["second"])
 
 
 def accuracies_beside(reference: Path, work: Path) -> pd.DataFrame:
@@ -107,21 +105,21 @@ def accuracies_beside(reference: Path, work: Path) -> pd.DataFrame:
     if clips != kept_clips:
         raise UserError(f"{reference}: its clips or its test clips are not those of this study")
     table = here.join(kept, lsuffix="_here", rsuffix="_kept")
-    for (model, frames), seeds in table[["seeds_here", "seeds_kept"]].min(axis=1, skipna=False).items():
+    for (model, budget), seeds in table[["seeds_here", "seeds_kept"]].min(axis=1, skipna=False).items():
         if pd.isna(seeds):
-            raise UserError(f"{reference}: nothing of {model} at {frames} frames")
+            raise UserError(f"{reference}: nothing of {model} at budget {budget}")
         if seeds < 2:
-            raise UserError(f"{model} at {frames} frames: several seeds are needed to tell a difference from chance")
+            raise UserError(f"{model} at budget {budget}: several seeds are needed to tell a difference from chance")
     difference, std = table["mean_here"] - table["mean_kept"], table[["std_here", "std_kept"]].max(axis=1)
     columns = ["mean_kept", "std_kept", "mean_here", "std_here"]
     return table[columns].assign(difference=difference, differs=difference.abs() > FACTOR * std)
 
 
 def scores(folder: Path, tables: Path) -> tuple[pd.DataFrame, object]:
-    """mean, std and seeds, by model and frames; and which clips they rest on."""
-    rows = read_csv(folder / "predictions.csv", PREDICTIONS)
-    hits = (rows["label"] == rows["prediction"]).groupby([rows["model"], rows["frames"], rows["seed"]]).mean()
-    table = hits.groupby(["model", "frames"]).agg(mean="mean", std="std", seeds="count")
+    """mean, std and seeds, by model and budget; and which clips they rest on."""
+    rows = read_predictions(folder / "predictions.csv")
+    hits = (rows["label"] == rows["prediction"]).groupby([rows["model"], rows["budget"], rows["seed"]]).mean()
+    table = hits.groupby(["model", "budget"]).agg(mean="mean", std="std", seeds="count")
     return table, (json.loads((tables / "provenance.json").read_text())["clips_sha256"], set(rows["clip"]))
 
 

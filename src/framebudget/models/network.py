@@ -14,8 +14,8 @@ class Network:
 
     key      in params.yaml, on the command line and in every table
     name     as its paper writes it
-    build    number of classes K -> clips_BCTHW -> logits_BK, for any number of frames; `blocks` are its stages, the last
-             of them its head
+    build    number of classes K -> clips_BCTHW -> logits_BK, for any number of frames; its stages are `blocks`, the
+             last of which is the head
     head     prefix of the state dict keys that depend on the number of classes
     zoo      URL of its Kinetics-400 weights (`weights: kinetics400`), if there are any
     softmax  its stock head ends in a softmax, in training too: the published protocol trains through it

@@ -1,33 +1,31 @@
-"""Where a network looks, over time: HiResCAM (Draelos and Carin 2020, arXiv:2011.08891) of a clip."""
+"""Where a network looks in each frame of a clip: HiResCAM (Draelos and Carin 2020, arXiv:2011.08891)."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SMALLEST = 7  # pixels on the shorter side of a map: what both networks end in at 224 px
+SMALLEST = 7  # pixels on the shorter side of a map: the last stage of both networks at 224 px
 
 
 @torch.enable_grad()
 def attention(network: nn.Module, clips_BCTHW: Tensor, targets_B: Tensor) -> Tensor:
-    """maps_BTHW in [0, 1]: how much each place of each frame speaks for the clip's target class.
+    """maps_BTHW in [0, 1]: how much each place of each frame contributes to the logit of the clip's target class.
 
-    The network is put in eval mode, and is not one that went through `for_evaluation`: activations that overwrite
-    their input leave X3D without gradients, and torch raises RuntimeError.
+    A map is the output of one stage times the gradient of the target's logit, summed over channels, without negative
+    values, and divided by the maximum over the clip (all zero if nothing supports the class). The stage is the last one
+    whose output has at least 7 pixels on its shorter side: at 224 px the last of all, as is customary, and at 32 px the
+    first after the stem, because X3D ends in a single pixel there. If no stage has 7 pixels, it is the largest.
 
-    What a stage makes of a clip, times the gradient of the target's logit, summed over channels; what speaks against
-    the class is cut off, and each clip is scaled by its own maximum (all zero if nothing speaks for the class). The
-    stage is the last whose map has 7 pixels on its shorter side, which at 224 px is the last of all, as is customary,
-    and at 32 px the first after the stem, for there X3D ends in a single pixel; if none has, the largest.
+    SlowFast's map is the sum of those of its pathways: only the fast one tells the frames apart, and the slow one has
+    most of the channels. They are taken before the lateral connection, so that its channels count once, at their frame.
 
-    Of SlowFast, the maps of both pathways are added, each as its share of the logit: the fast one alone tells the
-    frames apart, the slow one has most of the channels. They are taken before the fast pathway flows into the slow one,
-    and so what does is counted once, and at the frame it came from.
+    Where only a mean and a linear layer follow, as behind SlowFast's last stage, the products add up to the logit
+    without its bias; elsewhere they are a first-order approximation. They do not explain why the network decides so, or
+    what it would say if a place looked different. Maps can look convincing whatever was learned (Adebayo et al. 2018,
+    arXiv:1810.03292): compare them with those of an untrained network. Brightness is not comparable between clips.
 
-    What it tells: where only a mean and a linear layer follow, as behind SlowFast's last stage, the products add up to
-    the logit but for its bias. Elsewhere they are a first-order account of it, at an early stage of edges and flicker
-    as much as of things. What it does not tell: why the network decides so, or what it would say if a place looked
-    different. Maps can look convincing whatever was learned (Adebayo et al. 2018, arXiv:1810.03292): look at those of
-    an untrained network before believing one. And bright in one clip is not as much as bright in another.
+    The network is put in eval mode. It must not have passed `for_evaluation`, whose activations overwrite their input:
+    X3D has no gradients then, and torch raises RuntimeError.
     """
     stages: list[list[Tensor]] = []
     hooks = []
@@ -36,7 +34,7 @@ def attention(network: nn.Module, clips_BCTHW: Tensor, targets_B: Tensor) -> Ten
         for pathway in getattr(stage, "multipathway_blocks", [stage]):
             hooks.append(pathway.register_forward_hook(lambda _, args, output, maps=stages[-1]: maps.append(output)))
     try:
-        logits_BK = network(clips_BCTHW.detach().requires_grad_())  # so that frozen weights have gradients behind them
+        logits_BK = network(clips_BCTHW.detach().requires_grad_())  # gradients, even if the weights are frozen
     finally:
         for hook in hooks:
             hook.remove()
@@ -50,8 +48,8 @@ def attention(network: nn.Module, clips_BCTHW: Tensor, targets_B: Tensor) -> Ten
 
 
 def upsampled(map_B1THW: Tensor, size: tuple[int, int, int]) -> Tensor:
-    """The map at another (T, H, W), trilinear; what one frame says is shared among those that it becomes."""
+    """The map at another (T, H, W), trilinear; a frame that becomes several shares its values among them."""
     t, h, w = map_B1THW.shape[2:]
-    # in time, the first and the last frame keep their place, as the slow pathway takes them; pixels are areas
+    # the slow pathway takes the first and the last frame, so these keep their place; pixels are areas
     map_B1THW = F.interpolate(map_B1THW, (size[0], h, w), mode="trilinear", align_corners=True)
     return F.interpolate(map_B1THW, size, mode="trilinear") * (t / size[0])

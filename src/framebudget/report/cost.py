@@ -1,20 +1,20 @@
-"""What a network costs: its parameters, and the multiply-adds of one view."""
+"""The cost of a network: its parameters, and the multiply-adds of one view."""
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from framebudget import models
+from framebudget.models import NETWORKS
 
 
 def cost(model: str, classes: int, T: int, crop: int) -> tuple[float, float]:
     """(million parameters, GFLOPs) for one view of T frames at crop×crop pixels.
 
-    GFLOPs are 10⁹ multiply-adds of convolutions and matrix products, as X3D and SlowFast publish them; counted by
-    torch's own counter on tensors without storage. (PyTorchVideo's model zoo adds five for every element that a norm of
-    X3D sees: 6.72 instead of 6.18 at 16 frames of 256 pixels.)
+    GFLOPs are 10⁹ multiply-adds of convolutions and matrix products, as X3D and SlowFast publish them. Torch counts
+    them on tensors without storage. (PyTorchVideo's model zoo adds five for every element that a norm of X3D sees: 6.72
+    instead of 6.18 at 16 frames of 256 pixels.)
     """
     with torch.device("meta"):
-        network = models.BUILD[model](classes).eval()
+        network = NETWORKS[model].build(classes).eval()
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network(torch.empty(1, 3, T, crop, crop))
     return sum(weight.numel() for weight in network.parameters()) / 1e6, counter.get_total_flops() / 2e9

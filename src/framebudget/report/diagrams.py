@@ -1,7 +1,6 @@
 """Illustrations: the networks, a 3-D convolution, the frames that training samples. Each function returns a figure."""
 
-from collections.abc import Sequence
-from itertools import pairwise, product, zip_longest
+from itertools import pairwise, product
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,6 @@ from framebudget.params import Input
 from framebudget.report.plots import COLUMN, PAGE, PALETTE, style_of
 from framebudget.video import sampling
 
-Shape = tuple[int, ...]  # C, T, H, W
 Color = tuple[float, float, float]
 
 TRUNK = ["stem", "res2", "res3", "res4", "res5"]  # the papers' names for the first five blocks
@@ -29,14 +27,15 @@ HEADING = {"size": 8, "weight": "bold"}
 
 
 class Stage(NamedTuple):
-    name: str
-    shape: Shape  # of its output
-    blocks: int = 0  # residual blocks
-    lateral: Shape | None = None  # of the channels that the fast pathway adds
+    """A stage of a network, and the shape of its output."""
 
-    @property
-    def channels(self) -> list[int]:
-        return [shape[0] for shape in (self.shape, self.lateral) if shape]
+    name: str
+    C: int
+    T: int
+    H: int
+    W: int
+    blocks: int = 0  # residual blocks
+    lateral: int = 0  # channels that the fast pathway adds
 
 
 class Box(NamedTuple):
@@ -59,28 +58,26 @@ def stages(model: str, T: int, crop: int) -> tuple[list[list[Stage]], Stage | No
         network, clip = NETWORKS[model].build(2).eval(), torch.empty(1, 3, T, crop, crop)
         trunk = dict(zip(TRUNK, network.blocks[:-1], strict=False))
         if not isinstance(network, SlowFast):
-            pool = getattr(network.blocks[-1], "pool", None)  # the head of X3D
+            pool = getattr(network.blocks[-1], "pool", None)  # in the head of X3D
             head = {"conv5": pool.pre_conv, "pool5": pool.pool, "fc1": pool.post_conv} if pool else {}
-            return [pathway(clip, trunk | head)], None
-        slow, fast = ({name: block.multipathway_blocks[p] for name, block in trunk.items()} for p in (0, 1))
-        slow["pool"], fast["pool"] = network.blocks[5].pool
-        below = pathway(clip, fast)
-        added = [
-            block.multipathway_fusion.conv_fast_to_slow(torch.empty(1, *stage.shape))
-            for block, stage in zip(network.blocks[:4], below[1:], strict=False)
-        ]
-        above = pathway(clip[:, :, slow_frames(T)], slow, added)
-    return [above, below], Stage("concat", above[-1].shape, lateral=below[-1].shape)
+            return [pathway(clip, trunk | head, {})], None
+        fusions = {name: trunk[name].multipathway_fusion.conv_fast_to_slow for name in TRUNK[:-1]}
+        laterals = {name: fusion.out_channels for name, fusion in fusions.items()}
+        pathways = []
+        for p, x, added in ((0, clip[:, :, slow_frames(T)], laterals), (1, clip, {})):
+            modules = {name: block.multipathway_blocks[p] for name, block in trunk.items()}
+            pathways.append(pathway(x, modules | {"pool": network.blocks[5].pool[p]}, added))
+    slow, fast = pathways
+    return pathways, slow[-1]._replace(name="concat", lateral=fast[-1].C)
 
 
-def pathway(x: Tensor, modules: dict[str, nn.Module], laterals: Sequence[Tensor] = ()) -> list[Stage]:
-    """The stages that x passes; behind each of the first, a lateral tensor is added to its channels."""
-    line = [Stage("clip", tuple(x.shape[1:]))]
-    for (name, module), lateral in zip_longest(modules.items(), laterals):
-        x = module(x)
-        added = None if lateral is None else tuple(lateral.shape[1:])
-        line.append(Stage(name, tuple(x.shape[1:]), len(getattr(module, "res_blocks", [])), added))
-        x = x if lateral is None else torch.cat([x, lateral], 1)
+def pathway(x: Tensor, modules: dict[str, nn.Module], laterals: dict[str, int]) -> list[Stage]:
+    """The clip x and the stages that it passes; `laterals` more channels flow in behind some of them."""
+    line = [Stage("clip", *x.shape[1:])]
+    for name, module in modules.items():
+        x, lateral = module(x), laterals.get(name, 0)
+        line.append(Stage(name, *x.shape[1:], len(getattr(module, "res_blocks", [])), lateral))
+        x = torch.cat([x, x.new_empty(1, lateral, *x.shape[2:])], 1)
     return line
 
 
@@ -92,8 +89,8 @@ def network(model: str, T: int, crop: int) -> Figure:
     """
     pathways, joined = stages(model, T, crop)
     columns = [*zip(*pathways, strict=True), *([(joined,)] if joined else [])]
-    most = max(sum(stage.channels) for column in columns for stage in column)
-    unit = np.array([0.62 / most**0.5, 0.9 / crop**0.5, min(0.04, 0.24 / T)])
+    most = max(stage.C + stage.lateral for column in columns for stage in column)
+    unit = np.array([0.62 / most**0.5, 0.9 / crop**0.5, min(0.04, 0.24 / T)])  # inches: √1 channel, √1 pixel, 1 frame
     widths = [max(0.5, *(extent(stage, unit) for stage in column)) for column in columns] + [0.45]
     gap = (PAGE - TABLE - MARGIN - sum(widths)) / (len(widths) - 1)
     centers = TABLE + np.cumsum(widths) - np.array(widths) / 2 + gap * np.arange(len(widths))
@@ -118,7 +115,7 @@ def network(model: str, T: int, crop: int) -> Figure:
     for stage, slow, fast in zip(pathways[0], *rows, strict=True):
         if stage.lateral:
             arrow(axes, (slow.lateral, fast.top), (slow.lateral, slow.bottom), tint(FAST, -0.25))
-            text, color = "+ {} × {}\n× {} × {}".format(*stage.lateral), tint(FAST, -0.4)
+            text, color = f"+ {stage.lateral} × {stage.T}\n× {stage.H} × {stage.W}", tint(FAST, -0.4)
             label(axes, slow.lateral + 0.05, middle, text, ha="left", va="center", color=color)
     for name, y in zip(("Slow", "Fast"), middles, strict=True):
         label(axes, MARGIN, y, f"{name} pathway", ha="left", **HEADING)
@@ -126,36 +123,36 @@ def network(model: str, T: int, crop: int) -> Figure:
     for row, y, side in zip(rows, middles, (both.top, both.bottom), strict=True):
         arrow(axes, (row[-1].right, y), (x, side), connectionstyle="angle,angleA=0,angleB=90,rad=4")
     label(axes, x + 0.06, both.top + 0.1, joined.name, ha="left", **HEADING)
-    text = "{} × {}\n× {} × {}".format(sum(joined.channels), *joined.shape[1:])
+    text = f"{joined.C + joined.lateral} × {joined.T}\n× {joined.H} × {joined.W}"
     label(axes, x + 0.06, both.bottom - 0.14, text, ha="left")
     logits(axes, both.right, centers[-1], middle, middle + 0.29, middle - 0.29)
     return axes.figure
 
 
 def extent(stage: Stage, unit: np.ndarray) -> float:
-    """Width of a box in inches; unit: inches for √1 channel, √1 pixel and 1 frame."""
-    return unit[0] * sum(stage.channels) ** 0.5 + unit[2] * stage.shape[1] * BACK[0]
+    """Inches from the left of its box to the right."""
+    return unit[0] * (stage.C + stage.lateral) ** 0.5 + unit[2] * stage.T * BACK[0]
 
 
 def box(axes: Axes, x: float, y: float, stage: Stage, unit: np.ndarray, colors: list[Color]) -> Box:
     """Draw a stage around (x, y): its own channels in the first color, the lateral ones in the second."""
-    _, T, H, _ = stage.shape
-    share = np.cumsum([0, *stage.channels]) / sum(stage.channels)
-    edges = share * unit[0] * sum(stage.channels) ** 0.5
-    high, back = unit[1] * H**0.5, unit[2] * T * BACK
-    corner = np.array([x - (edges[-1] + back[0]) / 2, y - (high + back[1]) / 2])
-    for left, right, color in zip(edges[:-1], edges[1:], colors, strict=False):
-        cuboid(axes, corner + np.array([left, 0]), right - left, high, back, T, color)
-    top = corner[1] + high + back[1]
-    return Box(corner[0], corner[0] + edges[-1] + back[0], corner[1], top, corner[0] + edges[-2:].mean())
+    channels = np.array([0, stage.C, stage.C + stage.lateral])
+    edges = channels / channels[-1] * unit[0] * channels[-1] ** 0.5
+    width, high, back = edges[-1], unit[1] * stage.H**0.5, unit[2] * stage.T * BACK
+    corner = np.array([x - (width + back[0]) / 2, y - (high + back[1]) / 2])
+    cuboid(axes, corner, edges[1], high, back, stage.T, colors[0])
+    if stage.lateral:
+        cuboid(axes, corner + np.array([edges[1], 0]), width - edges[1], high, back, stage.T, colors[1])
+    left, bottom = corner
+    return Box(left, left + width + back[0], bottom, bottom + high + back[1], left + edges[1:].mean())
 
 
 def table(axes: Axes, top: float, centers: np.ndarray, line: list[Stage]) -> None:
     """The shapes of the stages, the first row at `top`."""
     rows = {
-        "channels $C$": [" + ".join(map(str, stage.channels)) for stage in line],
-        "frames $T$": [stage.shape[1] for stage in line],
-        "pixels $H$ × $W$": ["{} × {}".format(*stage.shape[2:]) for stage in line],
+        "channels $C$": [f"{stage.C} + {stage.lateral}" if stage.lateral else stage.C for stage in line],
+        "frames $T$": [stage.T for stage in line],
+        "pixels $H$ × $W$": [f"{stage.H} × {stage.W}" for stage in line],
         "residual blocks": [stage.blocks or "" for stage in line],
     }
     for row, (name, cells) in enumerate(rows.items()):

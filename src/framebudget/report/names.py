@@ -1,8 +1,8 @@
-"""Names of classes as figures and paper show them, whatever script they are written in.
+"""Class names as figures and paper print them, in any script.
 
-The fonts that come with matplotlib have Latin, Greek, Cyrillic, Arabic and more, but not Chinese, Japanese or Korean,
-and few emoji. A letter that they lack is drawn in the first font of the system that has it; if none has, it is written
-as its code; an emoji is left out. So only such names can make a paper that differs from one machine to the next.
+Matplotlib brings fonts for Latin, Greek, Cyrillic, Arabic and more, but not for Chinese, Japanese or Korean, and few
+emoji. For a letter that they lack, the first system font that has it is used; without one, the letter is printed as its
+code. An emoji is left out. So only such names can make the paper differ between machines.
 """
 
 import functools
@@ -19,25 +19,26 @@ from matplotlib.ft2font import FT2Font
 FOLDER = Path(matplotlib.get_data_path(), "fonts/ttf")
 OWN = (FOLDER / "STIXGeneral.ttf", FOLDER / "DejaVuSans.ttf")
 JOINERS = "\u200c\u200d"  # of letters, in some scripts
-WRITING = "LMNP"  # letters, marks, numbers, punctuation, by Unicode's category; not symbols, which emoji are
+WRITING = "LMNP"  # Unicode categories: letters, marks, numbers, punctuation; not symbols, such as emoji
 LONG = 24  # letters; "Spin Counterclockwise" has 21
 
 
 def readable(name: str) -> str:
-    """SpinClockwise -> Spin Clockwise; and nothing that no font has."""
+    """SpinClockwise -> Spin Clockwise, without letters that no font has."""
     name = unicodedata.normalize("NFC", name)
     words = re.sub(r"(?<=[^\W_])(?<![A-Z])(?=[A-Z])", " ", name)
-    shown = "".join(map(legible, words))
-    return re.sub(r"\s+", " ", shown).strip() or " ".join(f"U+{ord(c):X}" for c in name)
+    printed = "".join(map(legible, words))
+    return re.sub(r"\s+", " ", printed).strip() or " ".join(f"U+{ord(c):X}" for c in name)
 
 
 def wrapped(name: str, lines: int = 2) -> str:
-    """Readable, in so many lines at most."""
+    """The readable name, cut to this many lines."""
     return textwrap.fill(readable(name), LONG, max_lines=lines, placeholder=" …")
 
 
 def legible(character: str) -> str:
-    if unicodedata.category(character) == "Cf" and character not in JOINERS:  # invisible, and too much for matplotlib
+    """The character, its code, or nothing."""
+    if unicodedata.category(character) == "Cf" and character not in JOINERS:  # invisible; matplotlib cannot draw it
         return ""
     if character.isspace() or font_of(character):
         return character
@@ -46,6 +47,7 @@ def legible(character: str) -> str:
 
 @functools.cache
 def font_of(character: str) -> Path | None:
+    """The first font that has it, matplotlib's before the system's; symbols only from matplotlib's."""
     own = next((font for font in OWN if ord(character) in characters(font)), None)
     if own or unicodedata.category(character)[0] not in WRITING:
         return own
@@ -56,12 +58,12 @@ def font_of(character: str) -> Path | None:
 def characters(font: Path) -> frozenset[int]:
     try:
         return frozenset(FT2Font(str(font)).get_charmap())
-    except (RuntimeError, OSError):  # a font of coloured pictures
+    except (RuntimeError, OSError):  # a font of colored pictures
         return frozenset()
 
 
 def other_fonts(names: Iterable[str]) -> dict[str, Path]:
-    """{family: file} of the system's fonts that these names need; matplotlib knows them from here on."""
+    """{family: file} of the system fonts that these names need; also makes them known to matplotlib."""
     fonts = {font_of(character) for name in names for character in readable(name)} - {None, *OWN}
     for font in fonts:
         fontManager.addfont(font)

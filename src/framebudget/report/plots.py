@@ -1,6 +1,10 @@
-"""The figures. Each function takes tables and gives a matplotlib figure; `save` writes it, always the same bytes."""
+"""The plots. Each function takes tables and returns a figure; the same figure is always saved as the same bytes.
+
+A budget counts frames or seconds, which is the `unit` that labels name.
+"""
 
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 
 import matplotlib
@@ -12,14 +16,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
+from framebudget.console import UserError
 from framebudget.models import NETWORKS
 from framebudget.report import names, statistics
 
 matplotlib.use("Agg")
-COLUMN, PAGE, TALL = 3.4, 7.0, 8.4  # inches: one column of the paper, and both; a figure that fills its page
+COLUMN, PAGE, TALL = 3.4, 7.0, 8.4  # inches: width of a column and of a page; height of a page
 PALETTE = sns.color_palette("colorblind")
 MARKERS = "osD^vPX"
-FAMILY = ["STIXGeneral", "DejaVu Sans"]  # matplotlib's own; the paper is set in the first too
+FIRST = ["x3d_m", "slowfast_r50"]  # of all networks to get a color and a marker
+FAMILY = ["STIXGeneral", "DejaVu Sans"]  # matplotlib brings both; the paper uses the first too
 sns.set_theme(
     context="paper",
     style="ticks",
@@ -27,12 +33,8 @@ sns.set_theme(
     rc={
         "font.family": FAMILY,
         "mathtext.fontset": "stix",
-        "font.size": 8,
-        "axes.titlesize": 8,
-        "axes.labelsize": 8,
-        "xtick.labelsize": 7,
-        "ytick.labelsize": 7,
-        "legend.fontsize": 7,
+        **dict.fromkeys(["font.size", "axes.titlesize", "axes.labelsize"], 8),
+        **dict.fromkeys(["xtick.labelsize", "ytick.labelsize", "legend.fontsize"], 7),
         "legend.frameon": False,
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -47,24 +49,28 @@ sns.set_theme(
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write a figure of the paper, as PDF and PNG."""
     figure.savefig(folder / f"{name}.pdf", dpi=200, metadata={"CreationDate": None})
     figure.savefig(folder / f"{name}.png", dpi=200)
 
 
 def write(figure: Figure, path: Path) -> None:
-    """By the suffix of its name; whole or not at all. Raises ValueError if matplotlib does not know the suffix."""
+    """Write the whole file or nothing. Raises UserError if matplotlib does not know the format of this suffix."""
+    suffix, formats = path.suffix.removeprefix(".").lower() or "png", figure.canvas.get_supported_filetypes()
+    if suffix not in formats:
+        raise UserError(f"{path}: matplotlib cannot write .{suffix} files; choose one of {', '.join(formats)}")
     partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, dpi=200, format=path.suffix.removeprefix(".") or "png")
+    figure.savefig(partial, dpi=200, format=suffix)
     partial.replace(path)
 
 
 def use_fonts(classes: Iterable[str]) -> None:
-    """For names that matplotlib's own fonts cannot write."""
+    """Let figures use the system's fonts for names that matplotlib's own fonts cannot write."""
     matplotlib.rcParams["font.family"] = [*FAMILY, *names.other_fonts(classes)]
 
 
 def readable(name: str) -> str:
-    return names.readable(name).replace("$", r"\$")  # two of them would be a formula
+    return names.readable(name).replace("$", r"\$")  # between two of them, matplotlib would set a formula
 
 
 def wrapped(name: str, lines: int = 2) -> str:
@@ -72,13 +78,13 @@ def wrapped(name: str, lines: int = 2) -> str:
 
 
 def style_of(model: str) -> dict:
-    """Color and marker of a network, by its place among all."""
-    place = list(NETWORKS).index(model)
+    """The color and the marker of a network, the same in every study."""
+    place = [*FIRST, *(key for key in NETWORKS if key not in FIRST)].index(model)
     return {"color": PALETTE[place % len(PALETTE)], "marker": MARKERS[place % len(MARKERS)]}
 
 
 def clips_per_class(split: pd.DataFrame) -> Figure:
-    """Bars: how many clips of each class in training, validation and test; in cross-validation, in all."""
+    """Bars: how many clips of each class are in training, validation and test; with cross-validation, in total."""
     K, folds = split["class"].nunique(), split["fold"].nunique()
     figure = Figure(figsize=(COLUMN, min(0.9 + (0.32 if folds == 1 else 0.16) * K, TALL)))
     axes = figure.subplots()
@@ -90,12 +96,12 @@ def clips_per_class(split: pd.DataFrame) -> Figure:
         sns.countplot(split.drop_duplicates("clip").sort_values("class"), y="class", color=PALETTE[0], ax=axes)
     axes.set(xlabel="Clips", ylabel=None)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    _classes_below_each_other(axes)
+    _label_classes(axes)
     return figure
 
 
 def frames_per_clip(split: pd.DataFrame, budgets: list[int], unit: str) -> Figure:
-    """How long the clips of each class are: a mark for each, a line through their median; budgets in frames dotted."""
+    """The length of every clip, by class, with a line through the median; budgets that count frames are dotted."""
     clips = split.drop_duplicates("clip").sort_values(["class", "clip"])
     classes = list(clips["class"].unique())
     figure = Figure(figsize=(COLUMN, min(0.7 + 0.2 * len(classes), TALL)))
@@ -109,11 +115,12 @@ def frames_per_clip(split: pd.DataFrame, budgets: list[int], unit: str) -> Figur
         axes.axvline(budget, color="0.4", ls=":", lw=1)
     axes.set(xlabel="Frames of a clip", xlim=(0, None), ylim=(len(classes) - 0.4, -0.6), yticks=range(len(classes)))
     axes.set_yticklabels(classes)
-    _classes_below_each_other(axes)
+    _label_classes(axes)
     return figure
 
 
-def _classes_below_each_other(axes: Axes) -> None:
+def _label_classes(axes: Axes) -> None:
+    """Wrap and shrink the names along the y axis until they fit."""
     labels = axes.get_yticklabels()
     size = min(7, 0.85 * 72 * (axes.figure.get_figheight() - 0.7) / len(labels))  # points
     axes.set_yticks(axes.get_yticks(), [wrapped(label.get_text(), 2 if size == 7 else 1) for label in labels])
@@ -122,23 +129,22 @@ def _classes_below_each_other(axes: Axes) -> None:
 
 
 def learning_curves(curves: pd.DataFrame, unit: str) -> Figure:
-    """Accuracy over epochs: validation solid, training dotted; one panel a model, one colour a budget.
+    """Accuracy over epochs: validation solid, training dotted; one panel per model, one color per budget.
 
-    Several seeds or folds: their mean and, of validation, a band over their range; of those that got so far.
+    Lines are means over seeds and folds, of those that reached the epoch; bands are the range of validation.
     """
-    models = list(curves["model"].unique())
+    models, budgets = curves["model"].unique(), sorted(curves["budget"].unique())
     figure = Figure(figsize=(COLUMN, 2.0))
-    panels = np.atleast_1d(figure.subplots(1, len(models), sharey=True))
-    budgets = sorted(curves["frames"].unique())
-    colours = dict(zip(budgets, sns.color_palette("colorblind", len(budgets)), strict=True))
+    panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
+    colors = dict(zip(budgets, sns.color_palette("colorblind", len(budgets)), strict=True))
     for axes, model in zip(panels, models, strict=True):
         rows = curves[curves["model"] == model]
-        for T, runs in rows.groupby("frames"):
-            by_epoch = runs.groupby("epoch")[["val_accuracy", "train_accuracy"]].agg(["mean", "min", "max"])
-            epoch, validation, colour = by_epoch.index + 1, by_epoch["val_accuracy"], colours[T]
-            axes.plot(epoch, validation["mean"], color=colour, lw=1.2, marker=".", ms=3, label=f"{T} {unit}")
-            axes.fill_between(epoch, validation["min"], validation["max"], color=colour, alpha=0.15, lw=0)
-            axes.plot(epoch, by_epoch["train_accuracy"]["mean"], color=colour, lw=0.8, ls=":")
+        for budget, trainings in rows.groupby("budget"):
+            by_epoch = trainings.groupby("epoch")[["val_accuracy", "train_accuracy"]].agg(["mean", "min", "max"])
+            epoch, validation, color = by_epoch.index + 1, by_epoch["val_accuracy"], colors[budget]
+            axes.plot(epoch, validation["mean"], color=color, lw=1.2, marker=".", ms=3, label=f"{budget} {unit}")
+            axes.fill_between(epoch, validation["min"], validation["max"], color=color, alpha=0.15, lw=0)
+            axes.plot(epoch, by_epoch["train_accuracy"]["mean"], color=color, lw=0.8, ls=":")
         axes.set(title=NETWORKS[model].name, xlabel="Epoch", xlim=(0.5, rows["epoch"].max() + 1.5), ylim=(0, 1.02))
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
@@ -149,28 +155,26 @@ def learning_curves(curves: pd.DataFrame, unit: str) -> Figure:
 
 
 def confusion(predictions: pd.DataFrame, unit: str) -> Figure:
-    """Share of each true class (rows) that is taken for each class (columns), one panel a model and budget.
+    """Share of each true class (row) that is predicted as each class (column), one panel per model and budget.
 
-    More than 16 classes, whose names would cover each other, are in the order of the alphabet.
+    Names of more than 16 classes would overlap and are left out; the classes are in alphabetical order.
     """
     classes = statistics.classes_of(predictions)
     labels = [wrapped(name) for name in classes] if len(classes) <= 16 else False
-    models, budgets = list(predictions["model"].unique()), list(predictions["frames"].unique())
-    panels = [(model, T) for model in models for T in budgets]
+    models, budgets = list(predictions["model"].unique()), list(predictions["budget"].unique())
     columns = len(budgets) if len(budgets) > 1 else len(models)
-    side = PAGE / max(columns, 2.5)
-    figure = Figure(figsize=(PAGE, side * 0.82 * (len(panels) // columns) + 0.5))
-    grid = figure.subplots(len(panels) // columns, columns, sharex=True, sharey=True, squeeze=False)
-    shares = statistics.confusion(predictions).groupby(["model", "frames"])["share"]
-    small = len(classes) <= 12
-    for (model, T), axes in zip(panels, grid.flat, strict=True):
-        share = shares.get_group((model, T)).to_numpy().reshape(len(classes), len(classes))
+    lines = len(models) * len(budgets) // columns
+    figure = Figure(figsize=(PAGE, PAGE / max(columns, 2.5) * 0.82 * lines + 0.5))
+    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    for (model, budget), axes in zip(product(models, budgets), grid.flat, strict=True):
+        rows = predictions[(predictions["model"] == model) & (predictions["budget"] == budget)]
+        share_KK = statistics.confusion(rows)
         sns.heatmap(
-            share, ax=axes, vmin=0, vmax=1, cmap="Blues", cbar=False, square=True, linewidths=0.5 if labels else 0,
-            annot=np.round(100 * share).astype(int) if small else False, fmt="d", annot_kws={"size": 6},
+            share_KK, ax=axes, vmin=0, vmax=1, cmap="Blues", cbar=False, square=True, linewidths=0.5 if labels else 0,
+            annot=np.round(100 * share_KK).astype(int) if len(classes) <= 12 else False, fmt="d", annot_kws={"size": 6},
             xticklabels=labels, yticklabels=labels,
         )  # fmt: skip
-        axes.set_title(f"{NETWORKS[model].name}, {T} {unit}")
+        axes.set_title(f"{NETWORKS[model].name}, {budget} {unit}")
         axes.tick_params(length=0, labelsize=6)
         axes.tick_params(axis="x", rotation=90)
         axes.tick_params(axis="y", rotation=0)
@@ -180,67 +184,70 @@ def confusion(predictions: pd.DataFrame, unit: str) -> Figure:
 
 
 def accuracy_against_frames(results: pd.DataFrame, scores: pd.DataFrame, chance: float, unit: str) -> Figure:
-    """Test accuracy over budgets: means over seeds with their intervals; every seed a small mark; chance dotted."""
+    """Test accuracy over budgets: means over seeds with intervals, every seed as a small mark, chance dotted."""
     figure = Figure(figsize=(COLUMN, 2.2))
     axes = figure.subplots()
-    budgets = sorted(results["frames"].unique())
-    apart = 0.02 * (budgets[-1] - budgets[0] or 1)  # so that one model's bars do not cover the other's
-    for k, (model, rows) in enumerate(results.groupby("model", sort=False)):
-        style = _with_intervals(axes, rows["frames"] + (2 * k - 1) * apart, rows, model)
-        seeds = scores[scores["model"] == model]
+    budgets, models = sorted(results["budget"].unique()), results["model"].unique()
+    step = 0.02 * (budgets[-1] - budgets[0] or 1)  # keeps the bars of two models apart
+    for k, model in enumerate(models):
+        rows, seeds = results[results["model"] == model], scores[scores["model"] == model]
+        shift = (2 * k - len(models) + 1) * step
+        style = _with_intervals(axes, rows["budget"] + shift, rows, model)
         if (rows["seeds"] > 1).any():
-            axes.plot(seeds["frames"] + (2 * k - 1) * apart, seeds["accuracy"], ls="", alpha=0.4, ms=2.5, **style)
+            axes.plot(seeds["budget"] + shift, seeds["accuracy"], ls="", alpha=0.4, ms=2.5, **style)
     axes.axhline(chance, color="0.4", ls=":", lw=1, label="Chance")
-    axes.set(xlabel=f"{unit.capitalize()} per clip", ylabel="Test accuracy", ylim=(0, 1.02), xticks=budgets)
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+    axes.set(xlabel=f"{unit.capitalize()} per clip", xticks=budgets)
+    _finish_accuracy(axes)
     return figure
 
 
 def accuracy_against_gflops(results: pd.DataFrame) -> Figure:
-    """Test accuracy over the multiply-adds of one view, on a logarithmic scale; the budget stands at each mark."""
+    """Test accuracy over the multiply-adds of one view, on a log scale; every mark is labeled with its budget."""
     figure = Figure(figsize=(COLUMN, 2.2))
     axes = figure.subplots()
     for model, rows in results.groupby("model", sort=False):
         _with_intervals(axes, rows["gflops"], rows, model)
         for row in rows.itertuples():
-            axes.annotate(
-                row.frames, (row.gflops, row.accuracy), (4, -4), textcoords="offset points", fontsize=7, va="top"
-            )
-    axes.set(xlabel="GFLOPs of one view", ylabel="Test accuracy", xscale="log", ylim=(0, 1.02))
+            place = row.gflops, row.accuracy
+            axes.annotate(row.budget, place, (4, -4), textcoords="offset points", fontsize=7, va="top")
+    axes.set(xlabel="GFLOPs of one view", xscale="log")
     axes.margins(x=0.12)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    _finish_accuracy(axes)
     return figure
 
 
-def _with_intervals(axes: Axes, x: pd.Series, rows: pd.DataFrame, model: str) -> dict[str, object]:
-    """Draw a model's accuracies at x, with their intervals; returns its colour and mark."""
+def _with_intervals(axes: Axes, x: pd.Series, rows: pd.DataFrame, model: str) -> dict:
+    """Draw a model's accuracies at x, with their intervals; returns its color and marker."""
     style = style_of(model)
     error = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
     axes.errorbar(x, rows["accuracy"], error, lw=1.2, elinewidth=0.8, capsize=2, label=NETWORKS[model].name, **style)
     return style
 
 
-def reliability(table: pd.DataFrame, unit: str) -> Figure:
-    """Accuracy over confidence, one panel a model, one line a budget; the larger a mark, the more clips are in the bin.
+def _finish_accuracy(axes: Axes) -> None:
+    axes.set(ylabel="Test accuracy", ylim=(0, 1.02))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
 
-    table: of `statistics.reliability`.
+
+def reliability(table: pd.DataFrame, unit: str) -> Figure:
+    """Accuracy over confidence, one panel per model, one line per budget; larger marks for bins with more clips.
+
+    table: from `statistics.reliability`.
     """
-    models, budgets = list(table["model"].unique()), sorted(table["frames"].unique())
+    models, budgets = table["model"].unique(), sorted(table["budget"].unique())
     figure = Figure(figsize=(COLUMN, 2.1))
-    panels = np.atleast_1d(figure.subplots(1, len(models), sharey=True))
-    colours = dict(zip(budgets, sns.color_palette("colorblind", len(budgets)), strict=True))
+    panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
+    colors = dict(zip(budgets, sns.color_palette("colorblind", len(budgets)), strict=True))
     for axes, model in zip(panels, models, strict=True):
         axes.plot([0, 1], [0, 1], color="0.4", ls=":", lw=1)
-        for T, rows in table[table["model"] == model].groupby("frames"):
-            axes.plot(rows["confidence"], rows["accuracy"], color=colours[T], lw=1)
-            style = {"color": colours[T], "label": f"{T} {unit}", "lw": 0, "zorder": 3}
-            sizes = 3 + 40 * rows["clips"] / rows["clips"].sum()
-            axes.scatter(rows["confidence"], rows["accuracy"], sizes, **style)
+        for budget, rows in table[table["model"] == model].groupby("budget"):
+            axes.plot(rows["confidence"], rows["accuracy"], color=colors[budget], lw=1)
+            sizes, label = 3 + 40 * rows["clips"] / rows["clips"].sum(), f"{budget} {unit}"
+            axes.scatter(rows["confidence"], rows["accuracy"], sizes, color=colors[budget], label=label, lw=0, zorder=3)
         axes.set(title=NETWORKS[model].name, xlabel="Confidence", xlim=(0, 1.04), ylim=(0, 1.04))
         axes.set_aspect("equal")
         for axis in (axes.xaxis, axes.yaxis):
@@ -255,35 +262,30 @@ def reliability(table: pd.DataFrame, unit: str) -> Figure:
 
 
 def timeline(times: np.ndarray, probabilities_NK: np.ndarray, classes: list[str], most: int = 6) -> Figure:
-    """Probabilities over a video, of the classes that are ever the likeliest, at most so many; a ribbon names the best.
+    """Probabilities over a video of the classes that are most often the likeliest, `most` at most, below their ribbon.
 
-    times: seconds, (N, 2), from and to of each window.
+    times: (N, 2), the start and the end of each window in seconds.
     """
     best_N = probabilities_NK.argmax(1)
     often = np.bincount(best_N, minlength=len(classes))
-    shown = [k for k in np.argsort(-often, kind="stable")[:most] if often[k]]
-    colours = dict(zip(shown, sns.color_palette("colorblind", len(shown)), strict=True))
-    unit, name = (60, "Minutes") if times.max() >= 300 else (1, "Seconds")
-    middles = times.mean(1) / unit
-    edges = np.concatenate([[times[0, 0] / unit], (middles[1:] + middles[:-1]) / 2, [times[-1, 1] / unit]])
+    drawn = [k for k in np.argsort(-often, kind="stable")[:most] if often[k]]
+    colors = dict(zip(drawn, sns.color_palette("colorblind", len(drawn)), strict=True))
+    seconds, name = (60, "Minutes") if times.max() >= 300 else (1, "Seconds")
+    middles = times.mean(1) / seconds
+    edges = np.concatenate([[times[0, 0] / seconds], (middles[1:] + middles[:-1]) / 2, [times[-1, 1] / seconds]])
     figure = Figure(figsize=(PAGE, 2.2))
     ribbon, axes = figure.subplots(2, sharex=True, height_ratios=[1, 8])
     for start, end, k in zip(edges[:-1], edges[1:], best_N, strict=True):
-        ribbon.axvspan(start, end, color=colours.get(k, "0.8"), lw=0)
+        ribbon.axvspan(start, end, color=colors.get(k, "0.8"), lw=0)
     ribbon.set(yticks=[], xlim=(edges[0], edges[-1]))
     ribbon.set_ylabel("Best", rotation=0, ha="right", va="center")
     ribbon.tick_params(length=0)
-    for spine in ribbon.spines.values():
-        spine.set_visible(False)
-    for k in shown:
-        axes.plot(middles, probabilities_NK[:, k], color=colours[k], lw=1.2)
-        if len(middles) == 1:
-            axes.plot(middles, probabilities_NK[:, k], "o", color=colours[k])
+    ribbon.spines[:].set_visible(False)
+    for k in drawn:
+        axes.plot(middles, probabilities_NK[:, k], "o-" if len(middles) == 1 else "-", color=colors[k], lw=1.2)
     axes.set(xlabel=name, ylabel="Probability", ylim=(0, 1.02))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    lines = [
-        Line2D([], [], color=colours[k], lw=1.2) for k in shown
-    ]  # of artists, a label with a _ before it is not shown
-    labels = [readable(classes[k]) for k in shown]
-    figure.legend(lines, labels, loc="outside lower center", ncols=min(len(shown), 6))
+    handles = [Line2D([], [], color=colors[k], lw=1.2) for k in drawn]  # the label of an artist must not begin with _
+    labels = [readable(classes[k]) for k in drawn]
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(drawn), 6))
     return figure

@@ -1,6 +1,6 @@
-"""Clips as strips of frames: what budgets see of them, what networks mistake, and where they look.
+"""Clips as strips of frames: what budgets see of them, what networks mistake, and where networks look.
 
-The figures are saved by `plots.save`. Names of classes are given as the tables have them, but to `strips`.
+Class names are passed as the tables have them, except in the titles of `strips`.
 """
 
 import numpy as np
@@ -15,30 +15,30 @@ from framebudget.report.plots import PAGE, readable
 from framebudget.report.statistics import classes_of
 from framebudget.video.sampling import spread
 
-SHOWN = 8  # frames of a clip at most, and as many fill the width of a page
-NAME = 24  # letters of a class at most, so that two fit above six frames
-HEAT = colormaps["inferno"]  # the more, the brighter: in colour, in grey, and to colour-blind eyes
-DIM = 0.45  # of a picture's brightness is left where a network looks at nothing
-LUMA = 0.299, 0.587, 0.114  # brightness of red, green and blue, by ITU-R BT.601
+MOST = 8  # frames per strip, which fill the width of a page
+LONGEST = 24  # letters of a class name, so that two names fit above six frames
+HEAT = colormaps["inferno"]  # brighter means more: in color, in gray, and for color-blind readers
+DIM = 0.45  # brightness of a picture without attention
+LUMA = 0.299, 0.587, 0.114  # brightness of red, green and blue (ITU-R BT.601)
 
 
 def mistakes(predictions: pd.DataFrame, n: int = 3) -> pd.DataFrame:
-    """The n most confident wrong predictions of all runs, at most one a clip, with a column `confidence`.
+    """The n most confident wrong predictions, at most one per clip, with a column `confidence`; maybe no rows.
 
-    Of equally confident ones, the first by the name of the clip, then as `predictions` has them. No mistakes: no rows.
+    Ties are broken by the name of the clip, then by the order of `predictions`.
     """
     rows = _most_confident_first(predictions)
     return rows[rows["label"] != rows["prediction"]].drop_duplicates("clip").head(n).reset_index(drop=True)
 
 
-def right_and_wrong(predictions: pd.DataFrame, model: str, frames: int) -> pd.DataFrame:
-    """The most confident right prediction of a model at a budget and the most confident wrong one, if there is any.
+def right_and_wrong(predictions: pd.DataFrame, model: str, budget: int) -> pd.DataFrame:
+    """The most confident right and wrong prediction of a model at a budget, as far as there are any, in this order.
 
-    With a column `confidence`, in this order. Raises ValueError if the model has no predictions at this budget.
+    With a column `confidence`. Raises ValueError if the model has no predictions at this budget.
     """
-    rows = predictions[(predictions["model"] == model) & (predictions["frames"] == frames)]
+    rows = predictions[(predictions["model"] == model) & (predictions["budget"] == budget)]
     if rows.empty:
-        raise ValueError(f"no predictions of {model} at {frames} frames")
+        raise ValueError(f"no predictions of {model} at budget {budget}")
     rows = _most_confident_first(rows)
     right = rows["label"] == rows["prediction"]
     return pd.concat([rows[right].head(1), rows[~right].head(1)], ignore_index=True)
@@ -51,43 +51,42 @@ def _most_confident_first(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def strips(clips: list[tuple[str, float, dict[int, tuple[np.ndarray, np.ndarray]]]], unit: str) -> Figure:
-    """The frames that each budget, counted in `unit`, sees, at the times they are taken.
+    """The frames that each budget, counted in `unit`, sees, at their times.
 
-    clips: (title, frames per second, {budget: (indices (T,), frames uint8 (T, H, W, C))}), one for every clip.
+    clips: (title, frames per second, {budget: (indices (T,), frames uint8 (T, H, W, C))}) for every clip.
     """
     budgets = list(clips[0][2])
-    spans, slots = zip(*(_span_and_slot([indices for indices, _ in seen.values()]) for *_, seen in clips), strict=True)
+    spans, slots = zip(*(_span_and_slot([at for at, _ in samples.values()]) for *_, samples in clips), strict=True)
     across = max(span / slot for span, slot in zip(spans, slots, strict=True)) + 2.6  # slots, and room for the labels
     side = min(PAGE / across, 0.6)
     figure = Figure(figsize=(across * side, len(clips) * (len(budgets) * side * 1.06 + 0.42)))
-    panels = np.atleast_1d(figure.subplots(len(clips)))
-    for axes, (title, fps, seen), span, slot in zip(panels, clips, spans, slots, strict=True):
-        start = min(indices.min() for indices, _ in seen.values())
-        for row, (_, (indices, frames)) in enumerate(reversed(seen.items())):
-            for index, frame in zip(indices, frames, strict=True):
-                middle = index - start
-                extent = (middle - 0.47 * slot, middle + 0.47 * slot, row - 0.47, row + 0.47)
+    panels = figure.subplots(len(clips), squeeze=False)[:, 0]
+    for axes, (title, fps, samples), span, slot in zip(panels, clips, spans, slots, strict=True):
+        start = min(indices.min() for indices, _ in samples.values())
+        for row, (indices, frames) in enumerate(reversed(samples.values())):
+            for x, frame in zip(indices - start, frames, strict=True):
+                extent = (x - 0.47 * slot, x + 0.47 * slot, row - 0.47, row + 0.47)
                 axes.imshow(frame, extent=extent, interpolation="antialiased")
-        times = seen[min(budgets)][0] - start
+        times = samples[min(budgets)][0] - start
         axes.set(
             xlim=(-0.55 * slot, span + 0.55 * slot),
             ylim=(-0.55, len(budgets) - 0.45),
             yticks=range(len(budgets)),
-            yticklabels=[f"{budget} {unit}" for budget in reversed(seen)],
+            yticklabels=[f"{budget} {unit}" for budget in reversed(samples)],
             xticks=times,
             xticklabels=[f"{time / fps:.2f}" for time in times],
-            xlabel="Seconds in the window" if axes.get_subplotspec().is_last_row() else None,
         )
         axes.set_title(title, loc="left", pad=2)
         axes.set_aspect(slot)
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
+    panels[-1].set_xlabel("Seconds in the window")
     return figure
 
 
 def _span_and_slot(rows: list[np.ndarray]) -> tuple[int, int]:
-    """How many frames the rows of indices reach over, and how wide a picture may be so that none covers the next."""
+    """How many frames the rows of indices span, and how many a picture may cover without covering the next picture."""
     gaps = np.concatenate([np.diff(indices) for indices in rows])
     span = max(max(map(np.max, rows)) - min(map(np.min, rows)), 1)
     return span, min(gaps[gaps > 0], default=span)
@@ -96,10 +95,10 @@ def _span_and_slot(rows: list[np.ndarray]) -> tuple[int, int]:
 def confident_mistakes(clips: list[tuple[str, str, float, str, np.ndarray]]) -> Figure:
     """What networks are sure of, wrongly: "true class → predicted class, confidence", and the frames they saw.
 
-    clips: (class, prediction, confidence, run such as "X3D-M, 6 frames", frames uint8 (T, H, W, C)), one for every
-    clip. Of more than 8 frames, 8 are shown, evenly.
+    clips: (class, prediction, confidence, source such as "X3D-M, 6 frames", frames uint8 (T, H, W, C)) for every clip.
+    Of more than 8 frames, the figure shows 8, evenly spaced.
     """
-    return _sheet([(_title(*said, len(frames)), [_shown(frames)]) for *said, frames in clips])
+    return _sheet([(_title(*facts, len(frames)), [_thinned(frames)]) for *facts, frames in clips])
 
 
 def attention_strips(clips: list[tuple[str, str, float, str, np.ndarray, np.ndarray]]) -> Figure:
@@ -109,12 +108,12 @@ def attention_strips(clips: list[tuple[str, str, float, str, np.ndarray, np.ndar
     any resolution. Raises ValueError if there are not as many maps as frames.
     """
     sheet = []
-    for label, prediction, confidence, run, frames, maps in clips:
+    for label, prediction, confidence, source, frames, maps in clips:
         if len(maps) != len(frames):
-            raise ValueError(f"{label}, {run}: {len(maps)} maps for {len(frames)} frames")
+            raise ValueError(f"{label}, {source}: {len(maps)} maps for {len(frames)} frames")
         verdict = "Right" if label == prediction else "Wrong"
-        title = f"{verdict}: {_title(label, prediction, confidence, run, len(frames))}"
-        sheet.append((title, [_shown(frames), _shown(_lit(frames, maps))]))
+        title = f"{verdict}: {_title(label, prediction, confidence, source, len(frames))}"
+        sheet.append((title, [_thinned(frames), _thinned(_lit(frames, maps))]))
     figure = _sheet(sheet)
     width, height = figure.get_size_inches()
     figure.set_size_inches(width, height + 0.35)
@@ -129,32 +128,31 @@ def attention_strips(clips: list[tuple[str, str, float, str, np.ndarray, np.ndar
 
 
 def _lit(frames: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """Grey, dimmed pictures in 0..1 (T, H, W, 3), which the maps light up: never darker than without."""
+    """Dimmed gray pictures in 0..1 (T, H, W, 3), made brighter, and never darker, by the maps."""
     maps_T1HW = F.interpolate(torch.from_numpy(maps)[:, None], frames.shape[1:3], mode="bilinear")
-    grey = DIM * (frames @ LUMA)[..., None] / 255
-    return 1 - (1 - grey) * (1 - HEAT(maps_T1HW[:, 0].numpy())[..., :3])
+    gray = DIM * (frames @ LUMA)[..., None] / 255
+    return 1 - (1 - gray) * (1 - HEAT(maps_T1HW[:, 0].numpy())[..., :3])
 
 
-def _title(label: str, prediction: str, confidence: float, run: str, T: int) -> str:
-    names = short(label) if label == prediction else f"{short(label)} → {short(prediction)}"
-    some = f"; {SHOWN} of {T} frames shown" if T > SHOWN else ""
-    return f"{names}, {100 * confidence:.0f} %   ({run}{some})"
+def _title(label: str, prediction: str, confidence: float, source: str, T: int) -> str:
+    classes = short(label) if label == prediction else f"{short(label)} → {short(prediction)}"
+    some = f"; {MOST} of {T} frames shown" if T > MOST else ""
+    return f"{classes}, {100 * confidence:.0f} %   ({source}{some})"
 
 
 def short(name: str) -> str:
     name = readable(name)
-    return name if len(name) <= NAME else name[: NAME - 1].rstrip() + "…"
+    return name if len(name) <= LONGEST else name[: LONGEST - 1].rstrip() + "…"
 
 
-def _shown(pictures: np.ndarray) -> np.ndarray:
-    T = len(pictures)
-    return pictures[spread(T, min(T, SHOWN))]
+def _thinned(pictures: np.ndarray) -> np.ndarray:
+    return pictures[spread(len(pictures), min(len(pictures), MOST))]
 
 
 def _sheet(clips: list[tuple[str, list[np.ndarray]]]) -> Figure:
     """Clips one below the other: a title, and rows of pictures (T, H, W, C) of one size."""
     columns = max(6, *(len(rows[0]) for _, rows in clips))  # the titles need the width of six
-    side = PAGE / SHOWN
+    side = PAGE / MOST
     heights = [len(rows) * rows[0].shape[1] / rows[0].shape[2] for _, rows in clips]
     figure = Figure(figsize=(side * columns, side * sum(heights) + 0.2 * len(clips)))
     panels = figure.subplots(len(clips), height_ratios=heights, squeeze=False)[:, 0]

@@ -2,20 +2,20 @@
 
     $ framebudget motion data/motion        64 scenes × 5 actions, 20 seconds
 
-A *scene* is a background and a two-coloured ellipse with three periodic coordinates: its size, its angle and its place.
-In each action one of them runs and the others stand still:
+A *scene* is a background and a two-colored ellipse that moves in three periodic ways: in size, angle and place. Each
+action runs one of them and holds the other two still:
 
     Approach, Recede                        it comes nearer out of the haze, or goes away, again and again
     SpinClockwise, SpinCounterclockwise     it turns, one way or the other
     Sway                                    it swings from side to side
 
-Where a coordinate begins, or stands still, is drawn evenly from its period. So at any time each coordinate has the same
-distribution in all five actions: appearance says nothing, only time does. A scene is rendered once in each action and
-is one group (`g01`, `g02`, …), so backgrounds and colours say nothing either.
+The phase at which a motion starts, or is held, is uniform over its period. At any moment, size, angle and place have
+the same distribution in all five actions: appearance tells nothing, only change over time does. Each scene is rendered
+in every action and is one group (`g01`, `g02`, …), so backgrounds and colors tell nothing either.
 
-Periods are 11 to 40 frames. 6 frames spread over 1.6 s lie 7.8 frames apart: motions with periods below 15.6 are then
-sampled below their Nyquist rate and look like slow ones the other way (the wagon-wheel effect). 8 frames lie 5.6 apart
-and follow all but the very fastest, 16 follow every one with room to spare.
+Periods are 11 to 40 frames. 6 frames over 1.6 s are 7.8 frames apart: a motion with a period below 15.6 is then sampled
+below its Nyquist rate and looks like a slow one in the other direction (the wagon-wheel effect). 8 frames are 5.6 apart
+and follow all but the fastest motions; 16 follow every one with room to spare.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-MOVES = {  # what moves, and which way: size, angle, place
+MOVES = {  # direction of change in size, angle, place
     "Approach": (1, 0, 0),
     "Recede": (-1, 0, 0),
     "SpinClockwise": (0, 1, 0),
@@ -39,29 +39,29 @@ SEED = 1
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that is drawn once for a scene. Lengths in pixels, angles in radians, times in frames."""
+    """The random choices of one scene. Lengths in pixels, angles in radians, times in frames."""
 
     background: np.ndarray  # (H, W, 3) in 0..1
-    light: np.ndarray  # (3,) in 0..1: the sprite's colour turns from light to dark around its middle …
-    dark: np.ndarray  # … and is lighter than the background in the mean
+    light: np.ndarray  # (3,) in 0..1: the color turns from light to dark around the middle of the sprite,
+    dark: np.ndarray  # which is lighter than the background on average
     aspect: float  # of the ellipse, short axis / long axis
-    radius: float  # of the long axis, half-way between far and near
+    radius: float  # of the long axis, halfway between far and near
     zoom: float  # near size / far size
     place: tuple[float, float]  # the middle of the swing
     swing: float  # amplitude
-    period: float  # frames in which a motion comes round
-    phases: np.ndarray  # (3,) in 0..1: where size, angle and place begin, or stand still
+    period: float
+    phases: np.ndarray  # (3,) in 0..1: where size, angle and place start, or are held
 
 
 def draw_scene(number: int, seed: int = SEED) -> Scene:
-    """The scene of this number: a function of (seed, number) alone."""
+    """The scene of this number; it depends on seed and number only."""
     rng = np.random.default_rng([seed, number])
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     background = np.empty((HEIGHT, WIDTH, 3))
     background[:] = rng.uniform(0.1, 0.3, 3)
     for _ in range(6):  # soft blobs
-        centre, width = rng.uniform((0, 0), (WIDTH, HEIGHT)), rng.uniform(12, 40)
-        blob = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * width**2))
+        center, width = rng.uniform((0, 0), (WIDTH, HEIGHT)), rng.uniform(12, 40)
+        blob = np.exp(-((x - center[0]) ** 2 + (y - center[1]) ** 2) / (2 * width**2))
         background += blob[..., None] * rng.uniform(-0.1, 0.1, 3)
     return Scene(
         background=background.clip(0, 1),
@@ -82,7 +82,7 @@ def pose(scene: Scene, action: str, t: float) -> tuple[float, float, float, floa
     size, angle, place = (scene.phases + np.array(MOVES[action]) * t / scene.period) % 1
     radius = scene.radius * scene.zoom ** (size - 0.5)
     x = scene.place[0] + scene.swing * np.sin(2 * np.pi * place)
-    angle = 2 * np.pi * angle  # the y axis points down: growing is clockwise
+    angle = 2 * np.pi * angle  # the y axis points down, so a growing angle turns clockwise
     return x, scene.place[1], angle, radius, 0.4 + 0.6 * size  # haze: the farther, the fainter
 
 

@@ -9,10 +9,9 @@ import itertools
 import json
 import zlib
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -54,34 +53,30 @@ class FrameIndex:
     skip: bool
     unpack: bool
 
-    def __getstate__(self) -> dict:
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # without the cached properties
-
-    @cached_property
-    def packet_of(self) -> dict[int, int]:
-        return {frame: packet for packet, frame in enumerate(self.frame_of) if frame >= 0}
-
-    @cached_property
+    @property
     def first_frames(self) -> list[int]:
         """The frame of each entry."""
         return [self.frame_of[packet] for packet in self.entries]
 
-    def entry_before(self, frame: int) -> int:
-        """The place in `entries` at which decoding must begin to reach this frame; -1 if there is none."""
-        return bisect_right(self.first_frames, frame) - 1
+    def by_entry(self, frames: Iterable[int]) -> dict[int, list[int]]:
+        """Frames, sorted, under the place in `entries` at which decoding begins to reach them; -1: no entry does."""
+        first_frames, groups = self.first_frames, defaultdict(list)
+        for frame in sorted(frames):
+            groups[bisect_right(first_frames, frame) - 1].append(frame)
+        return groups
 
     def ranges(self, frames: Iterable[int]) -> list[PacketRange]:
         """The shortest ranges of packets that yield these frames, in file order and without overlap."""
+        packet_of = {frame: packet for packet, frame in enumerate(self.frame_of)}
         found: list[PacketRange] = []
-        for entry, group in itertools.groupby(sorted(frames), self.entry_before):
-            wanted = set(group)
-            first, last = self.entries[entry], max(self.packet_of[frame] for frame in wanted)
+        for entry, wanted in self.by_entry(frames).items():
+            first, last = self.entries[entry], max(packet_of[frame] for frame in wanted)
             while last + 1 < len(self.frame_of) and self.frame_of[last + 1] < 0:
                 last += 1  # a packet without a frame of its own belongs to the one before
-            part = PacketRange(first, last, self.dts[entry], wanted)
+            part = PacketRange(first, last, self.dts[entry], set(wanted))
             if found and found[-1].last >= first:  # open GOP: frames displayed before a key frame are stored after it
                 before = found.pop()
-                part = PacketRange(before.first, max(before.last, last), before.dts, before.frames | wanted)
+                part = PacketRange(before.first, max(before.last, last), before.dts, before.frames | part.frames)
             found.append(part)
         return found
 
@@ -175,14 +170,14 @@ def _with_sound_entries(clip: Clip, index: FrameIndex) -> FrameIndex | None:
     Decoding the frames of every other entry shows it: the decoder then starts afresh at each.
     """
     while index.entries:
-        entry_of = {frame: index.entry_before(frame) for frame in index.packet_of}
-        halves = [[frame for frame, entry in entry_of.items() if entry % 2 == half] for half in (0, 1)]
-        wrong = {entry_of[frame] for half in halves for frame in clip.wrong(index, half)}
+        groups = index.by_entry(range(len(clip.digests)))
+        halves = [[frame for entry in groups if entry % 2 == half for frame in groups[entry]] for half in (0, 1)]
+        wrong = clip.wrong(index, halves[0]) | clip.wrong(index, halves[1])
         if not wrong:
             return index
-        if not wrong.isdisjoint({-1, 0}):
+        if not wrong.isdisjoint([*groups.get(-1, []), *groups[0]]):
             return None
-        entries = [packet for entry, packet in enumerate(index.entries) if entry not in wrong]
+        entries = [packet for entry, packet in enumerate(index.entries) if wrong.isdisjoint(groups[entry])]
         index = replace(index, entries=entries, dts=[None] * len(entries))
     return None
 

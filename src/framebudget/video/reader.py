@@ -133,8 +133,8 @@ def read_frames(
     first, last = min(missing), max(missing)
     if first < 0:
         raise ClipError(f"{path}: frame {first} was asked for; the first is 0")
-    if index and last >= len(index.packet_of):
-        raise ClipError(f"{path}: frame {last} was asked for, but only {len(index.packet_of)} are there")
+    if index and last > max(index.frame_of):
+        raise ClipError(f"{path}: frame {last} was asked for, but only {max(index.frame_of) + 1} are there")
     picture, frames_THWC, number = Picture(short_side), None, -1
     with open_video(path) as video:
         for number, frame in index.decode(video, missing) if index else enumerate(video.frames()):
