@@ -7,8 +7,7 @@ from pytorchvideo.models.slowfast import create_slowfast
 from pytorchvideo.models.x3d import create_x3d
 from torch import nn
 
-from framebudget import models, params
-from framebudget.models import layers
+from framebudget.models import NETWORKS, layers
 from framebudget.models.layers import (
     DepthwiseConv3d,
     NarrowConv3d,
@@ -37,7 +36,7 @@ def with_lively_statistics(network):
 @pytest.mark.parametrize(("T", "crop"), [(4, 64), (16, 224), (16, 256)])
 def test_x3d_is_the_stock_network_without_its_softmax(T, crop):
     torch.manual_seed(0)
-    stock, ours = with_lively_statistics(stock_x3d(5, T, crop)), models.BUILD["x3d_m"](5).eval()
+    stock, ours = with_lively_statistics(stock_x3d(5, T, crop)), NETWORKS["x3d_m"].build(5).eval()
     ours.load_state_dict(stock.state_dict())  # the same keys
     clips_BCTHW = torch.randn(1, 3, T, crop, crop)
     with torch.no_grad():
@@ -49,7 +48,7 @@ def test_slowfast_is_the_stock_network(T, crop):
     torch.manual_seed(0)
     pools = (T // 4, crop // 32, crop // 32), (T, crop // 32, crop // 32)
     stock = with_lively_statistics(create_slowfast(model_num_class=5, head_pool_kernel_sizes=pools))
-    ours = models.BUILD["slowfast_r50"](5).eval()
+    ours = NETWORKS["slowfast_r50"].build(5).eval()
     ours.load_state_dict(stock.state_dict())
     clips_BCTHW = torch.randn(1, 3, T, crop, crop)
     with torch.no_grad():
@@ -59,7 +58,7 @@ def test_slowfast_is_the_stock_network(T, crop):
 
 def test_the_memory_format_changes_no_gradient():
     torch.manual_seed(0)
-    network, clips_BCTHW, found = models.BUILD["x3d_m"](5).double(), torch.randn(2, 3, 2, 32, 32).double(), []
+    network, clips_BCTHW, found = NETWORKS["x3d_m"].build(5).double(), torch.randn(2, 3, 2, 32, 32).double(), []
     next(module for module in network.modules() if isinstance(module, layers.ClipDropout)).seeds = [0, 1]
     for memory_format in (torch.channels_last_3d, torch.contiguous_format):
         network.to(memory_format=memory_format).zero_grad()
@@ -68,11 +67,11 @@ def test_the_memory_format_changes_no_gradient():
     torch.testing.assert_close(*found)
 
 
-@pytest.mark.parametrize("model", params.MODELS)
+@pytest.mark.parametrize("model", NETWORKS)
 @pytest.mark.parametrize("T", [1, 2, 3, 6, 9])
 def test_any_number_of_frames(model, T):
     with torch.device("meta"):
-        assert models.BUILD[model](7)(torch.empty(2, 3, T, 48, 48)).shape == (2, 7)
+        assert NETWORKS[model].build(7)(torch.empty(2, 3, T, 48, 48)).shape == (2, 7)
 
 
 def test_every_fourth_frame_is_slow_rounded_up():
@@ -117,7 +116,7 @@ def test_the_temporal_depthwise_convolution_is_conv3d_forward_and_backward():
 def test_x3ds_gradients_are_those_of_the_stock_network():
     """In float64: through so many norms, the stock network's own gradients in float32 are wrong in the third digit."""
     torch.manual_seed(0)
-    stock, ours = with_lively_statistics(stock_x3d(5, 4, 64)).double(), models.BUILD["x3d_m"](5).double()
+    stock, ours = with_lively_statistics(stock_x3d(5, 4, 64)).double(), NETWORKS["x3d_m"].build(5).double()
     ours.load_state_dict(stock.state_dict())
     stock.blocks[-1].activation = None
     clips_BCTHW, labels_B = torch.randn(3, 3, 4, 64, 64, dtype=torch.double), torch.arange(3)
@@ -128,10 +127,10 @@ def test_x3ds_gradients_are_those_of_the_stock_network():
         assert (ours.get_parameter(name).grad - weight.grad).norm() < 1e-10 * weight.grad.norm(), name
 
 
-@pytest.mark.parametrize("model", params.MODELS)
+@pytest.mark.parametrize("model", NETWORKS)
 def test_for_evaluation_the_norms_are_in_the_convolutions_and_the_logits_the_same(model):
     torch.manual_seed(0)
-    network, clips_BCTHW = with_lively_statistics(models.BUILD[model](5)), torch.randn(2, 3, 8, 64, 64)
+    network, clips_BCTHW = with_lively_statistics(NETWORKS[model].build(5)), torch.randn(2, 3, 8, 64, 64)
     with torch.inference_mode():
         logits_BK = network(clips_BCTHW)
         folded = for_evaluation(network)
@@ -168,12 +167,12 @@ def test_the_max_pool_is_maxpool3d():
     torch.testing.assert_close(SpatialMaxPool()(x), nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))(x))
 
 
-@pytest.mark.parametrize("model", params.MODELS)
+@pytest.mark.parametrize("model", NETWORKS)
 def test_heads_give_logits_the_loss_falls_below_the_floor_of_a_double_softmax(model):
     """Cross-entropy of a softmax of a softmax cannot fall below 0.905 for five classes."""
     torch.manual_seed(0)
     torch.use_deterministic_algorithms(True)
-    network = models.BUILD[model](5)
+    network = NETWORKS[model].build(5)
     clips_BCTHW, labels_B = torch.randn(5, 3, 2, 32, 32), torch.arange(5)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
     losses = []
@@ -204,7 +203,7 @@ def test_pytorchvideo_adds_five_operations_for_every_element_that_an_x3d_norm_se
     """Which explains its zoo's 6.72 GF, where the multiply-adds of the convolutions are 6.18."""
     elements = []
     with torch.device("meta"):
-        network = models.BUILD["x3d_m"](400).eval()
+        network = NETWORKS["x3d_m"].build(400).eval()
         for module in network.modules():
             if isinstance(module, nn.BatchNorm3d):
                 module.register_forward_hook(lambda module, args, y: elements.append(y.numel()))

@@ -322,15 +322,17 @@ class Replay:
     """
 
     def __init__(self, network: nn.Module):
-        self.network, self.seen, self.graphs = network, {}, {}
+        self.network, self.shapes, self.graphs = network, {}, {}
 
     def __call__(self, clips_BCTHW: Tensor) -> Tensor:
         network, training = self.network, self.network.training and torch.is_grad_enabled()
         if not takes(clips_BCTHW) or network._compiled_call_impl or (training and not learns(network.blocks[:-1])):
             return network(clips_BCTHW)
-        shape = self.seen.get(training)
-        self.seen.setdefault(training, clips_BCTHW.shape)
-        if clips_BCTHW.shape != (shape or (training and clips_BCTHW.shape)):  # a first batch to predict may be the only one
+        if training not in self.shapes:
+            self.shapes[training] = clips_BCTHW.shape
+            if not training:  # it may be the only batch to predict
+                return network(clips_BCTHW)
+        if clips_BCTHW.shape != self.shapes[training]:
             return network(clips_BCTHW)
         if training not in self.graphs:
             self.graphs[training] = captured_training(network, clips_BCTHW) if training else captured(network, clips_BCTHW)
