@@ -28,9 +28,9 @@ from tqdm import tqdm
 from framebudget.console import usage
 from framebudget.learning.runtime import prepare
 from framebudget.models import NETWORKS  # before pytorchvideo: silences what fvcore warns of
-from framebudget.models.gpu import Replay
 from framebudget.models.layers import for_evaluation
-from framebudget.models.slowfast import slow_frames
+from framebudget.models.replay import Replay
+from framebudget.models.slowfast import SlowFast
 
 from pytorchvideo.models.slowfast import create_slowfast  # isort: skip
 from pytorchvideo.models.x3d import create_x3d  # isort: skip
@@ -47,7 +47,9 @@ def stock_slowfast(T: int, side: int) -> nn.Module:
     """Takes the clip alone, as ours does."""
     pools = ((-(-T // 4), side // 32, side // 32), (T, side // 32, side // 32))
     network = create_slowfast(model_num_class=CLASSES, head_pool_kernel_sizes=pools)
-    network.register_forward_pre_hook(lambda _, args: ([args[0].index_select(2, slow_frames(T).to(args[0].device)), args[0]],))
+    network.register_forward_pre_hook(
+        lambda _, args: ([args[0].index_select(2, slow_frames(T).to(args[0].device)), args[0]],)
+    )
     return network
 
 

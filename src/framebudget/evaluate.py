@@ -28,8 +28,8 @@ from tqdm import tqdm
 from framebudget.console import new_folder, sha256, stage, usage, write_csv, write_text
 from framebudget.learning.tracking import log_scores
 from framebudget.models import NETWORKS, weights
-from framebudget.models.gpu import Replay
 from framebudget.models.layers import for_evaluation
+from framebudget.models.replay import Replay
 from framebudget.models.views import autocast, logits_of
 from framebudget.report import statistics
 from framebudget.report.cost import cost

@@ -9,6 +9,7 @@ from torch import nn
 
 from framebudget.models import NETWORKS, gpu, layers
 from framebudget.models.layers import for_evaluation
+from framebudget.models.replay import Replay
 
 pytest.importorskip("triton")
 CUDA = torch.cuda.is_available()
@@ -18,7 +19,8 @@ needs_gpu = pytest.mark.skipif(not CUDA, reason="no CUDA device")
 
 @pytest.fixture(autouse=True)
 def _taken(monkeypatch):
-    """Without a GPU, tensors of the CPU go its ways."""
+    """float32 is float32; and without a GPU, tensors of the CPU go its ways."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     if not CUDA:
         monkeypatch.setattr(gpu, "takes", lambda x: x.dtype in gpu.TAKEN)
 
@@ -70,10 +72,9 @@ def test_a_depthwise_convolution(shape, channels, kernel, stride):
         ((8, 12), (1, 1, 1), (1, 1, 1), 3),
         ((8, 12), (1, 1, 1), (1, 2, 2), 3),
         ((3, 8), (1, 7, 7), (1, 2, 2), 2),
-        ((3, 8), (5, 7, 7), (1, 2, 2), 4),
+        ((3, 8), (5, 7, 7), (1, 2, 2), 2),
         ((3, 24), (1, 3, 3), (1, 2, 2), 2),
         ((8, 16), (7, 1, 1), (4, 1, 1), 9),
-        ((8, 16), (7, 1, 1), (4, 1, 1), 2),
         ((8, 16), (3, 1, 1), (1, 1, 1), 5),
     ],
 )
@@ -123,7 +124,7 @@ def test_a_network_predicts_as_on_the_cpu(network, precision, bound):
     module, clips_BCTHW = NETWORKS[network].build(5).eval(), torch.randn(2, 3, 8, 64, 64)
     with torch.inference_mode():
         truth = copy.deepcopy(module).double()(clips_BCTHW.double())
-        replay = gpu.Replay(for_evaluation(module.cuda()))
+        replay = Replay(for_evaluation(module.cuda()))
         with torch.autocast("cuda", precision, enabled=precision != torch.float32):
             found = [replay(clips_BCTHW.cuda()) for _ in range(3)]  # as it comes, captured, replayed
     assert error(found[0], truth) < bound
@@ -141,7 +142,7 @@ def test_replayed_steps_are_the_same_bytes(network):
         for dropout in module.modules():
             if isinstance(dropout, layers.ClipDropout):
                 dropout.seeds = [0, 1]
-        forward = gpu.Replay(module) if replayed else module
+        forward = Replay(module) if replayed else module
         optimizer = torch.optim.AdamW(module.parameters(), fused=True)
         for _ in range(3):
             clips_BCTHW = torch.randn(2, 3, 8, 64, 64, device="cuda")

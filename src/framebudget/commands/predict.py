@@ -19,7 +19,7 @@ from tqdm import tqdm
 from framebudget.commands.serving import load, middle_logits
 from framebudget.console import UserError, redacted
 from framebudget.models import NETWORKS
-from framebudget.models.gpu import Replay
+from framebudget.models.replay import Replay
 from framebudget.params import Input
 from framebudget.sources.folder import VIDEOS, printable
 from framebudget.study import trained

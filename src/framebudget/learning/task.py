@@ -10,8 +10,8 @@ from torch import Tensor, nn, optim
 from torchmetrics import MeanMetric
 
 from framebudget.console import UserError
-from framebudget.models.gpu import Replay
 from framebudget.models.layers import ClipDropout
+from framebudget.models.replay import Replay
 from framebudget.models.views import logits_of
 from framebudget.params import Train
 

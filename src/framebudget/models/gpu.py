@@ -1,28 +1,24 @@
 """How the networks are computed on a CUDA device: channels last, few launches, nothing stored twice.
 
-Stock X3D-M spends its step in the depthwise convolutions' backward, in BatchNorm's, and in the host's launches. Here the
-depthwise convolutions and every BatchNorm with its activation (and residual sum, and squeeze-and-excitation) are Triton
-kernels (kernels.py), pointwise convolutions are matrix products, and a whole forward and backward is replayed as two
-CUDA graphs (`Replay`).
+Stock X3D-M spends its step in the backward of the depthwise convolutions and of BatchNorm, and in launching kernels. Here
+depthwise convolutions are Triton kernels (kernels/), and so is every BatchNorm with its activation, residual sum and
+squeeze-and-excitation; pointwise convolutions are matrix products; replay.py replays forward and backward as CUDA graphs.
 
 Inner widths are padded with zeros to a multiple of 8 (54 -> 56), which tensor cores and 16-byte loads ask for.
 """
 
 import contextlib
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from pytorchvideo.models.resnet import BottleneckBlock, ResBlock
-from pytorchvideo.models.slowfast import FuseFastToSlow
 from pytorchvideo.models.stem import ResNetBasicStem
 from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 
-try:
-    from framebudget.models import kernels
-except ImportError:  # Triton comes with torch where there may be a CUDA device, and nowhere else
-    kernels = None
+with contextlib.suppress(ImportError):  # Triton comes with torch where there may be a CUDA device, and nowhere else
+    from framebudget.models.kernels import norm as norms
+    from framebudget.models.kernels.depthwise import depthwise, depthwise_gradients
 
 NONE, RELU, SILU = 0, 1, 2
 ACTIVATIONS = {nn.ReLU: RELU, nn.SiLU: SILU, nn.Identity: NONE, type(None): NONE}
@@ -50,19 +46,19 @@ class Pointwise(torch.autograd.Function):
 
 
 class Depthwise(torch.autograd.Function):
-    """kernels.depthwise and its gradients."""
+    """kernels/depthwise.py and its gradients."""
 
     @staticmethod
     def forward(ctx, x_BTHWC: Tensor, weight_KC: Tensor, kernel: tuple[int, int, int], stride: int) -> Tensor:
         ctx.save_for_backward(x_BTHWC, weight_KC)
         ctx.geometry = kernel, stride
-        return kernels.depthwise(x_BTHWC, weight_KC, kernel, stride)
+        return depthwise(x_BTHWC, weight_KC, kernel, stride)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_BTHWC: Tensor) -> tuple[Tensor | None, ...]:
         x_BTHWC, weight_KC = ctx.saved_tensors
-        dx, dweight = kernels.depthwise_gradients(grad_BTHWC.contiguous(), x_BTHWC, weight_KC, *ctx.geometry)
+        dx, dweight = depthwise_gradients(grad_BTHWC.contiguous(), x_BTHWC, weight_KC, *ctx.geometry)
         return dx, dweight.to(weight_KC.dtype), None, None
 
 
@@ -72,10 +68,10 @@ class NormAct(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, norm: nn.BatchNorm3d, act: int):
         ctx.act, ctx.count = act, x[..., 0].numel()
-        scale, shift, mean, rstd = kernels.normalization(
-            kernels.sums(x), ctx.count, weight, bias, norm.running_mean, norm.running_var, norm.momentum, norm.eps
+        scale, shift, mean, rstd = norms.normalization(
+            norms.sums(x), ctx.count, weight, bias, norm.running_mean, norm.running_var, norm.momentum, norm.eps
         )
-        y = kernels.apply(x, scale, shift, residual, act)
+        y = norms.apply(x, scale, shift, residual, act)
         ctx.save_for_backward(x, weight, scale, shift, mean, rstd, y if residual is not None else None)
         return y
 
@@ -84,9 +80,9 @@ class NormAct(torch.autograd.Function):
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scale, shift, mean, rstd, y = ctx.saved_tensors
         dy = dy.contiguous()
-        parts = kernels.sums(x, dy, y, scale, shift, ctx.act)
-        linear, constant, dweight, dbias = kernels.normalization_gradient(parts, ctx.count, weight, mean, rstd)
-        dx, dresidual = kernels.apply_gradient(x, dy, y, scale, shift, linear, constant, ctx.act)
+        parts = norms.sums(x, dy, y, scale, shift, ctx.act)
+        linear, constant, dweight, dbias = norms.normalization_gradient(parts, ctx.count, weight, mean, rstd)
+        dx, dresidual = norms.apply_gradient(x, dy, y, scale, shift, linear, constant, ctx.act)
         return dx, dweight, dbias, dresidual, None, None
 
 
@@ -100,27 +96,29 @@ class GatedNormAct(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, norm: nn.BatchNorm3d, act: int, *parameters: Tensor) -> Tensor:
         ctx.act, ctx.count, ctx.eps = act, x[0, ..., 0].numel(), norm.eps
-        sums_B2C = kernels.sums(x).sum(1, dtype=torch.float64)
+        sums_B2C = norms.sums(x).sum(1, dtype=torch.float64)
         with torch.autocast(x.device.type, enabled=False):
             scale_BC, shift_BC, mean_C, var_C = gated_affine(sums_B2C, ctx.count, norm.eps, *parameters)
         own, total = len(norm.running_mean), ctx.count * len(x)
         norm.running_mean.lerp_(mean_C[:own], norm.momentum)
         norm.running_var.lerp_(var_C[:own] * total / (total - 1), norm.momentum)
         ctx.save_for_backward(x, sums_B2C, scale_BC, shift_BC, *parameters)
-        return kernels.apply(x, scale_BC, shift_BC, None, act)
+        return norms.apply(x, scale_BC, shift_BC, None, act)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, sums_B2C, scale_BC, shift_BC, *parameters = ctx.saved_tensors
         dy = dy.contiguous()
-        of_shift, of_scale = kernels.sums(x, dy, None, scale_BC, shift_BC, ctx.act).sum(1).unbind(1)
+        of_shift, of_scale = norms.sums(x, dy, None, scale_BC, shift_BC, ctx.act).sum(1).unbind(1)
         inputs = [tensor.detach().requires_grad_() for tensor in (sums_B2C, *parameters)]
         with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
             scale, shift, _, _ = gated_affine(inputs[0], ctx.count, ctx.eps, *inputs[1:])
             dsums_B2C, *gradients = torch.autograd.grad((scale, shift), inputs, (of_scale, of_shift))
         constant, linear = dsums_B2C[:, 0].float(), 2 * dsums_B2C[:, 1].float()
-        dx, _ = kernels.apply_gradient(x, dy, None, scale_BC, shift_BC, linear.contiguous(), constant.contiguous(), ctx.act)
+        dx, _ = norms.apply_gradient(
+            x, dy, None, scale_BC, shift_BC, linear.contiguous(), constant.contiguous(), ctx.act
+        )
         return dx, None, None, *gradients
 
 
@@ -182,38 +180,20 @@ def convolved(conv: nn.Conv3d, x_BTHWC: Tensor, width: int) -> Tensor:
             x = x[:, :: stride[0], :: stride[1], :: stride[2]].contiguous()
         weight = weight.flatten(1)
         return Pointwise.apply(x, F.pad(weight, (0, more_in, 0, more_out)) if more_in or more_out else weight)
-    if conv.in_channels == 3:
+    if conv.in_channels == 3 and kernel[0] == 1:
         return patches_product(conv, x, weight)
-    if kernel[1:] == (1, 1) and stride[0] > 1:
-        return moments_product(conv, x, weight)
     return lasting(F.conv3d(first_again(x), weight, None, stride, conv.padding))
 
 
 def patches_product(conv: nn.Conv3d, x_BTHWC: Tensor, weight: Tensor) -> Tensor:
-    """A stem as the matrix product of all patches of a picture with the weights of all moments, which is then summed
-    over the moments. (For three channels, cuDNN has no way that uses tensor cores.)"""
-    (KT, KH, KW), (_, stride, _), (_, pad, _) = conv.kernel_size, conv.stride, conv.padding
-    T, O = x_BTHWC.shape[1], conv.out_channels  # noqa: E741
+    """A stem as a matrix product of all patches of a picture: cuDNN has no good way for three channels."""
+    (_, KH, KW), (_, stride, _), (_, pad, _) = conv.kernel_size, conv.stride, conv.padding
     x = F.pad(x_BTHWC, (0, 0, pad, pad, pad, pad))
     H, W = x.shape[2] - KH + 1, x.shape[3] - KW + 1
     places = [x[:, :, h : h + H : stride, w : w + W : stride] for h in range(KH) for w in range(KW)]
     missing = -3 * KH * KW % 8
     patches = torch.cat([*places, places[0].new_zeros(()).expand(*places[0].shape[:-1], missing)], -1)
-    rows = padded(weight.permute(2, 0, 3, 4, 1).flatten(2).flatten(0, 1), patches.shape[-1])
-    products = Pointwise.apply(patches, rows)
-    if KT == 1:
-        return products
-    products = F.pad(products, (0, 0, 0, 0, 0, 0, KT // 2, KT // 2))
-    return sum(products[:, k : k + T, :, :, k * O : (k + 1) * O] for k in range(KT)).contiguous()
-
-
-def moments_product(conv: nn.Conv3d, x_BTHWC: Tensor, weight: Tensor) -> Tensor:
-    """A strided convolution over time alone, as a matrix product of its moments side by side."""
-    KT, stride, pad = conv.kernel_size[0], conv.stride[0], conv.padding[0]
-    x = F.pad(x_BTHWC, (0, 0, 0, 0, 0, 0, pad, pad))
-    T = x.shape[1] - KT + 1
-    moments = torch.cat([x[:, k : k + T : stride] for k in range(KT)], -1)
-    return Pointwise.apply(moments, weight.flatten(2).transpose(1, 2).flatten(1))
+    return Pointwise.apply(patches, padded(weight[:, :, 0].permute(0, 2, 3, 1).flatten(1), patches.shape[-1]))
 
 
 def normalized(norm: nn.Module, x: Tensor, act: nn.Module | None, residual: Tensor | None = None) -> Tensor:
@@ -244,11 +224,11 @@ def settled(norm: nn.BatchNorm3d, gate: nn.Module | None, x: Tensor, kind: int, 
         y = y if residual is None else y + residual
         return {NONE: nn.Identity(), RELU: F.relu, SILU: F.silu}[kind](y).to(x.dtype)
     if gate is not None:
-        mean_BC = kernels.sums(x)[:, :, 0].sum(1) / x[0, ..., 0].numel()
+        mean_BC = norms.sums(x)[:, :, 0].sum(1) / x[0, ..., 0].numel()
         squeezed_BC = (mean_BC * scale + shift)[:, : norm.num_features]
         gate_BC = padded(gate(squeezed_BC[..., None, None, None]).flatten(1), x.shape[-1]).float()
         scale, shift = gate_BC * scale, gate_BC * shift
-    return kernels.apply(x, scale.contiguous(), shift.contiguous(), residual, kind)
+    return norms.apply(x, scale.contiguous(), shift.contiguous(), residual, kind)
 
 
 class Bottleneck(BottleneckBlock):
@@ -285,99 +265,4 @@ class Stem(ResNetBasicStem):
         return self.pool(x) if self.pool is not None else x
 
 
-class Lateral(FuseFastToSlow):
-    """What flows from the fast pathway into the slow one."""
-
-    def forward(self, pathways: list[Tensor]) -> list[Tensor]:
-        slow, fast = pathways
-        if not takes(fast):
-            return super().forward(pathways)
-        x = convolved(self.conv_fast_to_slow, lasting(fast), self.conv_fast_to_slow.out_channels)
-        x = normalized(self.norm, x, self.activation)
-        return [first_again(torch.cat([lasting(slow), x.to(slow.dtype)], -1)), fast]
-
-
-SWAPS = {BottleneckBlock: Bottleneck, ResBlock: Residual, ResNetBasicStem: Stem, FuseFastToSlow: Lateral}
-
-
-class Trunk(nn.Module):
-    """A network without its head, whose dropout draws on the host."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.blocks, self.enter = network.blocks[:-1], getattr(network, "pathways", lambda clips_BCTHW: clips_BCTHW)
-
-    def forward(self, clips_BCTHW: Tensor) -> Tensor:
-        x = self.enter(clips_BCTHW)
-        for block in self.blocks:
-            x = block(x)
-        return x
-
-
-class Replay:
-    """The steps of a network, replayed as CUDA graphs on batches of one shape in training, and of one in evaluation.
-
-    Launching X3D-M's kernels one by one takes the host longer than the device takes to compute them. Other batches, as
-    the last of an epoch, run as they come. Results are the same bytes either way.
-    """
-
-    def __init__(self, network: nn.Module):
-        self.network, self.shapes, self.graphs = network, {}, {}
-
-    def __call__(self, clips_BCTHW: Tensor) -> Tensor:
-        network, training = self.network, self.network.training and torch.is_grad_enabled()
-        if not takes(clips_BCTHW) or network._compiled_call_impl or (training and not learns(network.blocks[:-1])):
-            return network(clips_BCTHW)
-        if training not in self.shapes:
-            self.shapes[training] = clips_BCTHW.shape
-            if not training:  # it may be the only batch to predict
-                return network(clips_BCTHW)
-        if clips_BCTHW.shape != self.shapes[training]:
-            return network(clips_BCTHW)
-        if training not in self.graphs:
-            self.graphs[training] = captured_training(network, clips_BCTHW) if training else captured(network, clips_BCTHW)
-        return self.graphs[training](clips_BCTHW)
-
-
-def learns(module: nn.Module) -> bool:
-    return any(weight.requires_grad for weight in module.parameters())
-
-
-def captured_training(network: nn.Module, clips_BCTHW: Tensor) -> Callable[[Tensor], Tensor]:
-    """clips_BCTHW -> logits_BK with gradients. The steps that warm it up leave no trace in the running statistics."""
-    trunk = Trunk(network)
-    before = {name: buffer.clone() for name, buffer in trunk.named_buffers()}
-    torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)  # capturing takes a stream of its own
-    with uncached_autocast(clips_BCTHW):
-        graph = torch.cuda.make_graphed_callables(trunk, (clips_BCTHW.clone(),), allow_unused_input=True)
-    for name, buffer in trunk.named_buffers():
-        buffer.copy_(before[name])
-    return lambda clips_BCTHW: network.blocks[-1](graph(clips_BCTHW))
-
-
-def captured(network: nn.Module, clips_BCTHW: Tensor) -> Callable[[Tensor], Tensor]:
-    """clips_BCTHW -> logits_BK without gradients."""
-    given, side = clips_BCTHW.clone(), torch.cuda.Stream()
-    with uncached_autocast(clips_BCTHW):
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # what is made at first use is no part of a graph
-            network(given)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            logits_BK = network(given)
-
-    def replay(clips_BCTHW: Tensor) -> Tensor:
-        given.copy_(clips_BCTHW)
-        graph.replay()
-        return logits_BK.clone()
-
-    return replay
-
-
-def uncached_autocast(x: Tensor) -> contextlib.AbstractContextManager:
-    """The autocast that is on, without its cache, which would keep casts that a graph must do anew."""
-    device = x.device.type
-    return torch.autocast(
-        device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device), cache_enabled=False
-    )
+SWAPS = {BottleneckBlock: Bottleneck, ResBlock: Residual, ResNetBasicStem: Stem}
