@@ -24,6 +24,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
@@ -36,13 +37,13 @@ from scipy.stats import linregress, t
 from torch import nn
 from tqdm import tqdm
 
-from framebudget import evaluate, fetch, models, params, split
-from framebudget.console import MANIFEST, PREDICTIONS, SPLIT, read_csv, usage, write_csv, write_text
-from framebudget.models import weights
+from framebudget import evaluate, fetch, params, split
+from framebudget.console import MANIFEST, SPLIT, read_csv, usage, write_csv, write_text
+from framebudget.models import NETWORKS, weights
 from framebudget.models.layers import GlobalMean
 from framebudget.report import plots, statistics, strips
-from framebudget.runs import runs_of
 from framebudget.sources import motion
+from framebudget.study import Study, read_predictions
 from framebudget.video import index
 from framebudget.video.dataset import Clips, check, loader
 from framebudget.video.reader import probe
@@ -161,20 +162,20 @@ def join_and_check() -> None:
 
 def one_epoch() -> None:
     """Every clip is read once, as if all were to be trained on."""
-    p, rows = params.load(), index.joined(read_csv(Path("work/split.csv"), SPLIT))
-    data = loader(Clips(p.folder, rows, *p.sampled("x3d_m", p.frames[0]), 0, None), 8, p.workers)
+    study = Study.load()
+    p, first = study.params, study.trainings("x3d_m")[0]
+    data = loader(Clips(p.folder, study.split, first.T, first.input, 0, None), 8, p.workers)
     for _ in tqdm(data, desc="read", unit="batch", disable=None):
         pass
 
 
 def evaluate_all() -> None:
     """Both networks, of a few weights; a fifth of the clips is tested."""
-    models.BUILD |= dict.fromkeys(params.MODELS, few_weights)
-    p, rows = params.load(), read_csv(Path("work/split.csv"), SPLIT)
-    for model in params.MODELS:
-        (Path("work") / model).mkdir()
-        for run in runs_of(p, rows):
-            weights.save(Path("work") / model / f"{run.name}.pt", few_weights(CLASSES))
+    for key, network in NETWORKS.items():
+        NETWORKS[key] = replace(network, build=few_weights)
+    for training in Study.load().trainings():
+        training.file.parent.mkdir(exist_ok=True)
+        weights.save(training.file, few_weights(CLASSES))
     evaluate.main()
 
 
@@ -184,14 +185,14 @@ def few_weights(classes: int) -> nn.Module:
 
 def draw_all() -> None:
     """What `figures` draws of all clips or all predictions."""
-    rows, said = read_csv(Path("work/split.csv"), SPLIT), read_csv(Path("work/predictions.csv"), PREDICTIONS)
+    rows, predictions = read_csv(Path("work/split.csv"), SPLIT), read_predictions(Path("work/predictions.csv"))
     folder = Path("work/figures")
     folder.mkdir()
-    statistics.scores(said, 2)
+    statistics.scores(predictions, 2)
     plots.save(plots.clips_per_class(rows), folder, "clips")
     plots.save(plots.frames_per_clip(rows, [6], "frames"), folder, "lengths")
-    plots.save(plots.confusion(said, "frames"), folder, "confusion")
-    strips.mistakes(said)
+    plots.save(plots.confusion(predictions, "frames"), folder, "confusion")
+    strips.mistakes(predictions)
 
 
 STAGES = {

@@ -17,9 +17,9 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from framebudget import models
 from framebudget.console import usage
 from framebudget.learning.runtime import prepare
+from framebudget.models import NETWORKS
 from framebudget.models.views import logits_of
 from framebudget.params import Input
 from framebudget.sources.folder import VIDEOS
@@ -59,7 +59,7 @@ def main() -> None:
     )
     clips = Clips(arguments.folder, pd.DataFrame(rows), arguments.frames, spec, 0, None)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = models.BUILD["x3d_m"](10).to(device)
+    network = NETWORKS["x3d_m"].build(10).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
 
     print(f"{arguments.folder.name}: {len(clips)} clips, {arguments.frames} frames, {side} px, on {device.type}\n")

@@ -94,7 +94,7 @@ def sampled_over_epochs(study: Study) -> Figure:
     clips = training.clips("train")
     place = int(np.argsort(clips["frames"], kind="stable").iloc[len(clips) // 2])
     clip = clips.iloc[place]
-    return diagrams.sampling_over_epochs(
+    return strips.sampling_over_epochs(
         clip["frames"], clip["fps"], training.T, training.input, training.seed, clip=place
     )
 
@@ -103,7 +103,12 @@ def described(study: Study, row: tuple) -> tuple[str, str, float, str, np.ndarra
     """Of a row of predictions: class, prediction, confidence, by whom, and the frames that the network saw."""
     clip = next(study.split[study.split["clip"] == row.clip].itertuples())
     by = f"{NETWORKS[row.model].name}, {row.budget} {study.params.unit}"
-    return row.label, row.prediction, row.confidence, by, window(study.training_of(row), clip)[1]
+    return row.label, row.prediction, row.confidence, by, window(training_of(study, row), clip)[1]
+
+
+def training_of(study: Study, row: tuple) -> Training:
+    """The training that made a row of predictions."""
+    return study.tested_on(row.clip, row.model, row.budget, row.seed)
 
 
 def window(training: Training, clip: tuple) -> tuple[np.ndarray, np.ndarray]:
@@ -118,7 +123,7 @@ def window(training: Training, clip: tuple) -> tuple[np.ndarray, np.ndarray]:
 
 def evidence(study: Study, row: tuple) -> np.ndarray:
     """Where the network of a row of predictions saw its prediction, (T, crop, crop) in 0..1."""
-    training = study.training_of(row)
+    training = training_of(study, row)
     module = NETWORKS[row.model].build(len(study.classes))
     weights.load(module, training.file)
     clip = training.clips("test").query("clip == @row.clip")

@@ -226,7 +226,8 @@ class Params(Strict):
 
     def weights(self, network: str) -> str | None:
         """The weights that a training starts from, as params.yaml names them."""
-        return self.data.networks[network]["weights"]
+        weights = self.data.networks[network]["weights"]
+        return weights if isinstance(weights, str) else None
 
     @property
     def unit(self) -> str:

@@ -75,11 +75,10 @@ class Study:
                 for fold in folds:
                     yield Training(self, network, budget, T, seed, fold if len(folds) > 1 else None, spec, recipe)
 
-    def training_of(self, prediction: tuple) -> "Training":
-        """The one that made this row of predictions (of `itertuples`)."""
-        asked = prediction.budget, prediction.seed
-        found = [training for training in self.trainings(prediction.model) if (training.budget, training.seed) == asked]
-        return next(training for training in found if prediction.clip in set(training.clips("test")["clip"]))
+    def tested_on(self, clip: str, network: str, budget: int, seed: int) -> "Training":
+        """The training that predicts this test clip."""
+        found = [training for training in self.trainings(network) if (training.budget, training.seed) == (budget, seed)]
+        return next(training for training in found if clip in set(training.clips("test")["clip"]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -68,9 +68,9 @@ def begin(study: Study, trainings: list[Training]) -> None:
     check(study.params.folder, study.split)
     study_run(study)
     first = trainings[0]
-    facts = {"weights": first.weights} | first.input.model_dump() | first.recipe.model_dump()
-    names = ", ".join(training.name for training in trainings)
-    print(f"{NETWORKS[first.network].name}, {names}: {', '.join(f'{key} {value}' for key, value in facts.items())}")
+    window = {"window"} if study.params.protocol == "published" else set()  # it is the budget there
+    facts = {"weights": first.weights} | first.input.model_dump(exclude=window) | first.recipe.model_dump()
+    print(f"{NETWORKS[first.network].name}: {', '.join(f'{key} {value}' for key, value in facts.items())}")
 
 
 def collect(study: Study, trainings: list[Training], path: Path) -> None:

@@ -1,33 +1,21 @@
 import itertools
-from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import Circle
 from matplotlib.text import Text
 from pytorchvideo.models.resnet import ResBlock
 
 from framebudget.models import NETWORKS
 from framebudget.models.slowfast import slow_frames
-from framebudget.params import Input
 from framebudget.report import diagrams, plots
-from framebudget.video import dataset
 
-INPUT = Input(
-    short_side=32, crop=32, window=1.6, sampling="dynamic", stride=2, short="repeat_last",
-    flip=False, scale_jitter=0, color_jitter=0,
-)  # fmt: skip
 SIZES = [(1, 32), (6, 112), (16, 224), (32, 224), (1, 224), (64, 1024), (32, 33)]
 FIGURES = {
     "x3d": lambda: diagrams.network("x3d_m", 6, 32),
     "slowfast": lambda: diagrams.network("slowfast_r50", 6, 32),
     "convolution": diagrams.convolution,
-    "sampling": lambda: diagrams.sampling_over_epochs(48, 25, 6, INPUT, seed=0),
 }
 
 
@@ -106,32 +94,6 @@ def test_a_network_of_another_structure_is_drawn_too(depth, monkeypatch):
     FigureCanvasAgg(diagrams.network("small", 4, 32)).draw()
 
 
-@pytest.fixture
-def legible(monkeypatch):
-    """Checks that every text of a figure lies inside, is not small, and covers neither another text nor a box."""
-    drawn, draw = {}, Text.draw
-    monkeypatch.setattr(Text, "draw", lambda text, renderer: (drawn.update({text: None}), draw(text, renderer)))
-
-    def check(figure: Figure, width: float) -> None:
-        FigureCanvasAgg(figure).draw()
-        places = {text: text.get_window_extent() for text in drawn if text.get_visible() and text.get_text()}
-        boxes = [
-            patch.get_transform().transform_path(patch.get_path())
-            for axes in figure.axes
-            for patch in axes.patches
-            if not isinstance(patch, Circle)  # which stands around its text
-        ]
-        assert figure.get_figwidth() == width and len(places) > 5
-        for text, place in places.items():
-            assert text.get_fontsize() >= 6
-            assert figure.bbox.count_contains(place.corners()) == 4, text
-            assert not any(box.intersects_bbox(place) for box in boxes), text
-        for (one, here), (other, there) in itertools.combinations(places.items(), 2):
-            assert not here.overlaps(there), (one, other)
-
-    return check
-
-
 @pytest.mark.parametrize("model", ["x3d_m", "slowfast_r50"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_a_network_of_any_size_is_legible(model, size, legible):
@@ -140,39 +102,6 @@ def test_a_network_of_any_size_is_legible(model, size, legible):
 
 def test_a_convolution_is_legible(legible):
     legible(diagrams.convolution(), plots.COLUMN)
-
-
-@pytest.mark.parametrize(("frames", "T", "epochs"), [(48, 6, 5), (3000, 32, 8), (4, 16, 1), (1, 1, 2)])
-def test_sampling_is_legible(frames, T, epochs, legible):
-    legible(diagrams.sampling_over_epochs(frames, 25, T, INPUT, seed=0, epochs=epochs), plots.COLUMN)
-
-
-@pytest.mark.parametrize("rule", ["dynamic", "static"])
-def test_the_marks_are_the_frames_that_training_reads(rule, monkeypatch):
-    read = []
-
-    def frames_of(path: Path, indices: np.ndarray, *_: object) -> np.ndarray:
-        read.append(indices.tolist())
-        return np.zeros((len(indices), 32, 32, 3), np.uint8)
-
-    monkeypatch.setattr(dataset, "read_frames", frames_of)
-    rows = pd.DataFrame({"path": ["a", "b", "c"], "label": 0, "frames": 200, "fps": 20.0, "frame_index": None})
-    spec = INPUT.model_copy(update={"sampling": rule})
-    clips = dataset.Clips(Path(), rows, 8, spec, seed=3, views=None)
-    for epoch in range(4):
-        clips[epoch, 2]
-    seen = set(itertools.chain(*read))
-
-    figure = diagrams.sampling_over_epochs(200, 20.0, 8, INPUT, seed=3, epochs=4, clip=2)
-    axes = figure.axes[["dynamic", "static"].index(rule)]
-    marks = [[round(line[0, 0] * 20 - 0.5) for line in epoch.get_segments()] for epoch in axes.collections]
-    assert marks == read
-    assert f"4 epochs see {len(seen)} of 200 frames" in axes.get_title(loc="left")
-
-
-def test_a_clip_that_is_too_short_is_an_error_where_the_policy_says_so():
-    with pytest.raises(ValueError, match="4 frames, but 6 are needed"):
-        diagrams.sampling_over_epochs(4, 25, 6, INPUT.model_copy(update={"short": "error"}), seed=0)
 
 
 @pytest.mark.parametrize("name", FIGURES)

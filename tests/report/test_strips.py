@@ -1,4 +1,5 @@
-from itertools import combinations
+from itertools import chain, combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -7,11 +8,17 @@ import torch
 from matplotlib.text import Text
 
 from framebudget.models import NETWORKS
+from framebudget.params import Input
 from framebudget.report import plots, strips
 from framebudget.report.attention import attention
 from framebudget.sources.motion import draw_scene, render
+from framebudget.video import dataset
 from framebudget.video.sampling import views
 
+INPUT = Input(
+    short_side=32, crop=32, window=1.6, sampling="dynamic", stride=2, short="repeat_last",
+    flip=False, scale_jitter=0, color_jitter=0,
+)  # fmt: skip
 LONG = "AVeryLongClassNameWithManyManyWordsInIt"
 
 
@@ -102,7 +109,7 @@ def test_titles_say_what_was_taken_for_what(seen):
 
 
 def test_the_more_attention_the_brighter():
-    """In grey, over any picture; and without attention a picture is grey and dimmed."""
+    """In gray, over any picture; without attention a picture is gray and dimmed."""
     shades = np.arange(0, 256, 5, dtype=np.uint8)
     frames = np.tile(shades[:, None, None], (8, 1, 1, 3))
     maps = np.tile(np.linspace(0, 1, 8)[:, None, None], (1, len(shades), 1))
@@ -134,7 +141,10 @@ def test_the_same_bytes_twice(seen, tmp_path, suffix):
     for name in ("one", "two"):
         figure = strips.attention_strips([("a", "b", 0.9, "X3D-M, 3 frames", frames[:3], maps[:3])])
         plots.save(figure, tmp_path, name)
-    assert (tmp_path / f"one.{suffix}").read_bytes() == (tmp_path / f"two.{suffix}").read_bytes()
+        plots.save(strips.sampling_over_epochs(48, 25, 6, INPUT, seed=0), tmp_path, f"sampling_{name}")
+    for prefix in ("", "sampling_"):
+        one, two = (tmp_path / f"{prefix}{name}.{suffix}" for name in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
 
 
 def test_strips_place_frames_at_their_times():
@@ -183,3 +193,36 @@ def test_right_and_wrong_are_of_the_run_and_wrong_may_be_missing():
     assert strips.right_and_wrong(table, "slowfast_r50", 6)["clip"].tolist() == ["r"]
     with pytest.raises(ValueError, match="no predictions of slowfast_r50 at budget 16"):
         strips.right_and_wrong(table, "slowfast_r50", 16)
+
+
+@pytest.mark.parametrize(("frames", "T", "epochs"), [(48, 6, 5), (3000, 32, 8), (4, 16, 1), (1, 1, 2)])
+def test_sampling_is_legible(frames, T, epochs, legible):
+    legible(strips.sampling_over_epochs(frames, 25, T, INPUT, seed=0, epochs=epochs), plots.COLUMN)
+
+
+@pytest.mark.parametrize("rule", ["dynamic", "static"])
+def test_the_marks_are_the_frames_that_training_reads(rule, monkeypatch):
+    read = []
+
+    def frames_of(path: Path, indices: np.ndarray, *_: object) -> np.ndarray:
+        read.append(indices.tolist())
+        return np.zeros((len(indices), 32, 32, 3), np.uint8)
+
+    monkeypatch.setattr(dataset, "read_frames", frames_of)
+    rows = pd.DataFrame({"path": ["a", "b", "c"], "label": 0, "frames": 200, "fps": 20.0, "frame_index": None})
+    spec = INPUT.model_copy(update={"sampling": rule})
+    clips = dataset.Clips(Path(), rows, 8, spec, seed=3, views=None)
+    for epoch in range(4):
+        clips[epoch, 2]
+    seen = set(chain(*read))
+
+    figure = strips.sampling_over_epochs(200, 20.0, 8, INPUT, seed=3, epochs=4, clip=2)
+    axes = figure.axes[["dynamic", "static"].index(rule)]
+    marks = [[round(line[0, 0] * 20 - 0.5) for line in epoch.get_segments()] for epoch in axes.collections]
+    assert marks == read
+    assert f"4 epochs see {len(seen)} of 200 frames" in axes.get_title(loc="left")
+
+
+def test_a_clip_that_is_too_short_is_an_error_where_the_policy_says_so():
+    with pytest.raises(ValueError, match="4 frames, but 6 are needed"):
+        strips.sampling_over_epochs(4, 25, 6, INPUT.model_copy(update={"short": "error"}), seed=0)

@@ -137,7 +137,7 @@ def study() -> Iterator[Finding]:
 
     try:
         p = params.load()
-    except params.ParamsError as error:
+    except UserError as error:
         advice = "to see what was changed: git diff params.yaml" if Path("params.yaml").exists() else "cd to the clone"
         yield Finding(False, str(error).replace("\n", "\n    "), advice)
         return

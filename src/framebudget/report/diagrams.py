@@ -1,4 +1,4 @@
-"""Illustrations: the networks, a 3-D convolution, the frames that training samples. Each function returns a figure."""
+"""Illustrations of the networks and of a 3-D convolution."""
 
 from itertools import pairwise, product
 from typing import NamedTuple
@@ -13,11 +13,7 @@ from torch import Tensor, nn
 
 from framebudget.models import NETWORKS
 from framebudget.models.slowfast import SlowFast, slow_frames
-from framebudget.params import Input
-from framebudget.report.plots import COLUMN, PAGE, PALETTE, style_of
-from framebudget.video import sampling
-
-Color = tuple[float, float, float]
+from framebudget.report.plots import COLUMN, PAGE, PALETTE, Color, style_of, tint
 
 TRUNK = ["stem", "res2", "res3", "res4", "res5"]  # the papers' names for the first five blocks
 FAST, GRAY, INK, PALE = PALETTE[2], (0.6, 0.6, 0.6), "0.2", "0.45"  # FAST: SlowFast's fast pathway
@@ -235,38 +231,6 @@ def channel(axes: Axes, x: float, y: float, color: Color) -> None:
     cuboid(axes, np.array([x - 0.15, y - 0.12]), 0.16, 0.16, 0.16 * BACK, 5, color)
 
 
-def sampling_over_epochs(
-    frames: int, fps: float, T: int, spec: Input, seed: int, epochs: int = 5, clip: int = 0
-) -> Figure:
-    """Which frames of a clip each epoch of a training sees, dynamic and static: a mark for each, at its time.
-
-    clip: its row in the training set, from which its draws are seeded. If the clip is too short and `spec.short` is
-    `error`, `sampling.draw` raises.
-    """
-    figure = Figure(figsize=(COLUMN, 0.75 + 0.26 * epochs))
-    panels = figure.subplots(2, sharex=True)
-    for axes, rule, color in zip(panels, ("dynamic", "static"), (PALETTE[0], PALETTE[3]), strict=True):
-        span = sampling.span(spec.model_copy(update={"sampling": rule}), frames, fps, T)
-        generators = [np.random.default_rng([seed, epoch, clip]) for epoch in range(epochs)]  # as video.dataset.Clips
-        drawn = [sampling.draw(rule, frames, T, span, generator, spec.short) for generator in generators]
-        gap = min(np.diff(np.unique(drawn[0])), default=frames) * 72 * COLUMN / frames  # points, or a little less
-        axes.barh(range(1, epochs + 1), frames / fps, height=0.72, color="0.93", lw=0)
-        for epoch, indices in enumerate(drawn, 1):
-            reach, times = (np.ptp(indices) + 1) / fps, (indices + 0.5) / fps
-            axes.barh(epoch, reach, left=indices.min() / fps, height=0.72, color=tint(color, 0.7), lw=0)
-            axes.vlines(times, epoch - 0.36, epoch + 0.36, color=tint(color, -0.2), lw=min(1.3, gap / 2))
-        see = "1 epoch sees" if epochs == 1 else f"{epochs} epochs see"
-        axes.set_title(f"{rule.capitalize()}: {see} {len(np.unique(drawn))} of {frames} frames", loc="left", pad=3)
-        axes.set(yticks=range(1, epochs + 1), ylim=(epochs + 0.55, 0.45), xlim=(0, frames / fps))
-        axes.tick_params(length=0)
-        axes.grid(visible=False)
-        axes.spines[:].set_visible(False)
-    panels[1].set_xlabel("Seconds in the clip")
-    panels[1].tick_params(axis="x", length=2)
-    figure.supylabel("Epoch", fontsize=8)
-    return figure
-
-
 def cuboid(axes: Axes, corner: np.ndarray, width: float, height: float, back: np.ndarray, T: int, color: Color) -> None:
     """A box of T slices from the lower left corner of its front; `back` leads to its rear."""
     right, up = np.array([width, 0]), np.array([0, height])
@@ -290,11 +254,6 @@ def face(axes: Axes, corner: np.ndarray, right: np.ndarray, up: np.ndarray, colo
     """A parallelogram in a tint of the color."""
     corners, edge = [corner, corner + right, corner + right + up, corner + up], tint(color, -0.5)
     axes.add_patch(Polygon(corners, fc=tint(color, shade), ec=edge, lw=0.4, joinstyle="round"))
-
-
-def tint(color: Color, amount: float) -> np.ndarray:
-    """The color mixed with white, or below 0 with black."""
-    return (1 - abs(amount)) * np.array(color) + max(amount, 0)
 
 
 def arrow(axes: Axes, start: np.ndarray, end: np.ndarray, color: str | np.ndarray = INK, **style: str) -> None:

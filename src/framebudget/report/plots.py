@@ -22,6 +22,7 @@ from framebudget.report import names, statistics
 
 matplotlib.use("Agg")
 COLUMN, PAGE, TALL = 3.4, 7.0, 8.4  # inches: width of a column and of a page; height of a page
+Color = tuple[float, float, float]
 PALETTE = sns.color_palette("colorblind")
 MARKERS = "osD^vPX"
 FIRST = ["x3d_m", "slowfast_r50"]  # of all networks to get a color and a marker
@@ -81,6 +82,11 @@ def style_of(model: str) -> dict:
     """The color and the marker of a network, the same in every study."""
     place = [*FIRST, *(key for key in NETWORKS if key not in FIRST)].index(model)
     return {"color": PALETTE[place % len(PALETTE)], "marker": MARKERS[place % len(MARKERS)]}
+
+
+def tint(color: Color, amount: float) -> np.ndarray:
+    """The color mixed with white, or below 0 with black."""
+    return (1 - abs(amount)) * np.array(color) + max(amount, 0)
 
 
 def clips_per_class(split: pd.DataFrame) -> Figure:

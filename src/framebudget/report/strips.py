@@ -1,4 +1,4 @@
-"""Clips as strips of frames: what budgets see of them, what networks mistake, and where networks look.
+"""Clips as strips of frames: what budgets and training see of them, what networks mistake, and where they look.
 
 Class names are passed as the tables have them, except in the titles of `strips`.
 """
@@ -11,9 +11,10 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
-from framebudget.report.plots import PAGE, readable
+from framebudget.params import Input
+from framebudget.report.plots import COLUMN, PAGE, PALETTE, readable, tint
 from framebudget.report.statistics import classes_of
-from framebudget.video.sampling import spread
+from framebudget.video import sampling
 
 MOST = 8  # frames per strip, which fill the width of a page
 LONGEST = 24  # letters of a class name, so that two names fit above six frames
@@ -92,6 +93,38 @@ def _span_and_slot(rows: list[np.ndarray]) -> tuple[int, int]:
     return span, min(gaps[gaps > 0], default=span)
 
 
+def sampling_over_epochs(
+    frames: int, fps: float, T: int, spec: Input, seed: int, epochs: int = 5, clip: int = 0
+) -> Figure:
+    """Which frames of a clip each epoch of a training sees, dynamic and static: a mark for each, at its time.
+
+    clip: its row in the training set, from which its draws are seeded. If the clip is too short and `spec.short` is
+    `error`, `video.sampling.draw` raises.
+    """
+    figure = Figure(figsize=(COLUMN, 0.75 + 0.26 * epochs))
+    panels = figure.subplots(2, sharex=True)
+    for axes, rule, color in zip(panels, ("dynamic", "static"), (PALETTE[0], PALETTE[3]), strict=True):
+        span = sampling.span(spec.model_copy(update={"sampling": rule}), frames, fps, T)
+        generators = [np.random.default_rng([seed, epoch, clip]) for epoch in range(epochs)]  # as video.dataset.Clips
+        drawn = [sampling.draw(rule, frames, T, span, generator, spec.short) for generator in generators]
+        gap = min(np.diff(np.unique(drawn[0])), default=frames) * 72 * COLUMN / frames  # points, or a little less
+        axes.barh(range(1, epochs + 1), frames / fps, height=0.72, color="0.93", lw=0)
+        for epoch, indices in enumerate(drawn, 1):
+            reach, times = (np.ptp(indices) + 1) / fps, (indices + 0.5) / fps
+            axes.barh(epoch, reach, left=indices.min() / fps, height=0.72, color=tint(color, 0.7), lw=0)
+            axes.vlines(times, epoch - 0.36, epoch + 0.36, color=tint(color, -0.2), lw=min(1.3, gap / 2))
+        see = "1 epoch sees" if epochs == 1 else f"{epochs} epochs see"
+        axes.set_title(f"{rule.capitalize()}: {see} {len(np.unique(drawn))} of {frames} frames", loc="left", pad=3)
+        axes.set(yticks=range(1, epochs + 1), ylim=(epochs + 0.55, 0.45), xlim=(0, frames / fps))
+        axes.tick_params(length=0)
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+    panels[1].set_xlabel("Seconds in the clip")
+    panels[1].tick_params(axis="x", length=2)
+    figure.supylabel("Epoch", fontsize=8)
+    return figure
+
+
 def confident_mistakes(clips: list[tuple[str, str, float, str, np.ndarray]]) -> Figure:
     """What networks are sure of, wrongly: "true class → predicted class, confidence", and the frames they saw.
 
@@ -146,7 +179,7 @@ def short(name: str) -> str:
 
 
 def _thinned(pictures: np.ndarray) -> np.ndarray:
-    return pictures[spread(len(pictures), min(len(pictures), MOST))]
+    return pictures[sampling.spread(len(pictures), min(len(pictures), MOST))]
 
 
 def _sheet(clips: list[tuple[str, list[np.ndarray]]]) -> Figure:

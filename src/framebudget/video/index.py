@@ -99,10 +99,10 @@ class FrameIndex:
 
 
 def build(path: Path) -> FrameIndex | None:
-    """Build the index of a clip and prove it: decoded by it, whole and in parts, the clip has the same frames.
+    """Build the index of a clip and prove it: decoding by the index must give the same frames as decoding in order.
 
-    Returns None if it has others, if the decoder does not tell which packet a frame comes from, or if the decoder had
-    to conceal damage, for which it uses whatever it decoded before. Raises ClipError if the clip is broken.
+    Returns None if it does not, if the decoder does not tell which packet a frame comes from, or if the decoder had to
+    conceal damage, for which it uses whatever it decoded before. Raises ClipError if the clip is broken.
     """
     clip = Clip(path)
     with open_video(path) as video:
@@ -118,7 +118,7 @@ def build(path: Path) -> FrameIndex | None:
 
 
 class Clip:
-    """A clip and the CRC-32 of the pixels of each of its frames, decoded in order: what an index has to reproduce."""
+    """A clip and the CRC-32 of the pixels of its frames, decoded in order: what decoding by an index must reproduce."""
 
     def __init__(self, path: Path):
         self.path, self.picture = path, Picture()
@@ -128,7 +128,7 @@ class Clip:
         return zlib.crc32(np.ascontiguousarray(self.picture(frame)).data)
 
     def wrong(self, index: FrameIndex, frames: Collection[int], seek_beyond: int = SEEK_BEYOND) -> set[int]:
-        """Those of the frames that do not come out by the index, or with other pixels."""
+        """Return those of the frames that decoding by the index leaves out or gets wrong."""
         wrong = set(frames)
         with open_video(self.path) as video, contextlib.suppress(av.FFmpegError):
             for number, frame in index.decode(video, frames, seek_beyond):
@@ -138,7 +138,7 @@ class Clip:
 
 
 def _prove(clip: Clip, unpack: bool) -> FrameIndex | None:
-    """The index with everything that can be proved on the clip, or None."""
+    """Return the index with every shortcut that is proved on the clip, or None if not even the frames are right."""
     with open_video(clip.path) as video:
         packets = [(packet.dts, packet.is_keyframe) for packet in _packets(video, unpack)]
     frame_of = _frame_of_packets(clip, len(packets), unpack)
@@ -148,12 +148,12 @@ def _prove(clip: Clip, unpack: bool) -> FrameIndex | None:
     for packet, (_, is_keyframe) in enumerate(packets):
         if is_keyframe and frame_of[packet] > (frame_of[entries[-1]] if entries else -1):
             entries.append(packet)
-    index = _with_sound_entries(clip, FrameIndex(frame_of, entries, [None] * len(entries), skip=False, unpack=unpack))
+    index = _without_bad_entries(clip, FrameIndex(frame_of, entries, [None] * len(entries), skip=False, unpack=unpack))
     return index and _with_skipping(clip, _with_seeking(clip, index, [dts for dts, _ in packets]))
 
 
 def _frame_of_packets(clip: Clip, packets: int, unpack: bool) -> list[int] | None:
-    """The frame that each packet carries, -1 for none; None if that cannot be told for all frames."""
+    """Return the frame that each packet carries, -1 for none; or None if some frame has no packet of its own."""
     frame_of = [-1] * packets
     digests: list[int] = []
     for packet, frame in _decode_all(clip, unpack, "DEFAULT"):
@@ -164,10 +164,10 @@ def _frame_of_packets(clip: Clip, packets: int, unpack: bool) -> list[int] | Non
     return frame_of if digests == clip.digests else None
 
 
-def _with_sound_entries(clip: Clip, index: FrameIndex) -> FrameIndex | None:
-    """The index without entries that need something stored before them; None if that is true of the first.
+def _without_bad_entries(clip: Clip, index: FrameIndex) -> FrameIndex | None:
+    """Remove entries that need packets stored before them; return None if the first one does.
 
-    Decoding the frames of every other entry shows it: the decoder then starts afresh at each.
+    Decoding the frames of every other entry shows it, because the decoder then starts afresh at each.
     """
     while index.entries:
         groups = index.by_entry(range(len(clip.digests)))
@@ -183,16 +183,16 @@ def _with_sound_entries(clip: Clip, index: FrameIndex) -> FrameIndex | None:
 
 
 def _with_seeking(clip: Clip, index: FrameIndex, dts: list[int | None]) -> FrameIndex:
-    """The index with the timestamps of its entries, if a seek finds each of them."""
+    """Add the timestamps of the entries, if a seek finds each of them."""
     count = Counter(dts)
     seeking = replace(index, dts=[dts[packet] if count[dts[packet]] == 1 else None for packet in index.entries])
     return index if clip.wrong(seeking, seeking.first_frames, seek_beyond=0) else seeking
 
 
 def _with_skipping(clip: Clip, index: FrameIndex) -> FrameIndex:
-    """The index that skips non-reference frames, if all others come out right without them.
+    """Let the decoder skip non-reference frames, if no other frame changes when it skips all of them.
 
-    And if every frame comes out right when one in five is asked for, so that the decoder skips others around it.
+    Every frame must come out right, too, when only each fifth is asked for and the decoder skips what it can between.
     """
     for packet, frame in _decode_all(clip, index.unpack, "NONREF"):
         if clip.digest(frame) != clip.digests[index.frame_of[packet]]:
@@ -202,7 +202,7 @@ def _with_skipping(clip: Clip, index: FrameIndex) -> FrameIndex:
 
 
 def _decode_all(clip: Clip, unpack: bool, skip_frame: Literal["DEFAULT", "NONREF"]) -> Numbered:
-    """Decode a clip in order; yield the frames that name their packet, numbered by it."""
+    """Decode a clip in order; yield (number of its packet, frame) for each frame that tells its packet."""
     with open_video(clip.path) as video:
         decoder = video.stream.codec_context
         decoder.skip_frame = skip_frame

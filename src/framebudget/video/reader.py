@@ -154,9 +154,9 @@ def read_frames(
 def stream_frames(path: Path, rows: np.ndarray, short_side: int) -> Iterator[np.ndarray]:
     """Yield for each row of indices (N, T) its frames, uint8 (T, H, W, C), as soon as the last of them is decoded.
 
-    The clip is decoded once, in order. The rows are sorted by their first index; only frames that a later row still
-    needs stay in memory. If the clip has fewer frames than its container states, the last frame read stands in for
-    the missing ones. Raises ClipError.
+    The clip is decoded once, in order. Frames stay in memory only until no later row needs them, so rows should begin
+    one after the other. If the clip has fewer frames than its container states, the last frame read stands in for the
+    missing ones. Raises ClipError.
     """
     picture, number, last = Picture(short_side), -1, None
     kept: dict[int, np.ndarray] = {}
