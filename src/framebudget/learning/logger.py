@@ -1,7 +1,6 @@
 """Lightning's MLflow logger, for a server that may go away."""
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator, Mapping
 
@@ -11,15 +10,14 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from framebudget.console import redacted
-from framebudget.learning.store import REFUSALS, tolerant, tracking_uri
+from framebudget.learning.store import REFUSALS, tolerant, tracking_uri, warn
 
 PAUSE = 30.0  # seconds until a server that did not answer is asked again
 AT_ONCE = 1000  # metrics that MLflow takes in one request
 
 
 class PatientLogger(MLFlowLogger):
-    """Training goes on without the server; metrics wait here and follow, each with its own time, when it is back."""
+    """Training continues without the server; metrics wait here and are sent, with their own times, when it is back."""
 
     def __init__(self, run_id: str):
         super().__init__(tracking_uri=tracking_uri(), run_id=run_id)
@@ -41,11 +39,7 @@ class PatientLogger(MLFlowLogger):
                 del self.waiting[:AT_ONCE]
         except REFUSALS as error:
             if not self.ask_again:
-                print(
-                    f"warning: MLflow at {redacted(tracking_uri())} does not answer; training goes on, and what it "
-                    f"measures follows when MLflow is back ({error})",
-                    file=sys.stderr,
-                )
+                warn(f"does not answer; training goes on, and sends its metrics when MLflow is back ({error})")
             self.ask_again = time.monotonic() + PAUSE
 
     @rank_zero_only
@@ -55,10 +49,9 @@ class PatientLogger(MLFlowLogger):
             for run_id in (self.run_id, self.study):
                 self.experiment.set_terminated(run_id, "FAILED" if status == "failed" else "FINISHED")
         except REFUSALS as error:
-            print(
-                f"warning: MLflow at {redacted(tracking_uri())} does not answer; run {self.run_id} is left open there, "
-                f"{len(self.waiting)} metrics short: they are in work/<model>/curves.csv ({error})",
-                file=sys.stderr,
+            warn(
+                f"does not answer; run {self.run_id} stays open there, without {len(self.waiting)} metrics: they are "
+                f"in work/<model>/curves.csv ({error})"
             )
 
 

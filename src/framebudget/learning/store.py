@@ -63,5 +63,8 @@ def tolerant(what: str) -> Iterator[None]:
     try:
         yield
     except (*REFUSALS, OSError, StoreError) as error:
-        place = redacted(tracking_uri())
-        print(f"warning: MLflow at {place} does not take {what}; work/ has it ({error})", file=sys.stderr)
+        warn(f"does not take {what}; work/ has it ({error})")
+
+
+def warn(text: str) -> None:
+    print(f"warning: MLflow at {redacted(tracking_uri())} {text}", file=sys.stderr)

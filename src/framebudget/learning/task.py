@@ -1,4 +1,4 @@
-"""The Lightning module: what a step is, what is measured of it, and when it has been enough."""
+"""The Lightning module: one step, its metrics, and early stopping."""
 
 import inspect
 import time
@@ -19,9 +19,9 @@ from framebudget.params import Train
 class Classification(pl.LightningModule):
     """Cross-entropy on logits. Means over an epoch weigh every clip the same.
 
-    doubly: the loss is taken of a softmax of the softmax, as PyTorchVideo's X3D head makes it (models/x3d.py:575).
-    curve: one row an epoch. best: the network's weights after the epoch with the best validation accuracy, the first
-    of several. Both are part of a checkpoint.
+    doubly: take the loss of a softmax of the softmax, as with PyTorchVideo's X3D head (models/x3d.py:575).
+    curve: one row per epoch. best: the network's weights after the first epoch with the best validation accuracy. A
+    checkpoint contains both.
     """
 
     def __init__(self, network: nn.Module, recipe: Train, doubly: bool = False):
@@ -65,7 +65,7 @@ class Classification(pl.LightningModule):
         return loss
 
     def on_train_start(self) -> None:
-        self.trainer.should_stop = self.enough()  # killed after its last epoch
+        self.trainer.should_stop = self.enough()  # it was killed after its last epoch
 
     def on_train_epoch_start(self) -> None:
         self.lr = self.optimizers().param_groups[0]["lr"]  # by the time of validation, the schedule has moved on

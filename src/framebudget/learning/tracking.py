@@ -1,7 +1,7 @@
 """MLflow: a run for every study, and nested in it one for every training.
 
-A study's run is found again by what determines the trainings, so that all stages of one `dvc repro` log to it, one that
-was interrupted and goes on too. A DVC experiment has its own. Both lead back: `dvc.exp_name` is a tag of every run.
+A tag of the study's run is a hash of what determines its trainings: by it, all stages of a `dvc repro` find the run and
+log to it, and so does a resumed one. A DVC experiment has a run of its own: `dvc.exp_name` is a tag of every run.
 """
 
 import contextlib
