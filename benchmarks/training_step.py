@@ -47,9 +47,7 @@ def stock_slowfast(T: int, side: int) -> nn.Module:
     """Takes the clip alone, as ours does."""
     pools = ((-(-T // 4), side // 32, side // 32), (T, side // 32, side // 32))
     network = create_slowfast(model_num_class=CLASSES, head_pool_kernel_sizes=pools)
-    network.register_forward_pre_hook(
-        lambda _, args: ([args[0].index_select(2, slow_frames(T).to(args[0].device)), args[0]],)
-    )
+    network.register_forward_pre_hook(lambda _, args: (SlowFast.pathways(args[0]),))
     return network
 
 

@@ -1,8 +1,8 @@
 """How the networks are computed on a CUDA device: channels last, few launches, nothing stored twice.
 
-Stock X3D-M spends its step in the backward of the depthwise convolutions and of BatchNorm, and in launching kernels. Here
-depthwise convolutions are Triton kernels (kernels/), and so is every BatchNorm with its activation, residual sum and
-squeeze-and-excitation; pointwise convolutions are matrix products; replay.py replays forward and backward as CUDA graphs.
+Stock X3D-M spends its step in the backward of the depthwise convolutions and of BatchNorm, and in launching kernels.
+Here depthwise convolutions are Triton kernels (kernels/), and so is every BatchNorm with its activation, residual sum
+and squeeze-and-excitation; pointwise convolutions are matrix products; replay.py replays steps as CUDA graphs.
 
 Inner widths are padded with zeros to a multiple of 8 (54 -> 56), which tensor cores and 16-byte loads ask for.
 """
@@ -144,19 +144,19 @@ def padded(tensor: Tensor, width: int) -> Tensor:
     return F.pad(tensor, (0, width - tensor.shape[-1])) if tensor.shape[-1] < width else tensor
 
 
-def lasting(x_BCTHW: Tensor) -> Tensor:
+def channels_last(x_BCTHW: Tensor) -> Tensor:
     """x_BTHWC, contiguous: a view of a tensor that is channels last."""
     return x_BCTHW.permute(0, 2, 3, 4, 1).contiguous()
 
 
-def first_again(x_BTHWC: Tensor) -> Tensor:
+def channels_first(x_BTHWC: Tensor) -> Tensor:
     """x_BCTHW, channels last in memory."""
     return x_BTHWC.permute(0, 4, 1, 2, 3)
 
 
 def takes(x: Tensor) -> bool:
-    """Whether the ways of this module are meant for such a tensor. Ranks share statistics, and the compiler fuses, by
-    other ways."""
+    """Whether this module computes with such a tensor. Several ranks share their statistics, and torch.compile fuses,
+    what the modules of layers.py compute."""
     ranks = distributed.is_initialized() and distributed.get_world_size() > 1
     return x.is_cuda and x.dtype in TAKEN and not ranks and not torch.compiler.is_compiling()
 
@@ -182,7 +182,7 @@ def convolved(conv: nn.Conv3d, x_BTHWC: Tensor, width: int) -> Tensor:
         return Pointwise.apply(x, F.pad(weight, (0, more_in, 0, more_out)) if more_in or more_out else weight)
     if conv.in_channels == 3 and kernel[0] == 1:
         return patches_product(conv, x, weight)
-    return lasting(F.conv3d(first_again(x), weight, None, stride, conv.padding))
+    return channels_last(F.conv3d(channels_first(x), weight, None, stride, conv.padding))
 
 
 def patches_product(conv: nn.Conv3d, x_BTHWC: Tensor, weight: Tensor) -> Tensor:
@@ -219,8 +219,8 @@ def settled(norm: nn.BatchNorm3d, gate: nn.Module | None, x: Tensor, kind: int, 
     if torch.is_grad_enabled():  # frozen norms in a training: torch's own operators know all gradients
         y = x * scale + shift
         if gate is not None:
-            mean = first_again(y.mean((1, 2, 3), keepdim=True)[..., : norm.num_features])
-            y = y * padded(lasting(gate(mean)), x.shape[-1])
+            mean = channels_first(y.mean((1, 2, 3), keepdim=True)[..., : norm.num_features])
+            y = y * padded(channels_last(gate(mean)), x.shape[-1])
         y = y if residual is None else y + residual
         return {NONE: nn.Identity(), RELU: F.relu, SILU: F.silu}[kind](y).to(x.dtype)
     if gate is not None:
@@ -245,23 +245,23 @@ class Residual(ResBlock):
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         if not takes(x_BCTHW):
             return super().forward(x_BCTHW)
-        shortcut = x = lasting(x_BCTHW)
+        shortcut = x = channels_last(x_BCTHW)
         if self.branch1_conv is not None:
             shortcut = convolved(self.branch1_conv, x, self.branch1_conv.out_channels)
             if self.branch1_norm is not None:
                 shortcut = normalized(self.branch1_norm, shortcut, None)
         inner = self.branch2.inner(x)
-        return first_again(normalized(self.branch2.norm_c, inner, self.activation, shortcut.to(inner.dtype)))
+        return channels_first(normalized(self.branch2.norm_c, inner, self.activation, shortcut.to(inner.dtype)))
 
 
 class Stem(ResNetBasicStem):
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         if not takes(x_BCTHW):
             return super().forward(x_BCTHW)
-        x = lasting(x_BCTHW)
+        x = channels_last(x_BCTHW)
         for conv in [self.conv] if isinstance(self.conv, nn.Conv3d) else [self.conv.conv_t, self.conv.conv_xy]:
             x = convolved(conv, x, conv.out_channels)
-        x = first_again(normalized(self.norm, x, self.activation))
+        x = channels_first(normalized(self.norm, x, self.activation))
         return self.pool(x) if self.pool is not None else x
 
 

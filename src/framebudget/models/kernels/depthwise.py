@@ -19,9 +19,9 @@ def _depthwise(
 ):  # fmt: skip
     """A tile of y_BTHWC (OH, OW): the sum over the kernel's places, whose weights are (KT·KH·KW, C), of x_BTHWC (H, W).
 
-    STRIDE: pixels of x from one of y to the next. STEP: the other way round, where x is the gradient of a strided
-    convolution's output and y that of its input (the weights are then reversed). Which places reach a pixel of y depends
-    on its position modulo STEP: one launch computes the pixels at (ROW, COLUMN).
+    STRIDE: pixels of x from one of y to the next. STEP: pixels of y from one of x to the next, where x is the gradient
+    of a strided convolution's output and y that of its input; the weights are then reversed. Which places reach a pixel
+    of y depends on its position modulo STEP, so one launch computes the pixels at (ROW, COLUMN).
     """
     wide: tl.constexpr = (OW - COLUMN + STEP - 1) // STEP
     high: tl.constexpr = (OH - ROW + STEP - 1) // STEP
