@@ -2,7 +2,7 @@
 
     $ python benchmarks/training_step.py [--model x3d_m slowfast_r50] [--shape 8x112 16x112 16x224] [--rounds 5]
 
-For each model and shape (frames × pixels, batch 8) a table: seconds forward, backward and for the whole step (with
+For each model, shape (frames × pixels) and batch a table: seconds forward, backward and for the whole step (with
 AdamW), for the same clips in evaluation, and the peak of memory; the median of all rounds and half their spread. Each
 measurement runs in a process of its own, stock and ours in turn.
 
@@ -11,6 +11,7 @@ measurement runs in a process of its own, stock and ours in turn.
             compiled    with torch.compile too (--compile), whose minutes of compiling fall into the warm-up
 """
 
+import itertools
 import multiprocessing
 import resource
 import statistics
@@ -28,7 +29,8 @@ from framebudget.console import usage
 from framebudget.learning.runtime import prepare
 from framebudget.models import NETWORKS  # before pytorchvideo: silences what fvcore warns of
 from framebudget.models.layers import for_evaluation
-from framebudget.models.slowfast import slow_frames
+from framebudget.models.replay import Replay
+from framebudget.models.slowfast import SlowFast
 
 from pytorchvideo.models.slowfast import create_slowfast  # isort: skip
 from pytorchvideo.models.x3d import create_x3d  # isort: skip
@@ -45,7 +47,7 @@ def stock_slowfast(T: int, side: int) -> nn.Module:
     """Takes the clip alone, as ours does."""
     pools = ((-(-T // 4), side // 32, side // 32), (T, side // 32, side // 32))
     network = create_slowfast(model_num_class=CLASSES, head_pool_kernel_sizes=pools)
-    network.register_forward_pre_hook(lambda _, args: ([args[0][:, :, slow_frames(T)], args[0]],))
+    network.register_forward_pre_hook(lambda _, args: (SlowFast.pathways(args[0]),))
     return network
 
 
@@ -64,7 +66,7 @@ def main() -> None:
     parser = usage(__doc__)
     parser.add_argument("--model", nargs="+", default=list(STOCK), choices=STOCK)
     parser.add_argument("--shape", nargs="+", default=["8x112", "16x112", "16x224"])
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", nargs="+", type=int, default=[8])
     parser.add_argument("--precision", nargs="+", default=["32-true"], choices=["32-true", "bf16-mixed"])
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
@@ -73,18 +75,21 @@ def main() -> None:
     kinds = ["stock", *(f"ours {precision}" for precision in arguments.precision)]
     if arguments.compile:
         kinds += [f"{kind} compiled" for kind in kinds[1:]]
-    for model in arguments.model:
-        for shape in arguments.shape:
-            T, side = map(int, shape.split("x"))
-            found = {kind: [] for kind in kinds}
-            for _ in tqdm(range(arguments.rounds), desc=f"{model} {shape}", unit="round", disable=None):
-                for kind in kinds:
-                    found[kind].append(alone(measure, model, kind, arguments.batch, T, side, arguments.repeats))
-            print_table(f"{model}, {arguments.batch} clips of {T} frames, {side} px", found)
+    for model, shape, B in itertools.product(arguments.model, arguments.shape, arguments.batch):
+        T, side = map(int, shape.split("x"))
+        found = {kind: [] for kind in kinds}
+        for _ in tqdm(range(arguments.rounds), desc=f"{model} {shape}", unit="round", disable=None):
+            for kind in kinds:
+                found[kind].append(alone(measure, model, kind, B, T, side, arguments.repeats))
+        print_table(f"{model}, {B} clips of {T} frames, {side} px", found)
 
 
 def alone(function: Callable, *arguments: object) -> object:
-    """The result of a call in a fresh process."""
+    """The result of a call in a fresh process; on a GPU, whose memory is counted apart, in this one."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return function(*arguments)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -96,16 +101,18 @@ def measure(model: str, kind: str, B: int, T: int, side: int, repeats: int) -> T
     labels_B = torch.arange(B, device=device) % CLASSES
     clips_BCTHW = torch.randn(B, 3, T, side, side, device=device)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled="bf16-mixed" in kind)
+    torch.use_deterministic_algorithms(False)
     if kind == "stock":
-        network = STOCK[model](T, side).to(device)
+        network = compute = STOCK[model](T, side).to(device)
         optimizer = torch.optim.AdamW(network.parameters())
     else:
         prepare(0)
         network = NETWORKS[model].build(CLASSES).to(device)
         clips_BCTHW = clips_BCTHW.contiguous(memory_format=torch.channels_last_3d)
         optimizer = torch.optim.AdamW(network.parameters(), fused=True)
-    if "compiled" in kind:
-        network.compile(dynamic=False)
+        if "compiled" in kind:
+            network.compile(dynamic=False)
+        compute = Replay(network)
 
     def now() -> float:
         if device.type == "cuda":
@@ -116,7 +123,7 @@ def measure(model: str, kind: str, B: int, T: int, side: int, repeats: int) -> T
     for _ in range(WARM_UP + repeats):
         start = now()
         with autocast:
-            loss = F.cross_entropy(network(clips_BCTHW), labels_B)
+            loss = F.cross_entropy(compute(clips_BCTHW).float(), labels_B)
         middle = now()
         loss.backward()
         end = now()
@@ -126,11 +133,11 @@ def measure(model: str, kind: str, B: int, T: int, side: int, repeats: int) -> T
         forward.append(middle - start)
         backward.append(end - middle)
     memory = held(device) - before
-    network = network.eval() if kind == "stock" else for_evaluation(network)
+    compute = network.eval() if kind == "stock" else Replay(for_evaluation(network))
     with torch.inference_mode(), autocast:
         for _ in range(WARM_UP + repeats):
             start = now()
-            network(clips_BCTHW)
+            compute(clips_BCTHW)
             evaluation.append(now() - start)
     return Times(*(statistics.median(times[WARM_UP:]) for times in (forward, backward, step, evaluation)), memory)
 
@@ -149,7 +156,7 @@ def print_table(title: str, found: dict[str, list[Times]]) -> None:
     for kind, rounds in found.items():
         medians = Times(*(statistics.median(column) for column in zip(*rounds, strict=True)))
         spreads = Times(*((max(column) - min(column)) / 2 for column in zip(*rounds, strict=True)))
-        cells = [f"{median:.3f} ± {spread:.3f}" for median, spread in zip(medians, spreads, strict=True)]
+        cells = [f"{median:.4f} ± {spread:.4f}" for median, spread in zip(medians, spreads, strict=True)]
         cells += [f"{stock.step / medians.step:.2f} ×", f"{stock.evaluation / medians.evaluation:.2f} ×"]
         print(f"| {kind} | {' | '.join(cells)} |", flush=True)
 

@@ -29,6 +29,7 @@ from framebudget.console import new_folder, sha256, stage, usage, write_csv, wri
 from framebudget.learning.tracking import log_scores
 from framebudget.models import NETWORKS, weights
 from framebudget.models.layers import for_evaluation
+from framebudget.models.replay import Replay
 from framebudget.models.views import autocast, logits_of
 from framebudget.report import statistics
 from framebudget.report.cost import cost
@@ -58,7 +59,7 @@ def predict(training: Training) -> pd.DataFrame:
     network = NETWORKS[training.network]
     module = network.build(len(study.classes))
     weights.load(module, training.file)
-    module = for_evaluation(module).to(device)
+    replay = Replay(for_evaluation(module.to(device)))
     views = p.data.evaluate
     data = Clips(p.folder, test, training.T, training.input, training.seed, views.views, views.crops)
     # in one place from the start: small tensors, kept between large ones that are freed, would pin the heap
@@ -67,7 +68,7 @@ def predict(training: Training) -> pd.DataFrame:
     bar = tqdm(batches, desc=f"evaluate {network.name} {training.name}", unit="batch", disable=None)
     for frames_BVTHWC, views, _, positions_B in bar:
         with autocast(p.trainer.precision, device):
-            logits_BVK = logits_of(module, inputs(frames_BVTHWC.to(device), views, training.input.crop))
+            logits_BVK = logits_of(replay, inputs(frames_BVTHWC.to(device), views, training.input.crop))
         probabilities_NK[positions_B] = logits_BVK.float().mean(1).softmax(1).cpu()
     table = test[["clip", "group"]].reset_index(drop=True)
     table.insert(0, "model", training.network)

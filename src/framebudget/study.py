@@ -164,7 +164,7 @@ class Training:
 def source_files() -> list[Path]:
     """The files of SOURCES."""
     found = [PACKAGE / name for name in SOURCES]
-    return sorted(file for path in found for file in ([path] if path.suffix else path.glob("*.py")))
+    return sorted(file for path in found for file in ([path] if path.suffix else path.rglob("*.py")))
 
 
 def trained(folder: Path) -> dict[tuple[int, int, int], Path]:

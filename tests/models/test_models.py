@@ -189,8 +189,8 @@ def test_heads_give_logits_the_loss_falls_below_the_floor_of_a_double_softmax(mo
     ("model", "T", "crop", "parameters", "gflops"),
     [
         ("x3d_m", 16, 224, 3.79, 4.73),  # PySlowFast's model zoo
-        ("x3d_s", 13, 160, 3.79, 1.96),
-        ("x3d_xs", 4, 160, 3.79, 0.60),
+        ("x3d_m", 13, 160, 3.79, 1.96),
+        ("x3d_m", 4, 160, 3.79, 0.60),
         ("slowfast_r50", 32, 256, 34.57, 65.71),  # PyTorchVideo's
     ],
 )

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from framebudget.commands.serving import load, middle_logits
 from framebudget.console import UserError, redacted
 from framebudget.models import NETWORKS
+from framebudget.models.replay import Replay
 from framebudget.params import Input
 from framebudget.sources.folder import VIDEOS, printable
 from framebudget.study import trained
@@ -55,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     named = streamed or len(lists[0]) > 1
     if arguments.timeline and (named or not windowed):
         raise UserError("--timeline works only for one video, with --window")
-    network, checkpoint = load(weight_file(arguments.model, arguments.frames))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network, checkpoint = load(weight_file(arguments.model, arguments.frames), device)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly when `| head` has read enough, as other commands do
     failed = 0
     for videos in lists:
@@ -140,15 +142,15 @@ def predict(
     None: three windows as long as in training, evenly over the video.
     A thread reads ahead while the network computes.
     """
-    network = network.to("cuda" if torch.cuda.is_available() else "cpu")
     times, logits, crop = [], [], checkpoint["input"]["crop"]
+    replay, device = Replay(network), next(network.parameters()).device
     with tqdm(desc="predict", total=0, unit="window", delay=2, leave=False, disable=None) as bar:
         for batch in ahead(read(videos, checkpoint, window, step)):
             if isinstance(batch, ClipError):
                 times, logits = [], []
                 yield batch
                 continue
-            logits.append(middle_logits(network, batch.frames_NTHWC, crop).cpu())
+            logits.append(middle_logits(replay, batch.frames_NTHWC, crop, device).cpu())
             times += batch.times
             bar.total = bar.n + len(batch.times) + batch.left  # known so far
             bar.update(len(batch.times))

@@ -1,5 +1,6 @@
 """A trained network from its weight file, ready to predict. MLflow serves it through this module (flavor: pyfunc)."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -42,8 +43,8 @@ class Facts(Strict):
         return self
 
 
-def load(file: Path) -> tuple[nn.Module, dict]:
-    """The network, ready to predict, and what its file holds: model, frames, classes, input. Raises WeightsError."""
+def load(file: Path, device: str = "cpu") -> tuple[nn.Module, dict]:
+    """The network on this device, ready to predict, and what its file holds: model, frames, classes, input. Raises WeightsError."""
     checkpoint = weights.read(file)
     try:
         Facts(**{key: checkpoint[key] for key in Facts.model_fields.keys() & checkpoint.keys()})
@@ -58,13 +59,15 @@ def load(file: Path) -> tuple[nn.Module, dict]:
     weights.load(network, file)
     if not all(value.isfinite().all() for value in network.state_dict().values()):
         raise WeightsError(f"{file}: some weights are not finite; train again with a lower learning rate")
-    return for_evaluation(network), checkpoint
+    return for_evaluation(network.to(device)), checkpoint
 
 
 @torch.inference_mode()
-def middle_logits(network: nn.Module, frames_BTHWC: np.ndarray, crop: int) -> Tensor:
+def middle_logits(
+    network: Callable[[Tensor], Tensor], frames_BTHWC: np.ndarray, crop: int, device: str = "cpu"
+) -> Tensor:
     """logits_BK of the square in the middle of uint8 frames, which are at least as large as the crop."""
-    frames_BVTHWC = torch.from_numpy(frames_BTHWC)[:, None].to(next(network.parameters()).device)
+    frames_BVTHWC = torch.from_numpy(frames_BTHWC)[:, None].to(device)
     view = even_view(*frames_BTHWC.shape[2:4], crop)
     clips_BVCTHW = inputs(frames_BVTHWC, [view] * len(frames_BTHWC), crop)
     return logits_of(network, clips_BVCTHW)[:, 0]

@@ -11,6 +11,7 @@ from torchmetrics import MeanMetric
 
 from framebudget.console import UserError
 from framebudget.models.layers import ClipDropout
+from framebudget.models.replay import Replay
 from framebudget.models.views import logits_of
 from framebudget.params import Train
 
@@ -26,6 +27,7 @@ class Classification(pl.LightningModule):
     def __init__(self, network: nn.Module, recipe: Train, doubly: bool = False):
         super().__init__()
         self.network, self.recipe, self.doubly = network, recipe, doubly
+        self.replay = Replay(network)
         self.dropouts = [module for module in network.modules() if isinstance(module, ClipDropout)]
         self.means = nn.ModuleDict(
             {f"{subset}_{what}": MeanMetric() for subset in ("train", "val") for what in ("loss", "accuracy")}
@@ -48,7 +50,7 @@ class Classification(pl.LightningModule):
         clips_BVCTHW, labels_B, seeds = batch
         for dropout in self.dropouts:
             dropout.seeds = seeds
-        logits_BK = logits_of(self.network, clips_BVCTHW).mean(1).float()
+        logits_BK = logits_of(self.replay, clips_BVCTHW).mean(1).float()
         if self.doubly:
             logits_BK = logits_BK.softmax(1)
         loss = F.cross_entropy(logits_BK, labels_B, label_smoothing=self.recipe.label_smoothing)

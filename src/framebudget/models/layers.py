@@ -10,6 +10,8 @@ from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from framebudget.models import gpu
+
 POSITIONS = 512  # from here on, convolving is faster
 
 
@@ -174,7 +176,9 @@ class RankedBatchNorm3d(nn.BatchNorm3d):
 def faster(network: nn.Module) -> nn.Module:
     """Compute a network by the layers above, in place; channels last in memory."""
     for module in network.modules():
-        if isinstance(module, nn.Conv3d) and module.groups == 1:
+        if type(module) in gpu.SWAPS:
+            module.__class__ = gpu.SWAPS[type(module)]
+        elif isinstance(module, nn.Conv3d) and module.groups == 1:
             module.__class__ = NarrowConv3d
         elif isinstance(module, nn.Conv3d) and module.kernel_size == (3, 3, 3):
             module.__class__ = DepthwiseConv3d
@@ -188,7 +192,12 @@ def faster(network: nn.Module) -> nn.Module:
 
 
 def for_evaluation(network: nn.Module) -> nn.Module:
-    """Multiply every BatchNorm into the convolution before it, and let activations overwrite their input; in place."""
+    """On a CPU, multiply every BatchNorm into the convolution before it, and let activations overwrite their input.
+
+    In place. A GPU computes a norm and its activation in one kernel as it is (gpu.py).
+    """
+    if next(network.parameters()).is_cuda:
+        return network.eval()
     leaves = [(name, module) for name, module in network.eval().named_modules() if not any(module.children())]
     for (first, before), (second, module) in itertools.pairwise(leaves):
         if isinstance(before, nn.Conv3d) and isinstance(module, nn.BatchNorm3d):

@@ -23,15 +23,23 @@ class SlowFast(nn.Module):
         self.blocks = faster(stock.blocks)
 
     def forward(self, clips_BCTHW: Tensor) -> Tensor:
-        x = [clips_BCTHW[:, :, slow_frames(clips_BCTHW.shape[2])], clips_BCTHW]
+        x = self.pathways(clips_BCTHW)
         for block in self.blocks:
             x = block(x)
         return x
 
+    @staticmethod
+    def pathways(clips_BCTHW: Tensor) -> list[Tensor]:
+        """The frames that the slow and the fast pathway see."""
+        frames = slow_frames(clips_BCTHW.shape[2])
+        if clips_BCTHW.is_cuda:  # indexing by a tensor would make the host wait, which a CUDA graph cannot
+            return [torch.stack([clips_BCTHW[:, :, t] for t in frames.tolist()], 2), clips_BCTHW]
+        return [clips_BCTHW[:, :, frames], clips_BCTHW]
+
 
 def slow_frames(T: int) -> Tensor:
     """Which of T frames the slow pathway sees: ceil(T / 4) of them, by PyTorchVideo's PackPathway rule."""
-    return torch.linspace(0, T - 1, -(-T // ALPHA)).long()
+    return torch.linspace(0, T - 1, -(-T // ALPHA), device="cpu").long()
 
 
 NETWORK = Network("slowfast_r50", "SlowFast R50", SlowFast, head="blocks.6.proj.", zoo=ZOO + "SLOWFAST_8x8_R50.pyth")

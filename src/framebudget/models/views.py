@@ -1,10 +1,12 @@
 """One network, several views of a clip."""
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
-def logits_of(network: nn.Module, clips_BVCTHW: Tensor) -> Tensor:
+def logits_of(network: Callable[[Tensor], Tensor], clips_BVCTHW: Tensor) -> Tensor:
     """logits_BVK, the views taken as a batch."""
     return network(clips_BVCTHW.flatten(0, 1)).unflatten(0, clips_BVCTHW.shape[:2])
 

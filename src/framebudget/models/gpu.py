@@ -1,0 +1,268 @@
+"""How the networks are computed on a CUDA device: channels last, few launches, nothing stored twice.
+
+Stock X3D-M spends its step in the backward of the depthwise convolutions and of BatchNorm, and in launching kernels.
+Here depthwise convolutions are Triton kernels (kernels/), and so is every BatchNorm with its activation, residual sum
+and squeeze-and-excitation; pointwise convolutions are matrix products; replay.py replays steps as CUDA graphs.
+
+Inner widths are padded with zeros to a multiple of 8 (54 -> 56), which tensor cores and 16-byte loads ask for.
+"""
+
+import contextlib
+
+import torch
+import torch.nn.functional as F
+from pytorchvideo.models.resnet import BottleneckBlock, ResBlock
+from pytorchvideo.models.stem import ResNetBasicStem
+from torch import Tensor, distributed, nn
+from torch.autograd.function import once_differentiable
+
+with contextlib.suppress(ImportError):  # Triton comes with torch where there may be a CUDA device, and nowhere else
+    from framebudget.models.kernels import norm as norms
+    from framebudget.models.kernels.depthwise import depthwise, depthwise_gradients
+
+NONE, RELU, SILU = 0, 1, 2
+ACTIVATIONS = {nn.ReLU: RELU, nn.SiLU: SILU, nn.Identity: NONE, type(None): NONE}
+SPLIT = 256  # rows of a part, at least, in the weight gradient of a matrix product
+TAKEN = torch.float32, torch.bfloat16, torch.float16
+
+
+class Pointwise(torch.autograd.Function):
+    """x_BTHWC · weight_OIᵀ. Its weight gradient sums over hundreds of thousands of rows: in parts, then over those."""
+
+    @staticmethod
+    def forward(ctx, x_BTHWC: Tensor, weight_OI: Tensor) -> Tensor:
+        ctx.save_for_backward(x_BTHWC, weight_OI)
+        return F.linear(x_BTHWC, weight_OI)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_BTHWO: Tensor) -> tuple[Tensor | None, Tensor]:
+        x_BTHWC, weight_OI = ctx.saved_tensors
+        dx = grad_BTHWO @ weight_OI if ctx.needs_input_grad[0] else None
+        B, T, H, W, _ = x_BTHWC.shape
+        parts = B * T if H * W >= SPLIT else B
+        grad, x = (tensor.reshape(parts, -1, tensor.shape[-1]) for tensor in (grad_BTHWO, x_BTHWC))
+        return dx, torch.bmm(grad.transpose(1, 2), x).sum(0, dtype=torch.float32).to(weight_OI.dtype)
+
+
+class Depthwise(torch.autograd.Function):
+    """kernels/depthwise.py and its gradients."""
+
+    @staticmethod
+    def forward(ctx, x_BTHWC: Tensor, weight_KC: Tensor, kernel: tuple[int, int, int], stride: int) -> Tensor:
+        ctx.save_for_backward(x_BTHWC, weight_KC)
+        ctx.geometry = kernel, stride
+        return depthwise(x_BTHWC, weight_KC, kernel, stride)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_BTHWC: Tensor) -> tuple[Tensor | None, ...]:
+        x_BTHWC, weight_KC = ctx.saved_tensors
+        dx, dweight = depthwise_gradients(grad_BTHWC.contiguous(), x_BTHWC, weight_KC, *ctx.geometry)
+        return dx, dweight.to(weight_KC.dtype), None, None
+
+
+class NormAct(torch.autograd.Function):
+    """act(BatchNorm(x) + residual), of the batch's own statistics; the running ones are updated."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, norm: nn.BatchNorm3d, act: int):
+        ctx.act, ctx.count = act, x[..., 0].numel()
+        scale, shift, mean, rstd = norms.normalization(
+            norms.sums(x), ctx.count, weight, bias, norm.running_mean, norm.running_var, norm.momentum, norm.eps
+        )
+        y = norms.apply(x, scale, shift, residual, act)
+        ctx.save_for_backward(x, weight, scale, shift, mean, rstd, y if residual is not None else None)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, scale, shift, mean, rstd, y = ctx.saved_tensors
+        dy = dy.contiguous()
+        parts = norms.sums(x, dy, y, scale, shift, ctx.act)
+        linear, constant, dweight, dbias = norms.normalization_gradient(parts, ctx.count, weight, mean, rstd)
+        dx, dresidual = norms.apply_gradient(x, dy, y, scale, shift, linear, constant, ctx.act)
+        return dx, dweight, dbias, dresidual, None, None
+
+
+class GatedNormAct(torch.autograd.Function):
+    """act(gate · BatchNorm(x)), the gate of each clip and channel from squeeze-and-excitation.
+
+    What squeezing asks for, the clips' means after the norm, follows from the sums that the norm takes anyway.
+    parameters: weight and bias of the norm, and of both layers of the gate.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, norm: nn.BatchNorm3d, act: int, *parameters: Tensor) -> Tensor:
+        ctx.act, ctx.count, ctx.eps = act, x[0, ..., 0].numel(), norm.eps
+        sums_B2C = norms.sums(x).sum(1, dtype=torch.float64)
+        with torch.autocast(x.device.type, enabled=False):
+            scale_BC, shift_BC, mean_C, var_C = gated_affine(sums_B2C, ctx.count, norm.eps, *parameters)
+        own, total = len(norm.running_mean), ctx.count * len(x)
+        norm.running_mean.lerp_(mean_C[:own], norm.momentum)
+        norm.running_var.lerp_(var_C[:own] * total / (total - 1), norm.momentum)
+        ctx.save_for_backward(x, sums_B2C, scale_BC, shift_BC, *parameters)
+        return norms.apply(x, scale_BC, shift_BC, None, act)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, sums_B2C, scale_BC, shift_BC, *parameters = ctx.saved_tensors
+        dy = dy.contiguous()
+        of_shift, of_scale = norms.sums(x, dy, None, scale_BC, shift_BC, ctx.act).sum(1).unbind(1)
+        inputs = [tensor.detach().requires_grad_() for tensor in (sums_B2C, *parameters)]
+        with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+            scale, shift, _, _ = gated_affine(inputs[0], ctx.count, ctx.eps, *inputs[1:])
+            dsums_B2C, *gradients = torch.autograd.grad((scale, shift), inputs, (of_scale, of_shift))
+        constant, linear = dsums_B2C[:, 0].float(), 2 * dsums_B2C[:, 1].float()
+        dx, _ = norms.apply_gradient(
+            x, dy, None, scale_BC, shift_BC, linear.contiguous(), constant.contiguous(), ctx.act
+        )
+        return dx, None, None, *gradients
+
+
+def gated_affine(
+    sums_B2C: Tensor, count: int, eps: float, weight: Tensor, bias: Tensor, *gate: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """scale_BC and shift_BC of a gated BatchNorm from its clips' sums of x and x² (float64), and mean_C and var_C."""
+    mean_B2C = sums_B2C / count
+    mean_C, square_C = mean_B2C.mean(0)
+    var_C = (square_C - mean_C.square()).clamp(min=0).float()
+    mean_BC, mean_C = mean_B2C[:, 0].float(), mean_C.float()
+    scale_C = padded(weight, mean_C.shape[0]) * (var_C + eps).rsqrt()
+    shift_C = padded(bias, mean_C.shape[0]) - mean_C * scale_C
+    squeezed_BC = mean_BC * scale_C + shift_C
+    first, first_bias, second, second_bias = gate
+    hidden = F.relu(F.linear(squeezed_BC[:, : first.shape[1]], first.flatten(1), first_bias))
+    gate_BC = padded(F.linear(hidden, second.flatten(1), second_bias).sigmoid(), mean_C.shape[0])
+    return gate_BC * scale_C, gate_BC * shift_C, mean_C, var_C
+
+
+def padded(tensor: Tensor, width: int) -> Tensor:
+    """Zeros up to this many channels behind the last dimension's own."""
+    return F.pad(tensor, (0, width - tensor.shape[-1])) if tensor.shape[-1] < width else tensor
+
+
+def channels_last(x_BCTHW: Tensor) -> Tensor:
+    """x_BTHWC, contiguous: a view of a tensor that is channels last."""
+    return x_BCTHW.permute(0, 2, 3, 4, 1).contiguous()
+
+
+def channels_first(x_BTHWC: Tensor) -> Tensor:
+    """x_BCTHW, channels last in memory."""
+    return x_BTHWC.permute(0, 4, 1, 2, 3)
+
+
+def takes(x: Tensor) -> bool:
+    """Whether this module computes with such a tensor. Several ranks share their statistics, and torch.compile fuses,
+    what the modules of layers.py compute."""
+    ranks = distributed.is_initialized() and distributed.get_world_size() > 1
+    return x.is_cuda and x.dtype in TAKEN and not ranks and not torch.compiler.is_compiling()
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype:
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+def convolved(conv: nn.Conv3d, x_BTHWC: Tensor, width: int) -> Tensor:
+    """A convolution, its output padded to `width` channels; the input may be padded already."""
+    x = x_BTHWC.to(autocast_dtype(x_BTHWC))
+    weight = conv.weight.to(x.dtype)
+    kernel, stride, groups = conv.kernel_size, conv.stride, conv.groups
+    if groups > 1:
+        weight_KC = padded(conv.weight.flatten(1).t(), x.shape[-1]).contiguous()
+        return Depthwise.apply(x, weight_KC, kernel, stride[1])
+    more_in, more_out = x.shape[-1] - conv.in_channels, width - conv.out_channels
+    if kernel == (1, 1, 1):
+        if stride != (1, 1, 1):
+            x = x[:, :: stride[0], :: stride[1], :: stride[2]].contiguous()
+        weight = weight.flatten(1)
+        return Pointwise.apply(x, F.pad(weight, (0, more_in, 0, more_out)) if more_in or more_out else weight)
+    if conv.in_channels == 3 and kernel[0] == 1:
+        return patches_product(conv, x, weight)
+    return channels_last(F.conv3d(channels_first(x), weight, None, stride, conv.padding))
+
+
+def patches_product(conv: nn.Conv3d, x_BTHWC: Tensor, weight: Tensor) -> Tensor:
+    """A stem as a matrix product of all patches of a picture: cuDNN has no good way for three channels."""
+    (_, KH, KW), (_, stride, _), (_, pad, _) = conv.kernel_size, conv.stride, conv.padding
+    x = F.pad(x_BTHWC, (0, 0, pad, pad, pad, pad))
+    H, W = x.shape[2] - KH + 1, x.shape[3] - KW + 1
+    places = [x[:, :, h : h + H : stride, w : w + W : stride] for h in range(KH) for w in range(KW)]
+    missing = -3 * KH * KW % 8
+    patches = torch.cat([*places, places[0].new_zeros(()).expand(*places[0].shape[:-1], missing)], -1)
+    return Pointwise.apply(patches, padded(weight[:, :, 0].permute(0, 2, 3, 1).flatten(1), patches.shape[-1]))
+
+
+def normalized(norm: nn.Module, x: Tensor, act: nn.Module | None, residual: Tensor | None = None) -> Tensor:
+    """act(norm(x) + residual), or gated by squeeze-and-excitation where norm is a sequence of both."""
+    gate, kind = None, ACTIVATIONS[type(act)]
+    if isinstance(norm, nn.Sequential):
+        norm, gate = norm
+        gate = None if isinstance(gate, nn.Identity) else gate.block
+    if not norm.training:
+        return settled(norm, gate, x, kind, residual)
+    norm.num_batches_tracked += 1
+    if gate is None:
+        return NormAct.apply(x, norm.weight, norm.bias, residual, norm, kind)
+    layers = gate[0].weight, gate[0].bias, gate[2].weight, gate[2].bias
+    return GatedNormAct.apply(x, norm, kind, norm.weight, norm.bias, *layers)
+
+
+def settled(norm: nn.BatchNorm3d, gate: nn.Module | None, x: Tensor, kind: int, residual: Tensor | None) -> Tensor:
+    """The same by the running statistics."""
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    shift = norm.bias - norm.running_mean * scale
+    scale, shift = padded(scale, x.shape[-1]), padded(shift, x.shape[-1])
+    if torch.is_grad_enabled():  # frozen norms in a training: torch's own operators know all gradients
+        y = x * scale + shift
+        if gate is not None:
+            mean = channels_first(y.mean((1, 2, 3), keepdim=True)[..., : norm.num_features])
+            y = y * padded(channels_last(gate(mean)), x.shape[-1])
+        y = y if residual is None else y + residual
+        return {NONE: nn.Identity(), RELU: F.relu, SILU: F.silu}[kind](y).to(x.dtype)
+    if gate is not None:
+        mean_BC = norms.sums(x)[:, :, 0].sum(1) / x[0, ..., 0].numel()
+        squeezed_BC = (mean_BC * scale + shift)[:, : norm.num_features]
+        gate_BC = padded(gate(squeezed_BC[..., None, None, None]).flatten(1), x.shape[-1]).float()
+        scale, shift = gate_BC * scale, gate_BC * shift
+    return norms.apply(x, scale.contiguous(), shift.contiguous(), residual, kind)
+
+
+class Bottleneck(BottleneckBlock):
+    """Three convolutions, each with its norm; the last norm belongs to the sum and is left to `Residual`."""
+
+    def inner(self, x_BTHWC: Tensor) -> Tensor:
+        width = self.conv_a.out_channels + (-self.conv_a.out_channels % 8 if self.conv_b.groups > 1 else 0)
+        x = normalized(self.norm_a, convolved(self.conv_a, x_BTHWC, width), self.act_a)
+        x = normalized(self.norm_b, convolved(self.conv_b, x, width), self.act_b)
+        return convolved(self.conv_c, x, self.conv_c.out_channels)
+
+
+class Residual(ResBlock):
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        if not takes(x_BCTHW):
+            return super().forward(x_BCTHW)
+        shortcut = x = channels_last(x_BCTHW)
+        if self.branch1_conv is not None:
+            shortcut = convolved(self.branch1_conv, x, self.branch1_conv.out_channels)
+            if self.branch1_norm is not None:
+                shortcut = normalized(self.branch1_norm, shortcut, None)
+        inner = self.branch2.inner(x)
+        return channels_first(normalized(self.branch2.norm_c, inner, self.activation, shortcut.to(inner.dtype)))
+
+
+class Stem(ResNetBasicStem):
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        if not takes(x_BCTHW):
+            return super().forward(x_BCTHW)
+        x = channels_last(x_BCTHW)
+        for conv in [self.conv] if isinstance(self.conv, nn.Conv3d) else [self.conv.conv_t, self.conv.conv_xy]:
+            x = convolved(conv, x, conv.out_channels)
+        x = channels_first(normalized(self.norm, x, self.activation))
+        return self.pool(x) if self.pool is not None else x
+
+
+SWAPS = {BottleneckBlock: Bottleneck, ResBlock: Residual, ResNetBasicStem: Stem}

@@ -1,0 +1,94 @@
+"""Steps of a network as CUDA graphs."""
+
+import contextlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from framebudget.models.gpu import takes
+
+
+class Trunk(nn.Module):
+    """A network without its head, whose dropout draws on the host."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.blocks, self.enter = network.blocks[:-1], getattr(network, "pathways", lambda clips_BCTHW: clips_BCTHW)
+
+    def forward(self, clips_BCTHW: Tensor) -> Tensor:
+        x = self.enter(clips_BCTHW)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class Replay:
+    """The steps of a network, replayed as CUDA graphs on batches of one shape in training, and of one in evaluation.
+
+    Launching X3D-M's kernels one by one takes the host longer than the device takes to compute them. Other batches, as
+    the last of an epoch, run as they come. Results are the same bytes either way.
+    """
+
+    def __init__(self, network: nn.Module):
+        self.network, self.shapes, self.graphs = network, {}, {}
+
+    def __call__(self, clips_BCTHW: Tensor) -> Tensor:
+        network, training = self.network, self.network.training and torch.is_grad_enabled()
+        if not takes(clips_BCTHW) or network._compiled_call_impl or (training and not learns(network.blocks[:-1])):
+            return network(clips_BCTHW)
+        if training not in self.shapes:
+            self.shapes[training] = clips_BCTHW.shape
+            if not training:  # it may be the only batch to predict
+                return network(clips_BCTHW)
+        if clips_BCTHW.shape != self.shapes[training]:
+            return network(clips_BCTHW)
+        if training not in self.graphs:
+            self.graphs[training] = (
+                captured_training(network, clips_BCTHW) if training else captured(network, clips_BCTHW)
+            )
+        return self.graphs[training](clips_BCTHW)
+
+
+def learns(module: nn.Module) -> bool:
+    return any(weight.requires_grad for weight in module.parameters())
+
+
+def captured_training(network: nn.Module, clips_BCTHW: Tensor) -> Callable[[Tensor], Tensor]:
+    """clips_BCTHW -> logits_BK with gradients. The steps that warm it up leave no trace in the running statistics."""
+    trunk = Trunk(network)
+    before = {name: buffer.clone() for name, buffer in trunk.named_buffers()}
+    torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)  # capturing takes a stream of its own
+    with uncached_autocast(clips_BCTHW):
+        graph = torch.cuda.make_graphed_callables(trunk, (clips_BCTHW.clone(),), allow_unused_input=True)
+    for name, buffer in trunk.named_buffers():
+        buffer.copy_(before[name])
+    return lambda clips_BCTHW: network.blocks[-1](graph(clips_BCTHW))
+
+
+def captured(network: nn.Module, clips_BCTHW: Tensor) -> Callable[[Tensor], Tensor]:
+    """clips_BCTHW -> logits_BK without gradients."""
+    given, side = clips_BCTHW.clone(), torch.cuda.Stream()
+    with uncached_autocast(clips_BCTHW):
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # what is made at first use is no part of a graph
+            network(given)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            logits_BK = network(given)
+
+    def replay(clips_BCTHW: Tensor) -> Tensor:
+        given.copy_(clips_BCTHW)
+        graph.replay()
+        return logits_BK.clone()
+
+    return replay
+
+
+def uncached_autocast(x: Tensor) -> contextlib.AbstractContextManager:
+    """The autocast that is on, without its cache, which would keep casts that a graph must do anew."""
+    device = x.device.type
+    return torch.autocast(
+        device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device), cache_enabled=False
+    )
