@@ -18,6 +18,7 @@ in `models`, the table of curves has no rows and nothing is trained.
 
 import logging
 import shutil
+import textwrap
 import warnings
 from pathlib import Path
 
@@ -70,7 +71,9 @@ def begin(study: Study, trainings: list[Training]) -> None:
     first = trainings[0]
     window = {"window"} if study.params.protocol == "published" else set()  # it is the budget there
     facts = {"weights": first.weights} | first.input.model_dump(exclude=window) | first.recipe.model_dump()
-    print(f"{NETWORKS[first.network].name}: {', '.join(f'{key} {value}' for key, value in facts.items())}")
+    recipe = ", ".join(f"{key} {'null' if value is None else value}" for key, value in facts.items())
+    print(f"{NETWORKS[first.network].name} is trained with")
+    print(textwrap.fill(recipe, 100, initial_indent="    ", subsequent_indent="    "))
 
 
 def collect(study: Study, trainings: list[Training], path: Path) -> None:

@@ -27,18 +27,18 @@ class GlobalMean(nn.Module):
 
 
 class SpatialMaxPool(nn.Module):
-    """nn.MaxPool3d with kernel (1, 3, 3), stride (1, 2, 2), padding (0, 1, 1), as a 2-D pool on T frames folded into B.
+    """nn.MaxPool3d with kernel (1, 3, 3), stride (1, 2, 2), padding (0, 1, 1), as a 2-D pool on the frames as pictures.
 
     The backward of MaxPool3d is not deterministic on CUDA (pytorch#110698); that of MaxPool2d is.
     B is asked of the shape: len() would make it a constant of an exported network.
     """
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        return unfold_frames(F.max_pool2d(fold_frames(x_BCTHW), 3, 2, 1), x_BCTHW.shape[0])
+        return to_clips(F.max_pool2d(to_pictures(x_BCTHW), 3, 2, 1), x_BCTHW.shape[0])
 
 
 class DepthwiseConv3d(nn.Conv3d):
-    """A depthwise 3×3×3 convolution, computed as three depthwise 2-D ones on frames folded into the batch.
+    """A depthwise 3×3×3 convolution, computed as three depthwise 2-D ones on the frames as pictures.
 
     Same parameters and result as nn.Conv3d, whose depthwise backward is the slowest part of an X3D step on CPUs
     (and, on GPUs, the reason why X3D trains slower than SlowFast: SlowFast#286); its forward alone, channels last, is
@@ -65,9 +65,9 @@ class Depthwise(torch.autograd.Function):
     def forward(ctx, x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(x_BCTHW, weight)
         ctx.geometry = [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight)
-        x = fold_frames(x_BCTHW)
+        x = to_pictures(x_BCTHW)
         before, now, after = (
-            unfold_frames(F.conv2d(x, weight[:, :, k], b, stride, padding, groups=len(weight)), len(x_BCTHW))
+            to_clips(F.conv2d(x, weight[:, :, k], b, stride, padding, groups=len(weight)), len(x_BCTHW))
             for k, b in enumerate([None, bias, None])
         )
         now[:, :, 1:] += before[:, :, :-1]
@@ -79,7 +79,7 @@ class Depthwise(torch.autograd.Function):
     def backward(ctx, grad_BCTHW: Tensor) -> tuple[Tensor | None, ...]:
         x_BCTHW, weight = ctx.saved_tensors
         B = len(x_BCTHW)
-        x, grad_BCTHW = fold_frames(x_BCTHW), grad_BCTHW.contiguous(memory_format=torch.channels_last_3d)
+        x, grad_BCTHW = to_pictures(x_BCTHW), grad_BCTHW.contiguous(memory_format=torch.channels_last_3d)
 
         def gradients(k: int, grad: Tensor, x: Tensor, of_x: bool, of_weight: bool) -> tuple[Tensor, Tensor]:
             mask = [of_x, of_weight, False]
@@ -87,18 +87,18 @@ class Depthwise(torch.autograd.Function):
             return dx, dw
 
         before, now, after = (
-            unfold_frames(gradients(k, fold_frames(grad_BCTHW), x, True, False)[0], B) for k in range(3)
+            to_clips(gradients(k, to_pictures(grad_BCTHW), x, True, False)[0], B) for k in range(3)
         )
         now[:, :, :-1] += before[:, :, 1:]
         now[:, :, 1:] += after[:, :, :-1]
         # one frame on, in all clips at once: what would cross from a clip to the next meets a zero
         shifted = grad_BCTHW.clone()
         shifted[:, :, 0] = 0
-        first = gradients(0, fold_frames(shifted)[1:], x[:-1], False, True)[1]
-        middle = gradients(1, fold_frames(grad_BCTHW), x, False, True)[1]
+        first = gradients(0, to_pictures(shifted)[1:], x[:-1], False, True)[1]
+        middle = gradients(1, to_pictures(grad_BCTHW), x, False, True)[1]
         shifted[:, :, 0] = grad_BCTHW[:, :, 0]
         shifted[:, :, -1] = 0
-        last = gradients(2, fold_frames(shifted)[:-1], x[1:], False, True)[1]
+        last = gradients(2, to_pictures(shifted)[:-1], x[1:], False, True)[1]
         bias = grad_BCTHW.sum((0, 2, 3, 4)) if ctx.needs_input_grad[2] else None
         return now, torch.stack([first, middle, last], 2), bias, None, None
 
@@ -208,11 +208,11 @@ def for_evaluation(network: nn.Module) -> nn.Module:
     return network
 
 
-def fold_frames(x_BCTHW: Tensor) -> Tensor:
+def to_pictures(x_BCTHW: Tensor) -> Tensor:
     """(B, C, T, H, W) -> (B·T, C, H, W); a view if the memory format is channels_last_3d."""
     return x_BCTHW.transpose(1, 2).flatten(0, 1)
 
 
-def unfold_frames(x_NCHW: Tensor, batch: int) -> Tensor:
+def to_clips(x_NCHW: Tensor, batch: int) -> Tensor:
     """(B·T, C, H, W) -> (B, C, T, H, W)."""
     return x_NCHW.unflatten(0, (batch, -1)).transpose(1, 2)
