@@ -86,9 +86,7 @@ class Depthwise(torch.autograd.Function):
             dx, dw, _ = torch.ops.aten.convolution_backward(grad, x, weight[:, :, k], None, *ctx.geometry, mask)
             return dx, dw
 
-        before, now, after = (
-            to_clips(gradients(k, to_pictures(grad_BCTHW), x, True, False)[0], B) for k in range(3)
-        )
+        before, now, after = (to_clips(gradients(k, to_pictures(grad_BCTHW), x, True, False)[0], B) for k in range(3))
         now[:, :, :-1] += before[:, :, 1:]
         now[:, :, 1:] += after[:, :, :-1]
         # one frame on, in all clips at once: what would cross from a clip to the next meets a zero
