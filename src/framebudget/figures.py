@@ -52,15 +52,15 @@ def figures(study: Study, predictions: pd.DataFrame) -> Iterator[tuple[str, Figu
     curves = pd.concat([read_table(Path("work") / model / "curves.csv") for model in p.models])
     results, reliability = (read_table(Path(f"work/tables/{name}.csv")) for name in ("results", "reliability"))
     plots.use_fonts(split["class"].unique())
-    scores = statistics.scores(predictions, p.data.evaluate.top_k)
-    largest = [training for training in study.trainings() if training.budget == max(p.frames)]
+    scores, largest = statistics.scores(predictions, p.data.evaluate.top_k), max(p.frames)
 
     yield "clips", plots.clips_per_class(split)
     if split["frames"].nunique() > 1:
         yield "lengths", plots.frames_per_clip(split, p.frames, p.unit)
     yield "strips", strips.strips(examples(study, p.frames), p.unit)
     yield "sampling", sampled_over_epochs(study)
-    for model, training in {training.network: training for training in largest}.items():
+    for model in p.models:
+        training = next(training for training in study.trainings(model) if training.budget == largest)
         yield model, diagrams.network(model, training.T, training.input.crop)
     yield "convolution", diagrams.convolution()
     yield "curves", plots.learning_curves(curves, p.unit)
@@ -69,46 +69,45 @@ def figures(study: Study, predictions: pd.DataFrame) -> Iterator[tuple[str, Figu
         yield "gflops", plots.accuracy_against_gflops(results)
     yield "confusion", plots.confusion(predictions, p.unit)
     yield "reliability", plots.reliability(reliability, p.unit)
-    if wrong := [described(study, row) for row in strips.mistakes(predictions).itertuples()]:
-        yield "mistakes", strips.confident_mistakes(wrong)
-    best = results[results["budget"] == max(p.frames)].sort_values("accuracy", kind="stable").iloc[-1]
-    chosen = strips.right_and_wrong(predictions, best["model"], best["budget"])
-    rows = [(*described(study, row), evidence(study, row)) for row in chosen.itertuples()]
-    yield "attention", strips.attention_strips(rows)
+    if wrong := [seen(study, row) for row in strips.mistakes(predictions).itertuples()]:
+        yield "mistakes", strips.seen(wrong)
+    best = results[results["budget"] == largest].sort_values("accuracy", kind="stable").iloc[-1]
+    chosen = strips.right_and_wrong(predictions, best["model"], largest)
+    yield "attention", strips.seen([(*seen(study, row), evidence(study, row)) for row in chosen.itertuples()])
 
 
 def examples(study: Study, budgets: list[int]) -> list:
     """One test clip of each of three classes, the first, the middle and the last, as `strips.strips` takes them."""
     test = study.split[study.split["subset"] == "test"].drop_duplicates("class").sort_values("class")
-    picked = sorted({0, len(test) // 2, len(test) - 1})
+    picked = test.iloc[sorted({0, len(test) // 2, len(test) - 1})]
     first = {training.budget: training for training in reversed(study.trainings(study.params.models[0]))}
     return [
         (strips.short(name), clip.fps, {budget: window(first[budget], clip) for budget in budgets})
-        for name, clip in zip(test["class"].iloc[picked], test.iloc[picked].itertuples(), strict=True)
+        for name, clip in zip(picked["class"], picked.itertuples(), strict=True)
     ]
 
 
 def sampled_over_epochs(study: Study) -> Figure:
     """Of the training clip of median length, for the first training at the smallest budget."""
     training = min(study.trainings(study.params.models[0]), key=lambda one: (one.budget, one.seed, one.fold or 0))
-    clips = training.clips("train")
-    place = int(np.argsort(clips["frames"], kind="stable").iloc[len(clips) // 2])
-    clip = clips.iloc[place]
+    clips = training.clips("train").reset_index(drop=True)
+    clip = clips.sort_values("frames", kind="stable").iloc[len(clips) // 2]
     return strips.sampling_over_epochs(
-        clip["frames"], clip["fps"], training.T, training.input, training.seed, clip=place
+        clip["frames"], clip["fps"], training.T, training.input, training.seed, clip=clip.name
     )
 
 
-def described(study: Study, row: tuple) -> tuple[str, str, float, str, np.ndarray]:
+def seen(study: Study, row: tuple) -> tuple[str, str, float, str, np.ndarray]:
     """Of a row of predictions: class, prediction, confidence, by whom, and the frames that the network saw."""
-    clip = next(study.split[study.split["clip"] == row.clip].itertuples())
+    training, clip = made_by(study, row)
     by = f"{NETWORKS[row.model].name}, {row.budget} {study.params.unit}"
-    return row.label, row.prediction, row.confidence, by, window(training_of(study, row), clip)[1]
+    return row.label, row.prediction, row.confidence, by, window(training, next(clip.itertuples()))[1]
 
 
-def training_of(study: Study, row: tuple) -> Training:
-    """The training that made a row of predictions."""
-    return study.tested_on(row.clip, row.model, row.budget, row.seed)
+def made_by(study: Study, row: tuple) -> tuple[Training, pd.DataFrame]:
+    """The training that made a row of predictions, and the row of its clip in the split."""
+    training = study.tested_on(row.clip, row.model, row.budget, row.seed)
+    return training, training.clips("test").query("clip == @row.clip")
 
 
 def window(training: Training, clip: tuple) -> tuple[np.ndarray, np.ndarray]:
@@ -123,10 +122,9 @@ def window(training: Training, clip: tuple) -> tuple[np.ndarray, np.ndarray]:
 
 def evidence(study: Study, row: tuple) -> np.ndarray:
     """Where the network of a row of predictions saw its prediction, (T, crop, crop) in 0..1."""
-    training = training_of(study, row)
+    training, clip = made_by(study, row)
     module = NETWORKS[row.model].build(len(study.classes))
     weights.load(module, training.file)
-    clip = training.clips("test").query("clip == @row.clip")
     frames_VTHWC, view, _, _ = Clips(training.params.folder, clip, training.T, training.input, row.seed, views=1)[0, 0]
     clips_BVCTHW = transforms.inputs(frames_VTHWC[None], [view], training.input.crop)
     return attention(module, clips_BVCTHW[:, 0], torch.tensor([study.classes.index(row.prediction)]))[0].numpy()

@@ -42,7 +42,7 @@ def test_a_font_of_the_system_writes_what_ours_cannot(system_font, recwarn, tmp_
 def test_long_names_take_two_lines_and_money_is_no_formula(system_font):
     lines = plots.wrapped("Pushing somebody who stands in the middle of the yard").split("\n")
     assert len(lines) == 2
-    assert max(map(len, lines)) <= names.LONG
+    assert max(map(len, lines)) <= plots.LONG
     assert plots.wrapped("SpinCounterclockwise") == "Spin Counterclockwise"
     assert plots.readable("$5$") == r"\$5\$"
 

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Polygon, Rectangle
+from matplotlib.transforms import Bbox
 from torch import Tensor, nn
 
 from framebudget.models import NETWORKS
@@ -34,16 +35,6 @@ class Stage(NamedTuple):
     lateral: int = 0  # channels that the fast pathway adds
 
 
-class Box(NamedTuple):
-    """Where a stage was drawn, in inches."""
-
-    left: float
-    right: float
-    bottom: float
-    top: float
-    lateral: float  # x of the middle of the lateral channels, on the front
-
-
 @torch.no_grad()
 def stages(model: str, T: int, crop: int) -> tuple[list[list[Stage]], Stage | None]:
     """A network's pathways for T frames of crop×crop pixels, and the stage that joins them if there are two.
@@ -57,8 +48,7 @@ def stages(model: str, T: int, crop: int) -> tuple[list[list[Stage]], Stage | No
             pool = getattr(network.blocks[-1], "pool", None)  # in the head of X3D
             head = {"conv5": pool.pre_conv, "pool5": pool.pool, "fc1": pool.post_conv} if pool else {}
             return [pathway(clip, trunk | head, {})], None
-        fusions = {name: trunk[name].multipathway_fusion.conv_fast_to_slow for name in TRUNK[:-1]}
-        laterals = {name: fusion.out_channels for name, fusion in fusions.items()}
+        laterals = {name: trunk[name].multipathway_fusion.conv_fast_to_slow.out_channels for name in TRUNK[:-1]}
         pathways = []
         for p, x, added in ((0, clip[:, :, slow_frames(T)], laterals), (1, clip, {})):
             modules = {name: block.multipathway_blocks[p] for name, block in trunk.items()}
@@ -87,7 +77,8 @@ def network(model: str, T: int, crop: int) -> Figure:
     columns = [*zip(*pathways, strict=True), *([(joined,)] if joined else [])]
     most = max(stage.C + stage.lateral for column in columns for stage in column)
     unit = np.array([0.62 / most**0.5, 0.9 / crop**0.5, min(0.04, 0.24 / T)])  # inches: √1 channel, √1 pixel, 1 frame
-    widths = [max(0.5, *(extent(stage, unit) for stage in column)) for column in columns] + [0.45]
+    extents = [[unit[0] * (s.C + s.lateral) ** 0.5 + unit[2] * s.T * BACK[0] for s in column] for column in columns]
+    widths = [max(0.5, *column) for column in extents] + [0.45]
     gap = (PAGE - TABLE - MARGIN - sum(widths)) / (len(widths) - 1)
     centers = TABLE + np.cumsum(widths) - np.array(widths) / 2 + gap * np.arange(len(widths))
 
@@ -100,47 +91,44 @@ def network(model: str, T: int, crop: int) -> Figure:
     rows = []
     for line, y, top, color in zip(pathways, middles, tops, colors, strict=False):
         rows.append([box(axes, x, y, stage, unit, [color, FAST]) for x, stage in zip(centers, line, strict=False)])
-        for before, after in pairwise(rows[-1]):
-            arrow(axes, (before.right, y), (after.left, y))
+        for (before, _), (after, _) in pairwise(rows[-1]):
+            arrow(axes, (before.x1, y), (after.x0, y))
         table(axes, top, centers, line)
     key(axes, middle)
     if not joined:
-        logits(axes, rows[0][-1].right, centers[-1], middle, height - 0.31, tops[0])
+        logits(axes, rows[0][-1][0].x1, centers[-1], middle, height - 0.31, tops[0])
         return axes.figure
 
-    for stage, slow, fast in zip(pathways[0], *rows, strict=True):
+    for stage, (slow, x), (fast, _) in zip(pathways[0], *rows, strict=True):
         if stage.lateral:
-            arrow(axes, (slow.lateral, fast.top), (slow.lateral, slow.bottom), tint(FAST, -0.25))
+            arrow(axes, (x, fast.y1), (x, slow.y0), tint(FAST, -0.25))
             text, color = f"+ {stage.lateral} × {stage.T}\n× {stage.H} × {stage.W}", tint(FAST, -0.4)
-            label(axes, slow.lateral + 0.05, middle, text, ha="left", va="center", color=color)
+            label(axes, x + 0.05, middle, text, ha="left", va="center", color=color)
     for name, y in zip(("Slow", "Fast"), middles, strict=True):
         label(axes, MARGIN, y, f"{name} pathway", ha="left", **HEADING)
-    x, both = centers[-2], box(axes, centers[-2], middle, joined, unit, colors)
-    for row, y, side in zip(rows, middles, (both.top, both.bottom), strict=True):
-        arrow(axes, (row[-1].right, y), (x, side), connectionstyle="angle,angleA=0,angleB=90,rad=4")
-    label(axes, x + 0.06, both.top + 0.1, joined.name, ha="left", **HEADING)
+    x, (both, _) = centers[-2], box(axes, centers[-2], middle, joined, unit, colors)
+    for row, y, side in zip(rows, middles, (both.y1, both.y0), strict=True):
+        arrow(axes, (row[-1][0].x1, y), (x, side), connectionstyle="angle,angleA=0,angleB=90,rad=4")
+    label(axes, x + 0.06, both.y1 + 0.1, joined.name, ha="left", **HEADING)
     text = f"{joined.C + joined.lateral} × {joined.T}\n× {joined.H} × {joined.W}"
-    label(axes, x + 0.06, both.bottom - 0.14, text, ha="left")
-    logits(axes, both.right, centers[-1], middle, middle + 0.29, middle - 0.29)
+    label(axes, x + 0.06, both.y0 - 0.14, text, ha="left")
+    logits(axes, both.x1, centers[-1], middle, middle + 0.29, middle - 0.29)
     return axes.figure
 
 
-def extent(stage: Stage, unit: np.ndarray) -> float:
-    """Inches from the left of its box to the right."""
-    return unit[0] * (stage.C + stage.lateral) ** 0.5 + unit[2] * stage.T * BACK[0]
+def box(axes: Axes, x: float, y: float, stage: Stage, unit: np.ndarray, colors: list[Color]) -> tuple[Bbox, float]:
+    """Draw a stage around (x, y): its own channels in the first color, the lateral ones in the second.
 
-
-def box(axes: Axes, x: float, y: float, stage: Stage, unit: np.ndarray, colors: list[Color]) -> Box:
-    """Draw a stage around (x, y): its own channels in the first color, the lateral ones in the second."""
+    Returns its place in inches, and x of the middle of the lateral channels on its front.
+    """
     channels = np.array([0, stage.C, stage.C + stage.lateral])
     edges = channels / channels[-1] * unit[0] * channels[-1] ** 0.5
-    width, high, back = edges[-1], unit[1] * stage.H**0.5, unit[2] * stage.T * BACK
-    corner = np.array([x - (width + back[0]) / 2, y - (high + back[1]) / 2])
-    cuboid(axes, corner, edges[1], high, back, stage.T, colors[0])
-    if stage.lateral:
-        cuboid(axes, corner + np.array([edges[1], 0]), width - edges[1], high, back, stage.T, colors[1])
-    left, bottom = corner
-    return Box(left, left + width + back[0], bottom, bottom + high + back[1], left + edges[1:].mean())
+    size, back = np.array([edges[-1], unit[1] * stage.H**0.5]), unit[2] * stage.T * BACK
+    corner = np.array([x, y]) - (size + back) / 2
+    for (start, end), color in zip(pairwise(edges), colors, strict=True):
+        if end > start:
+            cuboid(axes, corner + np.array([start, 0]), end - start, size[1], back, stage.T, color)
+    return Bbox([corner, corner + size + back]), corner[0] + edges[1:].mean()
 
 
 def table(axes: Axes, top: float, centers: np.ndarray, line: list[Stage]) -> None:

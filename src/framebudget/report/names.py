@@ -7,7 +7,6 @@ code. An emoji is left out. So only such names can make the paper differ between
 
 import functools
 import re
-import textwrap
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,7 +19,6 @@ FOLDER = Path(matplotlib.get_data_path(), "fonts/ttf")
 OWN = (FOLDER / "STIXGeneral.ttf", FOLDER / "DejaVuSans.ttf")
 JOINERS = "\u200c\u200d"  # of letters, in some scripts
 WRITING = "LMNP"  # Unicode categories: letters, marks, numbers, punctuation; not symbols, such as emoji
-LONG = 24  # letters; "Spin Counterclockwise" has 21
 
 
 def readable(name: str) -> str:
@@ -29,11 +27,6 @@ def readable(name: str) -> str:
     words = re.sub(r"(?<=[^\W_])(?<![A-Z])(?=[A-Z])", " ", name)
     printed = "".join(map(legible, words))
     return re.sub(r"\s+", " ", printed).strip() or " ".join(f"U+{ord(c):X}" for c in name)
-
-
-def wrapped(name: str, lines: int = 2) -> str:
-    """The readable name, cut to this many lines."""
-    return textwrap.fill(readable(name), LONG, max_lines=lines, placeholder=" …")
 
 
 def legible(character: str) -> str:

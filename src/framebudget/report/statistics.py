@@ -25,9 +25,6 @@ class Configuration(NamedTuple):
     model: str
     budget: int
 
-    def __str__(self) -> str:
-        return f"{self.model} at budget {self.budget}"
-
 
 def classes_of(predictions: pd.DataFrame) -> list[str]:
     """The classes, in the order of their probability columns `p_<class>`."""
@@ -36,12 +33,10 @@ def classes_of(predictions: pd.DataFrame) -> list[str]:
 
 def scores(predictions: pd.DataFrame, k: int) -> pd.DataFrame:
     """One row per training: accuracy, top-k accuracy, macro-F1 over the classes with test clips, calibration error."""
-    classes = classes_of(predictions)
-    rows = []
+    classes, rows = classes_of(predictions), []
     for training, clips in _each(predictions, TRAINING):
         truth, guess = clips["label"], clips["prediction"]
-        p_NK = clips[[f"p_{name}" for name in classes]].to_numpy()
-        likely_Nk = (-p_NK).argsort(kind="stable")[:, :k]
+        likely_Nk = (-clips.filter(regex="^p_").to_numpy()).argsort(kind="stable")[:, :k]
         tested = [name for name in classes if name in set(truth)]
         measured = {
             "accuracy": (truth == guess).mean(),
@@ -70,17 +65,15 @@ def per_class(predictions: pd.DataFrame) -> pd.DataFrame:
 
     The precision of a class that was never predicted is 0, and so is the recall of one that was never tested.
     """
-    classes = classes_of(predictions)
-    tables = []
+    classes, tables = classes_of(predictions), []
     for configuration, clips in _each(predictions, CONFIGURATION):
         seeds = [
             precision_recall_fscore_support(rows["label"], rows["prediction"], labels=classes, zero_division=0)[:3]
             for _, rows in clips.groupby("seed")
         ]
-        labels = clips.drop_duplicates("clip")["label"]
-        table = {"class": classes, "clips": [(labels == name).sum() for name in classes]}
+        tested = clips.drop_duplicates("clip")["label"].value_counts().reindex(classes, fill_value=0)
         values = zip(["precision", "recall", "f1"], np.mean(seeds, axis=0), strict=True)
-        tables.append(pd.DataFrame(configuration | table | dict(values)))
+        tables.append(pd.DataFrame(configuration | {"class": classes, "clips": tested.to_numpy()} | dict(values)))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -89,8 +82,8 @@ def confusion(predictions: pd.DataFrame) -> np.ndarray:
 
     A row sums to 1, or is 0 if no clip has this label.
     """
-    labels, guesses, classes = predictions["label"], predictions["prediction"], classes_of(predictions)
-    share_KK: np.ndarray = confusion_matrix(labels, guesses, labels=classes, normalize="true")
+    labels, guesses = predictions["label"], predictions["prediction"]
+    share_KK: np.ndarray = confusion_matrix(labels, guesses, labels=classes_of(predictions), normalize="true")
     return share_KK
 
 
@@ -112,18 +105,15 @@ def ece(predictions: pd.DataFrame, bins: int = 10) -> float:
 
 
 def _calibration(predictions: pd.DataFrame, bins: int) -> pd.DataFrame:
-    classes = classes_of(predictions)
-    p_NK = predictions[[f"p_{name}" for name in classes]].to_numpy()
-    confidence = p_NK[np.arange(len(p_NK)), _indices(predictions["prediction"], classes)]
+    place_N = _indices(predictions["prediction"], classes_of(predictions))
+    confidence = predictions.filter(regex="^p_").to_numpy()[np.arange(len(place_N)), place_N]
     right = predictions["label"].to_numpy() == predictions["prediction"].to_numpy()
     edges = np.arange(bins + 1) / bins
-    bin_N = np.searchsorted(edges[1:-1], confidence)
-    clips = pd.DataFrame({"confidence": confidence, "accuracy": right}).groupby(bin_N)
-    table = clips.mean()
-    table.insert(0, "lower", edges[table.index])
-    table.insert(1, "upper", edges[table.index + 1])
-    table.insert(2, "clips", clips.size())
-    return table.reset_index(drop=True)
+    clips = pd.DataFrame({"confidence": confidence, "accuracy": right})
+    by_bin = clips.groupby(np.searchsorted(edges[1:-1], confidence))
+    means = by_bin.mean()
+    ends = {"lower": edges[means.index], "upper": edges[means.index + 1], "clips": by_bin.size()}
+    return pd.DataFrame(ends).join(means)
 
 
 def intervals(predictions: pd.DataFrame, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
@@ -132,7 +122,7 @@ def intervals(predictions: pd.DataFrame, draws: int = 10_000, seed: int = 0) -> 
     Percentiles over draws of whole groups, not of clips (Efron & Tibshirani 1993, ch. 13; for clusters Field & Welsh
     2007): clips of a group share a person or a scene and tend to be right or wrong together. With few groups the
     interval is too narrow (Cameron, Gelbach & Miller 2008), and has no width if all groups are equally right; below
-    FEWEST_GROUPS it is NaN. Raises ValueError if two trainings were not tested on the same clips.
+    FEWEST_GROUPS it is NaN. Raises ValueError if a training lacks a clip that another was tested on.
     """
     rights = _rights(predictions)
     low, high = np.percentile(_resampled(rights, draws, seed), [2.5, 97.5], axis=0)
@@ -154,8 +144,8 @@ def comparisons(predictions: pd.DataFrame, draws: int = 10_000, seed: int = 0) -
     verdict         better or worse if both corrected p are below 0.05 and both tests point the same way, or undecided;
                     unavailable below FEWEST_GROUPS, where low, high and p_bootstrap are NaN
 
-    A single configuration gives the columns and no row. Raises ValueError if two trainings were not tested on the same
-    clips, or the two sides of a pair not with the same seeds.
+    A single configuration gives the columns and no row. Raises ValueError if a training lacks a clip that another was
+    tested on, or one side of a pair a seed.
     """
     rights = _rights(predictions)
     accuracy_D = dict(zip(rights, _resampled(rights, draws, seed).T, strict=True))
@@ -163,7 +153,7 @@ def comparisons(predictions: pd.DataFrame, draws: int = 10_000, seed: int = 0) -
     for of, a, b in _pairs(rights):
         a_NS, b_NS = rights[a], rights[b]
         if not a_NS.columns.equals(b_NS.columns):
-            raise ValueError(f"predictions: {a} and {b} were not tested with the same seeds")
+            raise ValueError("predictions: {} at budget {} and {} at budget {} have different seeds".format(*a, *b))
         difference, difference_D = b_NS.to_numpy().mean() - a_NS.to_numpy().mean(), accuracy_D[b] - accuracy_D[a]
         low, high = np.percentile(difference_D, [2.5, 97.5])
         a_N, b_N = a_NS.mean(axis=1) > 0.5, b_NS.mean(axis=1) > 0.5
@@ -210,22 +200,13 @@ def _two_sided(difference_D: np.ndarray) -> float:
 def _rights(predictions: pd.DataFrame) -> dict[Configuration, pd.DataFrame]:
     """Which test clips every configuration gets right: rows by (group, clip), one column per seed.
 
-    Raises ValueError unless all have the same rows.
+    Raises ValueError unless every training was tested on the same clips, each once.
     """
-    rights: dict[Configuration, pd.DataFrame] = {}
-    for keys, clips in _each(predictions, CONFIGURATION):
-        configuration = Configuration(**keys)
-        if clips.duplicated(["clip", "seed"]).any():
-            raise ValueError(f"predictions: {configuration} has a clip twice with one seed")
-        right = clips.assign(right=clips["label"] == clips["prediction"])
-        right_NS = right.pivot(index=["group", "clip"], columns="seed", values="right")
-        if right_NS.isna().any(axis=None):
-            raise ValueError(f"predictions: {configuration} was not tested on the same clips with every seed")
-        rights[configuration] = right_NS
-        first = next(iter(rights))
-        if not right_NS.index.equals(rights[first].index):
-            raise ValueError(f"predictions: {first} and {configuration} were not tested on the same clips")
-    return rights
+    clips = predictions.assign(right=predictions["label"] == predictions["prediction"])
+    rights = clips.pivot(index=["group", "clip"], columns=TRAINING, values="right").sort_index(axis=1)
+    if (missing := rights.columns[rights.isna().any()]).size:
+        raise ValueError("predictions: {} at budget {} with seed {} lacks test clips".format(*missing[0]))
+    return {Configuration(**keys): rights[tuple(keys.values())] for keys, _ in _each(predictions, CONFIGURATION)}
 
 
 def _resampled(rights: dict[Configuration, pd.DataFrame], draws: int, seed: int) -> np.ndarray:
@@ -234,8 +215,9 @@ def _resampled(rights: dict[Configuration, pd.DataFrame], draws: int, seed: int)
     A draw takes as many groups as there are, with replacement, the same for all configurations. Right and tested clips
     are whole numbers, and their sums are exact in any order: two configurations that are equally right differ by 0.
     """
-    right_GC = np.stack([right_NS.groupby("group").sum().sum(axis=1) for right_NS in rights.values()], axis=1)
-    tested_GC = np.stack([right_NS.groupby("group").size() * right_NS.shape[1] for right_NS in rights.values()], axis=1)
+    groups = [right_NS.groupby("group") for right_NS in rights.values()]
+    right_GC = np.stack([group.sum().sum(axis=1) for group in groups], axis=1)
+    tested_GC = np.stack([group.count().sum(axis=1) for group in groups], axis=1)
     G, C = right_GC.shape
     if G < FEWEST_GROUPS:
         return np.full((draws, C), np.nan)
@@ -256,7 +238,7 @@ def _indices(names: pd.Series, classes: list[str]) -> np.ndarray:
 
 
 def _each(predictions: pd.DataFrame, keys: list[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """The rows of every configuration or training, with its keys."""
+    """The keys of every configuration or training, and its rows."""
     for model, rows in predictions.groupby("model", sort=False):
         for others, part in rows.groupby(keys[1:]):
             yield dict(zip(keys, (model, *others), strict=True)), part
