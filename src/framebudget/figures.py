@@ -69,11 +69,11 @@ def figures(study: Study, predictions: pd.DataFrame) -> Iterator[tuple[str, Figu
         yield "gflops", plots.accuracy_against_gflops(results)
     yield "confusion", plots.confusion(predictions, p.unit)
     yield "reliability", plots.reliability(reliability, p.unit)
-    if wrong := [seen(study, row) for row in strips.mistakes(predictions).itertuples()]:
+    if wrong := [seen(study, row, mapped=False) for row in strips.mistakes(predictions).itertuples()]:
         yield "mistakes", strips.seen(wrong)
-    best = results[results["budget"] == largest].sort_values("accuracy", kind="stable").iloc[-1]
-    chosen = strips.right_and_wrong(predictions, best["model"], largest)
-    yield "attention", strips.seen([(*seen(study, row), evidence(study, row)) for row in chosen.itertuples()])
+    best = results[results["budget"] == largest].sort_values("accuracy", kind="stable").iloc[-1]["model"]
+    chosen = strips.right_and_wrong(predictions, best, largest)
+    yield "attention", strips.seen([seen(study, row, mapped=True) for row in chosen.itertuples()])
 
 
 def examples(study: Study, budgets: list[int]) -> list:
@@ -93,21 +93,18 @@ def sampled_over_epochs(study: Study) -> Figure:
     clips = training.clips("train").reset_index(drop=True)
     clip = clips.sort_values("frames", kind="stable").iloc[len(clips) // 2]
     return strips.sampling_over_epochs(
-        clip["frames"], clip["fps"], training.T, training.input, training.seed, clip=clip.name
+        clip["frames"], clip["fps"], training.T, training.input, training.seed, clip.name
     )
 
 
-def seen(study: Study, row: tuple) -> tuple[str, str, float, str, np.ndarray]:
-    """Of a row of predictions: class, prediction, confidence, by whom, and the frames that the network saw."""
-    training, clip = made_by(study, row)
-    by = f"{NETWORKS[row.model].name}, {row.budget} {study.params.unit}"
-    return row.label, row.prediction, row.confidence, by, window(training, next(clip.itertuples()))[1]
-
-
-def made_by(study: Study, row: tuple) -> tuple[Training, pd.DataFrame]:
-    """The training that made a row of predictions, and the row of its clip in the split."""
+def seen(study: Study, row: tuple, mapped: bool) -> tuple:
+    """A row of predictions as `strips.seen` takes it, with a map of where the network saw its prediction or without."""
     training = study.tested_on(row.clip, row.model, row.budget, row.seed)
-    return training, training.clips("test").query("clip == @row.clip")
+    clip = training.clips("test").query("clip == @row.clip")
+    _, frames = window(training, *clip.itertuples())
+    by = f"{NETWORKS[row.model].name}, {row.budget} {study.params.unit}"
+    maps = [evidence(training, clip, row.prediction)] if mapped else []
+    return row.label, row.prediction, row.confidence, by, frames, *maps
 
 
 def window(training: Training, clip: tuple) -> tuple[np.ndarray, np.ndarray]:
@@ -120,14 +117,14 @@ def window(training: Training, clip: tuple) -> tuple[np.ndarray, np.ndarray]:
     return indices, frames_THWC[:, top : top + crop, left : left + crop]
 
 
-def evidence(study: Study, row: tuple) -> np.ndarray:
-    """Where the network of a row of predictions saw its prediction, (T, crop, crop) in 0..1."""
-    training, clip = made_by(study, row)
-    module = NETWORKS[row.model].build(len(study.classes))
-    weights.load(module, training.file)
-    frames_VTHWC, view, _, _ = Clips(training.params.folder, clip, training.T, training.input, row.seed, views=1)[0, 0]
-    clips_BVCTHW = transforms.inputs(frames_VTHWC[None], [view], training.input.crop)
-    return attention(module, clips_BVCTHW[:, 0], torch.tensor([study.classes.index(row.prediction)]))[0].numpy()
+def evidence(training: Training, clip: pd.DataFrame, prediction: str) -> np.ndarray:
+    """Where the network saw this class in the clip, (T, crop, crop) in 0..1. clip: its row of the split."""
+    classes, spec = training.study.classes, training.input
+    network = NETWORKS[training.network].build(len(classes))
+    weights.load(network, training.file)
+    frames_VTHWC, view, _, _ = Clips(training.params.folder, clip, training.T, spec, training.seed, views=1)[0, 0]
+    clips_BVCTHW = transforms.inputs(frames_VTHWC[None], [view], spec.crop)
+    return attention(network, clips_BVCTHW[:, 0], torch.tensor([classes.index(prediction)]))[0].numpy()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Illustrations of the networks and of a 3-D convolution."""
 
-from itertools import pairwise, product
+from itertools import pairwise, product, starmap
 from typing import NamedTuple
 
 import numpy as np
@@ -10,10 +10,11 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Polygon, Rectangle
 from matplotlib.transforms import Bbox
-from torch import Tensor, nn
+from torch import nn
 
 from framebudget.models import NETWORKS
 from framebudget.models.slowfast import SlowFast, slow_frames
+from framebudget.report.attention import outputs
 from framebudget.report.plots import COLUMN, PAGE, PALETTE, Color, style_of, tint
 
 TRUNK = ["stem", "res2", "res3", "res4", "res5"]  # the papers' names for the first five blocks
@@ -44,27 +45,26 @@ def stages(model: str, T: int, crop: int) -> tuple[list[list[Stage]], Stage | No
     with torch.device("meta"):
         network, clip = NETWORKS[model].build(2).eval(), torch.empty(1, 3, T, crop, crop)
         trunk = dict(zip(TRUNK, network.blocks[:-1], strict=False))
-        if not isinstance(network, SlowFast):
+        if joined := isinstance(network, SlowFast):
+            slow, fast = (
+                {name: block.multipathway_blocks[p] for name, block in trunk.items()}
+                | {"pool": network.blocks[5].pool[p]}
+                for p in (0, 1)
+            )
+            lines = [(clip[:, :, slow_frames(T)], slow), (clip, fast)]
+            fusions = {slow[name]: trunk[name].multipathway_fusion.conv_fast_to_slow for name in TRUNK[:-1]}
+        else:
             pool = getattr(network.blocks[-1], "pool", None)  # in the head of X3D
             head = {"conv5": pool.pre_conv, "pool5": pool.pool, "fc1": pool.post_conv} if pool else {}
-            return [pathway(clip, trunk | head, {})], None
-        laterals = {name: trunk[name].multipathway_fusion.conv_fast_to_slow.out_channels for name in TRUNK[:-1]}
-        pathways = []
-        for p, x, added in ((0, clip[:, :, slow_frames(T)], laterals), (1, clip, {})):
-            modules = {name: block.multipathway_blocks[p] for name, block in trunk.items()}
-            pathways.append(pathway(x, modules | {"pool": network.blocks[5].pool[p]}, added))
-    slow, fast = pathways
-    return pathways, slow[-1]._replace(name="concat", lateral=fast[-1].C)
+            lines, fusions = [(clip, trunk | head)], {}
+        _, found = outputs(network, [module for _, modules in lines for module in modules.values()], clip)
 
+    def stage(name: str, module: nn.Module) -> Stage:
+        lateral = fusions[module].out_channels if module in fusions else 0
+        return Stage(name, *found[module].shape[1:], len(getattr(module, "res_blocks", [])), lateral)
 
-def pathway(x: Tensor, modules: dict[str, nn.Module], laterals: dict[str, int]) -> list[Stage]:
-    """The clip x and the stages that it passes; `laterals` more channels flow in behind some of them."""
-    line = [Stage("clip", *x.shape[1:])]
-    for name, module in modules.items():
-        x, lateral = module(x), laterals.get(name, 0)
-        line.append(Stage(name, *x.shape[1:], len(getattr(module, "res_blocks", [])), lateral))
-        x = torch.cat([x, x.new_empty(1, lateral, *x.shape[2:])], 1)
-    return line
+    pathways = [[Stage("clip", *x.shape[1:]), *starmap(stage, modules.items())] for x, modules in lines]
+    return pathways, pathways[0][-1]._replace(name="concat", lateral=pathways[1][-1].C) if joined else None
 
 
 def network(model: str, T: int, crop: int) -> Figure:
@@ -164,29 +164,27 @@ def logits(axes: Axes, start: float, x: float, y: float, name: float, classes: f
 
 def convolution() -> Figure:
     """How a 3×3×3 kernel computes one output position; how full and depthwise convolutions connect channels."""
-    axes, levels = canvas(COLUMN, 2.62), (0.98, 0.65, 0.32)
+    axes, levels, channel = canvas(COLUMN, 2.62), (0.98, 0.65, 0.32), (0.16, 0.16, 0.16 * BACK, 5)
     label(axes, MARGIN, 2.52, "a  One position of a 3 × 3 × 3 convolution", ha="left", **HEADING)
     one_position(axes)
-    for left, title, out in (
-        (0, "b  Full: 27 $CC$′ weights", "1 of $C$′ out"),
-        (1.74, "c  Depthwise: 27 $C$ weights", "$C$ out"),
-    ):
+    full, depthwise = "b  Full: 27 $CC$′ weights", "c  Depthwise: 27 $C$ weights"
+    for left, title, out in ((0, full, "1 of $C$′ out"), (1.74, depthwise, "$C$ out")):
         label(axes, left + MARGIN, 1.25, title, ha="left", **HEADING)
         for x, name in ((0.22, "$C$ in"), (0.73, "$C$ kernels"), (1.34, out)):
             label(axes, left + x, 0.08, name, color=PALE)
         for y, color in zip(levels, PALETTE, strict=False):
-            channel(axes, left + 0.22, y, color)
+            cuboid(axes, np.array([left + 0.22 - 0.15, y - 0.12]), *channel, color)
             arrow(axes, (left + 0.38, y), (left + 0.64, y))
             corner = np.array([left + 0.73 - 0.09, y - 0.075])  # of the kernel
             cuboid(axes, corner, 0.11, 0.11, 0.07 * BACK, 3, color)
             grid(axes, corner, np.array([0.11 / 3, 0]), np.array([0, 0.11 / 3]), 3, color, 0.15)
             if left:
-                channel(axes, left + 1.34, y, color)
+                cuboid(axes, np.array([left + 1.34 - 0.15, y - 0.12]), *channel, color)
             arrow(axes, (left + 0.82, y), (left + 1.18, y) if left else (1.02, levels[1] + (y - levels[1]) * 0.1))
     axes.add_patch(Circle((1.07, levels[1]), 0.05, fc="w", ec=INK, lw=0.6))
     label(axes, 1.07, levels[1], "+", va="center")
     arrow(axes, (1.12, levels[1]), (1.2, levels[1]))
-    channel(axes, 1.36, levels[1], GRAY)
+    cuboid(axes, np.array([1.36 - 0.15, levels[1] - 0.12]), *channel, GRAY)
     return axes.figure
 
 
@@ -213,10 +211,6 @@ def one_position(axes: Axes) -> None:
         label(axes, *start + frames / 2 * on - [0, 0.15], name, color=PALE)
     label(axes, source[0] - 0.07, source[1] + 3 * up[1], "$H$", color=PALE)
     label(axes, *source + 3 * right + 6 * up + [-0.04, 0.07], "$W$", color=PALE)
-
-
-def channel(axes: Axes, x: float, y: float, color: Color) -> None:
-    cuboid(axes, np.array([x - 0.15, y - 0.12]), 0.16, 0.16, 0.16 * BACK, 5, color)
 
 
 def cuboid(axes: Axes, corner: np.ndarray, width: float, height: float, back: np.ndarray, T: int, color: Color) -> None:

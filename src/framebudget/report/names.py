@@ -24,9 +24,8 @@ WRITING = "LMNP"  # Unicode categories: letters, marks, numbers, punctuation; no
 def readable(name: str) -> str:
     """SpinClockwise -> Spin Clockwise, without letters that no font has."""
     name = unicodedata.normalize("NFC", name)
-    words = re.sub(r"(?<=[^\W_])(?<![A-Z])(?=[A-Z])", " ", name)
-    printed = "".join(map(legible, words))
-    return re.sub(r"\s+", " ", printed).strip() or " ".join(f"U+{ord(c):X}" for c in name)
+    spaced = re.sub(r"(?<=[^\W_])(?<![A-Z])(?=[A-Z])", " ", name)
+    return " ".join("".join(map(legible, spaced)).split()) or " ".join(f"U+{ord(letter):X}" for letter in name)
 
 
 def legible(character: str) -> str:

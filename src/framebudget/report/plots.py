@@ -29,26 +29,18 @@ LONG = 24  # letters; "Spin Counterclockwise" has 21
 ABOVE = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": 3}  # a legend above the axes
 FIRST = ["x3d_m", "slowfast_r50"]  # of all networks to get a color and a marker
 FAMILY = ["STIXGeneral", "DejaVu Sans"]  # matplotlib brings both; the paper uses the first too
-sns.set_theme(
-    context="paper",
-    style="ticks",
-    palette="colorblind",
-    rc={
-        "font.family": FAMILY,
-        "mathtext.fontset": "stix",
-        **dict.fromkeys(["font.size", "axes.titlesize", "axes.labelsize"], 8),
-        **dict.fromkeys(["xtick.labelsize", "ytick.labelsize", "legend.fontsize"], 7),
-        "legend.frameon": False,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.linewidth": 0.4,
-        "grid.color": "0.88",
-        "pdf.fonttype": 42,
-        "figure.constrained_layout.use": True,
-    },
-)
+rc = {
+    "font.family": FAMILY,
+    "mathtext.fontset": "stix",
+    **dict.fromkeys(["font.size", "axes.titlesize", "axes.labelsize"], 8),
+    **dict.fromkeys(["xtick.labelsize", "ytick.labelsize", "legend.fontsize"], 7),
+    **dict.fromkeys(["axes.spines.top", "axes.spines.right", "legend.frameon"], False),
+    **dict.fromkeys(["axes.grid", "figure.constrained_layout.use"], True),
+    "grid.linewidth": 0.4,
+    "grid.color": "0.88",
+    "pdf.fonttype": 42,
+}
+sns.set_theme("paper", "ticks", "colorblind", rc=rc)
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
@@ -263,8 +255,8 @@ def timeline(times: np.ndarray, probabilities_NK: np.ndarray, classes: list[str]
     times: (N, 2), the start and the end of each window in seconds.
     """
     best_N = probabilities_NK.argmax(1)
-    often = np.bincount(best_N, minlength=len(classes))
-    drawn = [k for k in np.argsort(-often, kind="stable")[:most] if often[k]]
+    classes_K, often_K = np.unique(best_N, return_counts=True)
+    drawn = classes_K[np.argsort(-often_K, kind="stable")][:most]
     colors = dict(zip(drawn, sns.color_palette("colorblind", len(drawn)), strict=True))
     seconds, name = (60, "Minutes") if times.max() >= 300 else (1, "Seconds")
     middles = times.mean(1) / seconds

@@ -3,13 +3,13 @@
 The table of predictions has one row per test clip and training: model, budget, seed, clip, group, label, prediction,
 and `p_<class>`, a probability for each class. Results list models in order of appearance, and budgets ascending.
 
-The intervals and tests take the trained networks as given and ask what other test clips would have shown. How another
-training would have ended, only the deviation over seeds tells.
+Intervals and tests take the trained networks as given and ask what other test clips would have shown; only the
+deviation over seeds tells how another training would have ended.
 """
 
 from collections.abc import Iterable, Iterator
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,8 @@ from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_
 
 CONFIGURATION = ["model", "budget"]
 TRAINING = [*CONFIGURATION, "seed"]
+Configuration = tuple[str, int]
 FEWEST_GROUPS = 5  # for the bootstrap: 2 groups have 3 different draws, 4 have 35
-
-
-class Configuration(NamedTuple):
-    model: str
-    budget: int
 
 
 def classes_of(predictions: pd.DataFrame) -> list[str]:
@@ -40,7 +36,7 @@ def scores(predictions: pd.DataFrame, k: int) -> pd.DataFrame:
         tested = [name for name in classes if name in set(truth)]
         measured = {
             "accuracy": (truth == guess).mean(),
-            f"top{k}": (likely_Nk == _indices(truth, classes)[:, None]).any(axis=1).mean(),
+            f"top{k}": (likely_Nk == _places(truth, classes)[:, None]).any(axis=1).mean(),
             "macro_f1": f1_score(truth, guess, labels=tested, average="macro"),
             "ece": ece(clips),
         }
@@ -49,10 +45,8 @@ def scores(predictions: pd.DataFrame, k: int) -> pd.DataFrame:
 
 
 def summary(predictions: pd.DataFrame, k: int) -> pd.DataFrame:
-    """One row per configuration: number of seeds, means of `scores` over them, and the interval of `intervals`.
-
-    accuracy_std is the sample standard deviation over seeds, NaN for one seed.
-    """
+    """One row per configuration: number of seeds, means of `scores` over them, the sample standard deviation of the
+    accuracy (NaN for one seed), and its interval."""
     table = intervals(predictions)
     trainings = scores(predictions, k).groupby(CONFIGURATION, sort=False)
     table.insert(2, "seeds", trainings.size().to_numpy())
@@ -72,16 +66,13 @@ def per_class(predictions: pd.DataFrame) -> pd.DataFrame:
             for _, rows in clips.groupby("seed")
         ]
         tested = clips.drop_duplicates("clip")["label"].value_counts().reindex(classes, fill_value=0)
-        values = zip(["precision", "recall", "f1"], np.mean(seeds, axis=0), strict=True)
-        tables.append(pd.DataFrame(configuration | {"class": classes, "clips": tested.to_numpy()} | dict(values)))
+        values = dict(zip(["precision", "recall", "f1"], np.mean(seeds, axis=0), strict=True))
+        tables.append(pd.DataFrame(configuration | {"class": classes, "clips": tested.to_numpy()} | values))
     return pd.concat(tables, ignore_index=True)
 
 
 def confusion(predictions: pd.DataFrame) -> np.ndarray:
-    """share_KK: of the clips with a label (row), the share with a prediction (column), over all rows of the table.
-
-    A row sums to 1, or is 0 if no clip has this label.
-    """
+    """share_KK: of the clips with a label (row), the share with a prediction (column); 0 if no clip has this label."""
     labels, guesses = predictions["label"], predictions["prediction"]
     share_KK: np.ndarray = confusion_matrix(labels, guesses, labels=classes_of(predictions), normalize="true")
     return share_KK
@@ -94,7 +85,7 @@ def reliability(predictions: pd.DataFrame, bins: int = 10) -> pd.DataFrame:
     probability of the predicted class. A clip counts once per seed; empty bins are left out.
     """
     parts = _each(predictions, CONFIGURATION)
-    tables = [pd.DataFrame(configuration | dict(_calibration(clips, bins))) for configuration, clips in parts]
+    tables = (pd.DataFrame(configuration | dict(_calibration(clips, bins))) for configuration, clips in parts)
     return pd.concat(tables, ignore_index=True)
 
 
@@ -105,7 +96,7 @@ def ece(predictions: pd.DataFrame, bins: int = 10) -> float:
 
 
 def _calibration(predictions: pd.DataFrame, bins: int) -> pd.DataFrame:
-    place_N = _indices(predictions["prediction"], classes_of(predictions))
+    place_N = _places(predictions["prediction"], classes_of(predictions))
     confidence = predictions.filter(regex="^p_").to_numpy()[np.arange(len(place_N)), place_N]
     right = predictions["label"].to_numpy() == predictions["prediction"].to_numpy()
     edges = np.arange(bins + 1) / bins
@@ -127,7 +118,7 @@ def intervals(predictions: pd.DataFrame, draws: int = 10_000, seed: int = 0) -> 
     rights = _rights(predictions)
     low, high = np.percentile(_resampled(rights, draws, seed), [2.5, 97.5], axis=0)
     accuracy = [right_NS.to_numpy().mean() for right_NS in rights.values()]
-    return pd.DataFrame(list(rights)).assign(accuracy=accuracy, low=low, high=high)
+    return pd.DataFrame(list(rights), columns=CONFIGURATION).assign(accuracy=accuracy, low=low, high=high)
 
 
 def comparisons(predictions: pd.DataFrame, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
@@ -149,6 +140,7 @@ def comparisons(predictions: pd.DataFrame, draws: int = 10_000, seed: int = 0) -
     """
     rights = _rights(predictions)
     accuracy_D = dict(zip(rights, _resampled(rights, draws, seed).T, strict=True))
+    enough = predictions["group"].nunique() >= FEWEST_GROUPS
     rows = []
     for of, a, b in _pairs(rights):
         a_NS, b_NS = rights[a], rights[b]
@@ -156,45 +148,36 @@ def comparisons(predictions: pd.DataFrame, draws: int = 10_000, seed: int = 0) -
             raise ValueError("predictions: {} at budget {} and {} at budget {} have different seeds".format(*a, *b))
         difference, difference_D = b_NS.to_numpy().mean() - a_NS.to_numpy().mean(), accuracy_D[b] - accuracy_D[a]
         low, high = np.percentile(difference_D, [2.5, 97.5])
+        fewest = min((difference_D <= 0).sum(), (difference_D >= 0).sum())
+        p_bootstrap = min(2 * (1 + fewest) / (1 + draws), 1.0) if enough else np.nan
         a_N, b_N = a_NS.mean(axis=1) > 0.5, b_NS.mean(axis=1) > 0.5
         only_a, only_b = (a_N & ~b_N).sum(), (b_N & ~a_N).sum()
         p_mcnemar = binomtest(only_b, only_a + only_b).pvalue if only_a + only_b else 1.0
-        rows.append((of, *a, *b, difference, low, high, only_a, only_b, _two_sided(difference_D), p_mcnemar))
+        rows.append((of, *a, *b, difference, low, high, only_a, only_b, p_bootstrap, p_mcnemar))
     sides = ["of", *(f"{column}_{side}" for side in "ab" for column in CONFIGURATION)]
     measured = ["difference", "low", "high", "only_a", "only_b", "p_bootstrap", "p_mcnemar"]
     table = pd.DataFrame(rows, columns=sides + measured)
     for test in ("p_bootstrap", "p_mcnemar"):
         table[f"{test}_holm"] = holm(table[test].to_numpy(float))
     found = (table[["p_bootstrap_holm", "p_mcnemar_holm"]] < 0.05).all(axis=1)
-    better = (table["difference"] > 0) & (table["only_b"] > table["only_a"])
-    worse = (table["difference"] < 0) & (table["only_b"] < table["only_a"])
-    table["verdict"] = np.select([found & better, found & worse], ["better", "worse"], "undecided")
-    if predictions["group"].nunique() < FEWEST_GROUPS:
-        table["verdict"] = "unavailable"
+    better = found & (table["difference"] > 0) & (table["only_b"] > table["only_a"])
+    worse = found & (table["difference"] < 0) & (table["only_b"] < table["only_a"])
+    table["verdict"] = np.select([better, worse], ["better", "worse"], "undecided" if enough else "unavailable")
     return table
 
 
 def holm(p: np.ndarray) -> np.ndarray:
     """p values corrected for their number: the smallest times m, the next times m - 1, …, never falling (Holm 1979)."""
     order = np.argsort(p)
-    corrected = np.empty(len(p))
-    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
-    return corrected
+    corrected = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return corrected[np.argsort(order)]
 
 
 def _pairs(configurations: Iterable[Configuration]) -> list[tuple[str, Configuration, Configuration]]:
     """The budgets of every model, then the models at every budget; with the column that differs."""
     each_two = list(combinations(configurations, 2))
-    pairs = [("budget", a, b) for a, b in each_two if a.model == b.model]
-    by_budget = sorted(each_two, key=lambda pair: pair[0].budget)
-    return pairs + [("model", a, b) for a, b in by_budget if a.budget == b.budget]
-
-
-def _two_sided(difference_D: np.ndarray) -> float:
-    if np.isnan(difference_D).any():
-        return np.nan
-    fewest = min((difference_D <= 0).sum(), (difference_D >= 0).sum())
-    return float(min(2 * (1 + fewest) / (1 + len(difference_D)), 1.0))
+    pairs = [("budget", a, b) for a, b in each_two if a[0] == b[0]]
+    return pairs + sorted((("model", a, b) for a, b in each_two if a[1] == b[1]), key=lambda pair: pair[1][1])
 
 
 def _rights(predictions: pd.DataFrame) -> dict[Configuration, pd.DataFrame]:
@@ -206,7 +189,8 @@ def _rights(predictions: pd.DataFrame) -> dict[Configuration, pd.DataFrame]:
     rights = clips.pivot(index=["group", "clip"], columns=TRAINING, values="right").sort_index(axis=1)
     if (missing := rights.columns[rights.isna().any()]).size:
         raise ValueError("predictions: {} at budget {} with seed {} lacks test clips".format(*missing[0]))
-    return {Configuration(**keys): rights[tuple(keys.values())] for keys, _ in _each(predictions, CONFIGURATION)}
+    configurations = (tuple(keys.values()) for keys, _ in _each(predictions, CONFIGURATION))
+    return {configuration: rights[configuration] for configuration in configurations}
 
 
 def _resampled(rights: dict[Configuration, pd.DataFrame], draws: int, seed: int) -> np.ndarray:
@@ -229,12 +213,9 @@ def _resampled(rights: dict[Configuration, pd.DataFrame], draws: int, seed: int)
     return np.concatenate(accuracy_DC)
 
 
-def _indices(names: pd.Series, classes: list[str]) -> np.ndarray:
-    """The place of each name among the classes. Raises ValueError for a name without one."""
-    indices = pd.Index(classes).get_indexer(pd.Index(names))
-    if (indices < 0).any():
-        raise ValueError(f"predictions: no column 'p_{names[indices < 0].iloc[0]}' for the class")
-    return indices
+def _places(names: pd.Series, classes: list[str]) -> np.ndarray:
+    """The place of each name among the classes. Raises KeyError for a name without one."""
+    return pd.Series(range(len(classes)), classes).loc[names].to_numpy()
 
 
 def _each(predictions: pd.DataFrame, keys: list[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:

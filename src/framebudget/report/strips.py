@@ -1,7 +1,4 @@
-"""Clips as strips of frames: what budgets and training see of them, what networks mistake, and where they look.
-
-Class names are passed as the tables have them; only the titles of `strips` are printed as they are.
-"""
+"""Clips as strips of frames: what budgets and training see of them, what networks mistake, and where they look."""
 
 from itertools import product
 
@@ -10,13 +7,11 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from framebudget.params import Input
 from framebudget.report.plots import COLUMN, PAGE, PALETTE, readable, tint
-from framebudget.report.statistics import classes_of
 from framebudget.video import sampling
 
 MOST = 8  # frames per strip, which fill the width of a page
@@ -34,20 +29,15 @@ def mistakes(predictions: pd.DataFrame, n: int = 3) -> pd.DataFrame:
 
 
 def right_and_wrong(predictions: pd.DataFrame, model: str, budget: int) -> pd.DataFrame:
-    """The most confident right and wrong prediction of a model at a budget, in this order, with a column `confidence`.
-
-    One row if all are right, or all wrong.
-    """
-    trained = (predictions["model"] == model) & (predictions["budget"] == budget)
-    rows = _most_confident_first(predictions[trained])
+    """The most confident right and wrong prediction, if there are any, of a model at a budget; as of `mistakes`."""
+    rows = _most_confident_first(predictions[(predictions["model"] == model) & (predictions["budget"] == budget)])
     right = rows["label"] == rows["prediction"]
     return pd.concat([rows[right].head(1), rows[~right].head(1)])
 
 
 def _most_confident_first(predictions: pd.DataFrame) -> pd.DataFrame:
     """Ties are broken by the name of the clip, then by the order of `predictions`."""
-    confidence = predictions[[f"p_{name}" for name in classes_of(predictions)]].max(axis=1)
-    rows = predictions.assign(confidence=confidence)
+    rows = predictions.assign(confidence=predictions.filter(regex="^p_").max(axis=1))
     return rows.sort_values(["confidence", "clip"], ascending=[False, True], kind="stable")
 
 
@@ -75,7 +65,9 @@ def strips(clips: list[tuple[str, float, dict[int, tuple[np.ndarray, np.ndarray]
             xticks=times, xticklabels=[f"{time / fps:.2f}" for time in times], aspect=slot,
         )  # fmt: skip
         axes.set_title(title, loc="left", pad=2)
-        _bare(axes)
+        axes.tick_params(length=0)
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
     panels[-1].set_xlabel("Seconds in the window")
     return figure
 
@@ -85,12 +77,6 @@ def _span_and_slot(rows: list[np.ndarray]) -> tuple[int, int]:
     gaps = np.concatenate([np.diff(indices) for indices in rows])
     span = max(np.ptp(np.concatenate(rows)), 1)
     return span, min(gaps[gaps > 0], default=span)
-
-
-def _bare(axes: Axes) -> None:
-    axes.tick_params(length=0)
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
 
 
 def sampling_over_epochs(frames: int, fps: float, T: int, spec: Input, seed: int, clip: int = 0) -> Figure:
@@ -113,7 +99,9 @@ def sampling_over_epochs(frames: int, fps: float, T: int, spec: Input, seed: int
         title = f"{rule.capitalize()}: {EPOCHS} epochs see {len(np.unique(drawn))} of {frames} frames"
         axes.set_title(title, loc="left", pad=3)
         axes.set(yticks=range(1, EPOCHS + 1), ylim=(EPOCHS + 0.55, 0.45), xlim=(0, frames / fps))
-        _bare(axes)
+        axes.tick_params(length=0)
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
     panels[1].set_xlabel("Seconds in the clip")
     panels[1].tick_params(axis="x", length=2)
     figure.supylabel("Epoch", fontsize=8)
