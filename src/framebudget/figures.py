@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import torch
@@ -21,7 +22,7 @@ from tqdm import tqdm
 from framebudget.console import new_folder, stage, usage, write_text
 from framebudget.learning.tracking import log_pictures
 from framebudget.models import NETWORKS, weights
-from framebudget.report import diagrams, plots, statistics, strips
+from framebudget.report import diagrams, names, plots, statistics, strips
 from framebudget.report.attention import attention
 from framebudget.study import Study, Training, read_predictions, read_table
 from framebudget.video import sampling, transforms
@@ -39,19 +40,17 @@ def main() -> None:
             plots.save(figure, folder, name)
             drawn.append(name)
         write_text(folder / "figures.json", json.dumps(drawn, indent=2) + "\n")
-
-    def pictures_of(training: Training) -> dict[str, Figure]:
-        confusion = plots.confusion(training.rows(predictions), study.params.unit)
-        return {"confusion": confusion, "strip": strips.strips(examples(study, [training.budget]), study.params.unit)}
-
-    log_pictures(study, Path("work/figures"), pictures_of)
+    log_pictures(study, Path("work/figures"), lambda training: {
+        "confusion": plots.confusion(training.rows(predictions), study.params.unit),
+        "strip": strips.strips(examples(study, [training.budget]), study.params.unit),
+    })  # fmt: skip
 
 
 def figures(study: Study, predictions: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     p, split = study.params, study.split
     curves = pd.concat([read_table(Path("work") / model / "curves.csv") for model in p.models])
     results, reliability = (read_table(Path(f"work/tables/{name}.csv")) for name in ("results", "reliability"))
-    plots.use_fonts(split["class"].unique())
+    matplotlib.rcParams["font.family"] = [*plots.FAMILY, *names.other_fonts(split["class"].unique())]
     scores, largest = statistics.scores(predictions, p.data.evaluate.top_k), max(p.frames)
 
     yield "clips", plots.clips_per_class(split)

@@ -2,8 +2,7 @@
 
     $ python -m framebudget.paper           (dvc repro paper)
 
-reads   paper/*.typ, paper/references.bib, params.yaml, reports/splits/summary.csv, work/: every number and figure comes
-        from there
+reads   paper/*.typ, paper/references.bib; params.yaml, reports/splits/summary.csv, work/: all numbers and figures
 writes  paper/paper.pdf
 """
 

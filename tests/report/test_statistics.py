@@ -135,13 +135,6 @@ def test_classes_are_scored_as_scikit_learn_does(predictions):
     assert (table.xs("d=é", level="class")[["precision", "recall", "f1"]] == 0).all(axis=None)
 
 
-def test_confusion_is_scikit_learns(predictions):
-    for _, rows in predictions.groupby(["model", "budget"], sort=False):
-        counts = metrics.confusion_matrix(rows["label"], rows["prediction"], labels=CLASSES)
-        np.testing.assert_allclose(statistics.confusion(rows), counts / counts.sum(1, keepdims=True))
-    assert statistics.confusion(study({("m", 8, 0): [1, 0]}, ["g", "h"])).tolist() == [[0.5, 0.5], [0, 0]]
-
-
 def sure(confidence: list[float], right: list[bool]) -> pd.DataFrame:
     """Predictions of x with these probabilities."""
     table = study({("m", 8, 0): [True] * len(right)}, [f"g{i}" for i in range(len(right))])

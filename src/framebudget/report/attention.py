@@ -14,16 +14,13 @@ def attention(network: nn.Module, clips_BCTHW: Tensor, targets_B: Tensor) -> Ten
     """maps_BTHW in [0, 1]: how much each place of each frame contributes to the logit of the clip's target class.
 
     A map is the output of one stage times the gradient of the target's logit, summed over channels, without negative
-    values, and divided by the maximum over the clip (all zero if nothing supports the class). The stage is the last one
-    whose output has at least 7 pixels on its shorter side: at 224 px the last of all, and at 32 px the first after the
-    stem, because X3D ends in a single pixel there. If no stage has 7 pixels, it is the largest.
+    values, and divided by its maximum over the clip. The stage is the last one whose output has at least 7 pixels on
+    its shorter side, or the largest: X3D ends in a single pixel at 32 px. SlowFast's map is the sum of those of its
+    pathways, before the lateral connection, so that each channel counts once.
 
-    SlowFast's map is the sum of those of its pathways, before the lateral connection, so that each channel counts once.
-    Behind SlowFast's last stage follow only a mean and a linear layer, so its products add up to the logit without its
-    bias; elsewhere they are a first-order approximation. Maps can look convincing whatever was learned (Adebayo et al.
-    2018, arXiv:1810.03292), and brightness is not comparable between clips.
-
-    Puts the network in eval mode. RuntimeError for an X3D that has passed `for_evaluation`: it overwrites activations.
+    The products add up to the logit without its bias only where a mean and a linear layer follow, as behind SlowFast's
+    last stage. Maps can look convincing whatever was learned (Adebayo et al. 2018, arXiv:1810.03292), and brightness is
+    not comparable between clips. The network is put in eval mode, and must not have passed `for_evaluation`.
     """
     stages = [getattr(stage, "multipathway_blocks", [stage]) for stage in network.eval().blocks[:-1]]
     clips_BCTHW = clips_BCTHW.detach().requires_grad_()  # gradients, even if the weights are frozen

@@ -1,7 +1,7 @@
 """Illustrations of the networks and of a 3-D convolution."""
 
+from collections import namedtuple
 from itertools import pairwise, product, starmap
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,33 +24,19 @@ MARGIN, TABLE = 0.05, 0.95  # inches from the left: row titles, first column
 HEADING = {"size": 8, "weight": "bold"}
 
 
-class Stage(NamedTuple):
-    """A stage of a network, and the shape of its output."""
-
-    name: str
-    C: int
-    T: int
-    H: int
-    W: int
-    blocks: int = 0  # residual blocks
-    lateral: int = 0  # channels that the fast pathway adds
+# A stage of a network: shape of its output, number of residual blocks, channels that the fast pathway adds
+Stage = namedtuple("Stage", "name C T H W blocks lateral", defaults=(0, 0))
 
 
 @torch.no_grad()
 def stages(model: str, T: int, crop: int) -> tuple[list[list[Stage]], Stage | None]:
-    """A network's pathways for T frames of crop×crop pixels, and the stage that joins them if there are two.
-
-    Each pathway begins with its clip. The network runs on tensors without storage.
-    """
-    with torch.device("meta"):
+    """A network's pathways for T frames of crop×crop pixels, from the clip on, and the stage that joins them if two."""
+    with torch.device("meta"):  # tensors without storage
         network, clip = NETWORKS[model].build(2).eval(), torch.empty(1, 3, T, crop, crop)
         trunk = dict(zip(TRUNK, network.blocks[:-1], strict=False))
         if joined := isinstance(network, SlowFast):
-            slow, fast = (
-                {name: block.multipathway_blocks[p] for name, block in trunk.items()}
-                | {"pool": network.blocks[5].pool[p]}
-                for p in (0, 1)
-            )
+            slow, fast = ({name: block.multipathway_blocks[p] for name, block in trunk.items()} for p in (0, 1))
+            slow["pool"], fast["pool"] = network.blocks[5].pool
             lines = [(clip[:, :, slow_frames(T)], slow), (clip, fast)]
             fusions = {slow[name]: trunk[name].multipathway_fusion.conv_fast_to_slow for name in TRUNK[:-1]}
         else:
@@ -70,8 +56,7 @@ def stages(model: str, T: int, crop: int) -> tuple[list[list[Stage]], Stage | No
 def network(model: str, T: int, crop: int) -> Figure:
     """The stages of a network as boxes, for T frames of crop×crop pixels, and a table of their shapes.
 
-    A box is √C wide and √H high and has a slice for every frame. The strip in the fast pathway's color on a slow box
-    is what its lateral connection adds.
+    A box is √C wide and √H high and has a slice for every frame. The strip on a slow box is what its lateral adds.
     """
     pathways, joined = stages(model, T, crop)
     columns = [*zip(*pathways, strict=True), *([(joined,)] if joined else [])]
@@ -117,10 +102,7 @@ def network(model: str, T: int, crop: int) -> Figure:
 
 
 def box(axes: Axes, x: float, y: float, stage: Stage, unit: np.ndarray, colors: list[Color]) -> tuple[Bbox, float]:
-    """Draw a stage around (x, y): its own channels in the first color, the lateral ones in the second.
-
-    Returns its place in inches, and x of the middle of the lateral channels on its front.
-    """
+    """Draw a stage around (x, y), lateral channels in the second color; its place, and their middle on its front."""
     channels = np.array([0, stage.C, stage.C + stage.lateral])
     edges = channels / channels[-1] * unit[0] * channels[-1] ** 0.5
     size, back = np.array([edges[-1], unit[1] * stage.H**0.5]), unit[2] * stage.T * BACK

@@ -1,8 +1,7 @@
 """Class names as figures and paper print them, in any script.
 
-Matplotlib brings fonts for Latin, Greek, Cyrillic, Arabic and more, but not for Chinese, Japanese or Korean, and few
-emoji. For a letter that they lack, the first system font that has it is used; without one, the letter is printed as its
-code. An emoji is left out. So only such names can make the paper differ between machines.
+Matplotlib's own fonts lack Chinese, Japanese, Korean and most emoji. A letter that they lack is set in the first
+system font that has it, or printed as its code; an emoji is left out. Only such names can make papers differ.
 """
 
 import functools

@@ -1,10 +1,7 @@
-"""The plots. Each function takes tables and returns a figure; the same figure is always saved as the same bytes.
-
-A budget counts frames or seconds, which is the `unit` that labels name.
-"""
+"""The plots. Each function takes tables and returns a figure; `unit`, frames or seconds, is what a budget counts."""
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
+from sklearn.metrics import confusion_matrix
 
 from framebudget.console import UserError
 from framebudget.models import NETWORKS
@@ -44,7 +42,7 @@ sns.set_theme("paper", "ticks", "colorblind", rc=rc)
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write a figure of the paper, as PDF and PNG."""
+    """Write a figure of the paper as PDF and PNG; the same figure always gives the same bytes."""
     figure.savefig(folder / f"{name}.pdf", dpi=200, metadata={"CreationDate": None})
     figure.savefig(folder / f"{name}.png", dpi=200)
 
@@ -57,11 +55,6 @@ def write(figure: Figure, path: Path) -> None:
     partial = path.with_name(path.name + ".partial")
     figure.savefig(partial, dpi=200, format=suffix)
     partial.replace(path)
-
-
-def use_fonts(classes: Iterable[str]) -> None:
-    """Let figures use the system's fonts for names that matplotlib's own fonts cannot write."""
-    matplotlib.rcParams["font.family"] = [*FAMILY, *names.other_fonts(classes)]
 
 
 def readable(name: str) -> str:
@@ -86,8 +79,8 @@ def tint(color: Color, amount: float) -> np.ndarray:
 
 def clips_per_class(split: pd.DataFrame) -> Figure:
     """Bars: how many clips of each class are in training, validation and test; with cross-validation, in total."""
-    K, folds = split["class"].nunique(), split["fold"].nunique()
-    axes = Figure(figsize=(COLUMN, min(0.9 + (0.32 if folds == 1 else 0.16) * K, TALL))).subplots()
+    classes, folds = sorted(split["class"].unique()), split["fold"].nunique()
+    axes = Figure(figsize=(COLUMN, min(0.9 + (0.32 if folds == 1 else 0.16) * len(classes), TALL))).subplots()
     if folds == 1:
         counts = split.groupby(["class", "subset"]).size().rename("clips").reset_index()
         sns.barplot(counts, x="clips", y="class", hue="subset", hue_order=["train", "validation", "test"], ax=axes)
@@ -96,8 +89,7 @@ def clips_per_class(split: pd.DataFrame) -> Figure:
         sns.countplot(split.drop_duplicates("clip").sort_values("class"), y="class", color=PALETTE[0], ax=axes)
     axes.set(xlabel="Clips", ylabel=None)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    _label_classes(axes)
-    return axes.figure
+    return _with_classes(axes, classes)
 
 
 def frames_per_clip(split: pd.DataFrame, budgets: list[int], unit: str) -> Figure:
@@ -111,25 +103,20 @@ def frames_per_clip(split: pd.DataFrame, budgets: list[int], unit: str) -> Figur
     for budget in budgets if unit == "frames" else []:
         axes.axvline(budget, color="0.4", ls=":", lw=1)
     axes.set(xlabel="Frames of a clip", xlim=(0, None), ylim=(len(clips) - 0.4, -0.6))
-    axes.set_yticks(range(len(clips)), clips.groups)
-    _label_classes(axes)
+    return _with_classes(axes, list(clips.groups))
+
+
+def _with_classes(axes: Axes, classes: list[str]) -> Figure:
+    """Write the names along the y axis, wrapped and as small as they must be."""
+    size = min(7, 0.85 * 72 * (axes.figure.get_figheight() - 0.7) / len(classes))  # points
+    axes.set_yticks(range(len(classes)), [wrapped(name, 2 if size == 7 else 1) for name in classes])
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0, labelsize=size)
     return axes.figure
 
 
-def _label_classes(axes: Axes) -> None:
-    """Wrap and shrink the names along the y axis until they fit."""
-    labels = axes.get_yticklabels()
-    size = min(7, 0.85 * 72 * (axes.figure.get_figheight() - 0.7) / len(labels))  # points
-    axes.set_yticks(axes.get_yticks(), [wrapped(label.get_text(), 2 if size == 7 else 1) for label in labels])
-    axes.grid(axis="y", visible=False)
-    axes.tick_params(axis="y", length=0, labelsize=size)
-
-
 def learning_curves(curves: pd.DataFrame, unit: str) -> Figure:
-    """Accuracy over epochs: validation solid, training dotted; one panel per model, one color per budget.
-
-    Lines are means over seeds and folds, of those that reached the epoch; bands are the range of validation.
-    """
+    """Accuracy over epochs, means over seeds and folds: validation solid, with its range; training dotted."""
     figure = Figure(figsize=(COLUMN, 2.0))
     for axes, rows, budgets in _panels(figure, curves, unit):
         for color, label, trainings in budgets:
@@ -144,10 +131,7 @@ def learning_curves(curves: pd.DataFrame, unit: str) -> Figure:
 
 
 def reliability(table: pd.DataFrame, unit: str) -> Figure:
-    """Accuracy over confidence, one panel per model, one line per budget; larger marks for bins with more clips.
-
-    table: from `statistics.reliability`.
-    """
+    """The table of `statistics.reliability`, one panel per model; larger marks for bins with more clips."""
     figure = Figure(figsize=(COLUMN, 2.1))
     for axes, _, budgets in _panels(figure, table, unit):
         axes.plot([0, 1], [0, 1], color="0.4", ls=":", lw=1)
@@ -173,24 +157,20 @@ def _panels(figure: Figure, table: pd.DataFrame, unit: str) -> Iterator[tuple[Ax
         axes.set_title(NETWORKS[model].name)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     panels[0].set_ylabel("Accuracy")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(budgets), 4))
 
 
 def confusion(predictions: pd.DataFrame, unit: str) -> Figure:
-    """Share of each true class (row) that is predicted as each class (column), one panel per model and budget.
-
-    Names of more than 16 classes would overlap and are left out; the classes are in alphabetical order.
-    """
+    """Share of each true class (row) that is predicted as each class (column), one panel per model and budget."""
     classes = statistics.classes_of(predictions)
-    labels = [wrapped(name) for name in classes] if len(classes) <= 16 else False
+    labels = [wrapped(name) for name in classes] if len(classes) <= 16 else False  # more would overlap
     models, budgets = predictions["model"].nunique(), predictions["budget"].nunique()
     lines, columns = (models, budgets) if budgets > 1 else (1, models)
     figure = Figure(figsize=(PAGE, PAGE / max(columns, 2.5) * 0.82 * lines + 0.5))
     grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     configurations = predictions.groupby(statistics.CONFIGURATION, sort=False)
     for ((model, budget), rows), axes in zip(configurations, grid.flat, strict=True):
-        share_KK = statistics.confusion(rows)
+        share_KK = confusion_matrix(rows["label"], rows["prediction"], labels=classes, normalize="true")
         sns.heatmap(
             share_KK, ax=axes, vmin=0, vmax=1, cmap="Blues", cbar=False, square=True, linewidths=0.5 if labels else 0,
             annot=np.round(100 * share_KK).astype(int) if len(classes) <= 12 else False, fmt="d", annot_kws={"size": 6},
@@ -226,8 +206,7 @@ def accuracy_against_gflops(results: pd.DataFrame) -> Figure:
     for model, rows in results.groupby("model", sort=False):
         _with_intervals(axes, rows["gflops"], rows, model)
     for row in results.itertuples():
-        place = row.gflops, row.accuracy
-        axes.annotate(row.budget, place, (4, -4), textcoords="offset points", fontsize=7, va="top")
+        axes.annotate(row.budget, (row.gflops, row.accuracy), (4, -4), textcoords="offset points", fontsize=7, va="top")
     axes.set(xlabel="GFLOPs of one view", xscale="log")
     axes.margins(x=0.12)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -2,7 +2,6 @@
 
 The table of predictions has one row per test clip and training: model, budget, seed, clip, group, label, prediction,
 and `p_<class>`, a probability for each class. Results list models in order of appearance, and budgets ascending.
-
 Intervals and tests take the trained networks as given and ask what other test clips would have shown; only the
 deviation over seeds tells how another training would have ended.
 """
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
+from sklearn.metrics import f1_score, precision_recall_fscore_support
 
 CONFIGURATION = ["model", "budget"]
 TRAINING = [*CONFIGURATION, "seed"]
@@ -34,13 +33,12 @@ def scores(predictions: pd.DataFrame, k: int) -> pd.DataFrame:
         truth, guess = clips["label"], clips["prediction"]
         likely_Nk = (-clips.filter(regex="^p_").to_numpy()).argsort(kind="stable")[:, :k]
         tested = [name for name in classes if name in set(truth)]
-        measured = {
+        rows.append(training | {
             "accuracy": (truth == guess).mean(),
             f"top{k}": (likely_Nk == _places(truth, classes)[:, None]).any(axis=1).mean(),
             "macro_f1": f1_score(truth, guess, labels=tested, average="macro"),
             "ece": ece(clips),
-        }
-        rows.append(training | measured)
+        })  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -55,10 +53,7 @@ def summary(predictions: pd.DataFrame, k: int) -> pd.DataFrame:
 
 
 def per_class(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row per configuration and class: test clips; precision, recall and F1 as means over seeds.
-
-    The precision of a class that was never predicted is 0, and so is the recall of one that was never tested.
-    """
+    """One row per configuration and class: test clips; precision, recall and F1 as means over seeds, 0 if undefined."""
     classes, tables = classes_of(predictions), []
     for configuration, clips in _each(predictions, CONFIGURATION):
         seeds = [
@@ -71,18 +66,11 @@ def per_class(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def confusion(predictions: pd.DataFrame) -> np.ndarray:
-    """share_KK: of the clips with a label (row), the share with a prediction (column); 0 if no clip has this label."""
-    labels, guesses = predictions["label"], predictions["prediction"]
-    share_KK: np.ndarray = confusion_matrix(labels, guesses, labels=classes_of(predictions), normalize="true")
-    return share_KK
-
-
 def reliability(predictions: pd.DataFrame, bins: int = 10) -> pd.DataFrame:
     """One row per configuration and bin of confidence: clips, their mean confidence, and their accuracy.
 
-    The reliability diagram of Guo et al. 2017 (arXiv:1706.04599): bins (lower, upper] of equal width, by the
-    probability of the predicted class. A clip counts once per seed; empty bins are left out.
+    As of Guo et al. 2017 (arXiv:1706.04599): bins (lower, upper] of equal width, by the probability of the predicted
+    class. A clip counts once per seed; empty bins are left out.
     """
     parts = _each(predictions, CONFIGURATION)
     tables = (pd.DataFrame(configuration | dict(_calibration(clips, bins))) for configuration, clips in parts)
@@ -111,9 +99,8 @@ def intervals(predictions: pd.DataFrame, draws: int = 10_000, seed: int = 0) -> 
     """One row per configuration: accuracy, a mean over seeds, and its 95 % bootstrap interval from low to high.
 
     Percentiles over draws of whole groups, not of clips (Efron & Tibshirani 1993, ch. 13; for clusters Field & Welsh
-    2007): clips of a group share a person or a scene and tend to be right or wrong together. With few groups the
-    interval is too narrow (Cameron, Gelbach & Miller 2008), and has no width if all groups are equally right; below
-    FEWEST_GROUPS it is NaN. Raises ValueError if a training lacks a clip that another was tested on.
+    2007), because clips of a group tend to be right or wrong together. With few groups the interval is too narrow
+    (Cameron, Gelbach & Miller 2008); below FEWEST_GROUPS it is NaN. Raises ValueError if a training lacks test clips.
     """
     rights = _rights(predictions)
     low, high = np.percentile(_resampled(rights, draws, seed), [2.5, 97.5], axis=0)
@@ -135,8 +122,7 @@ def comparisons(predictions: pd.DataFrame, draws: int = 10_000, seed: int = 0) -
     verdict         better or worse if both corrected p are below 0.05 and both tests point the same way, or undecided;
                     unavailable below FEWEST_GROUPS, where low, high and p_bootstrap are NaN
 
-    A single configuration gives the columns and no row. Raises ValueError if a training lacks a clip that another was
-    tested on, or one side of a pair a seed.
+    A single configuration gives no row. Raises ValueError if a training lacks test clips, or a side of a pair a seed.
     """
     rights = _rights(predictions)
     accuracy_D = dict(zip(rights, _resampled(rights, draws, seed).T, strict=True))
@@ -154,7 +140,7 @@ def comparisons(predictions: pd.DataFrame, draws: int = 10_000, seed: int = 0) -
         only_a, only_b = (a_N & ~b_N).sum(), (b_N & ~a_N).sum()
         p_mcnemar = binomtest(only_b, only_a + only_b).pvalue if only_a + only_b else 1.0
         rows.append((of, *a, *b, difference, low, high, only_a, only_b, p_bootstrap, p_mcnemar))
-    sides = ["of", *(f"{column}_{side}" for side in "ab" for column in CONFIGURATION)]
+    sides = ["of", "model_a", "budget_a", "model_b", "budget_b"]
     measured = ["difference", "low", "high", "only_a", "only_b", "p_bootstrap", "p_mcnemar"]
     table = pd.DataFrame(rows, columns=sides + measured)
     for test in ("p_bootstrap", "p_mcnemar"):
@@ -196,8 +182,8 @@ def _rights(predictions: pd.DataFrame) -> dict[Configuration, pd.DataFrame]:
 def _resampled(rights: dict[Configuration, pd.DataFrame], draws: int, seed: int) -> np.ndarray:
     """accuracy_DC: draws × configurations, the accuracies if other groups had been drawn; NaN below FEWEST_GROUPS.
 
-    A draw takes as many groups as there are, with replacement, the same for all configurations. Right and tested clips
-    are whole numbers, and their sums are exact in any order: two configurations that are equally right differ by 0.
+    A draw takes as many groups as there are, with replacement, the same for all configurations. Sums of whole numbers
+    are exact in any order, so two configurations that are equally right differ by 0.
     """
     groups = [right_NS.groupby("group") for right_NS in rights.values()]
     right_GC = np.stack([group.sum().sum(axis=1) for group in groups], axis=1)

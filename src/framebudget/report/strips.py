@@ -11,11 +11,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from framebudget.params import Input
-from framebudget.report.plots import COLUMN, PAGE, PALETTE, readable, tint
+from framebudget.report.plots import COLUMN, LONG, PAGE, PALETTE, readable, tint
 from framebudget.video import sampling
 
 MOST = 8  # frames per strip, which fill the width of a page
-LONGEST = 24  # letters of a class name, so that two names fit above six frames
 HEAT = colormaps["inferno"]  # brighter means more: in color, in gray, and for color-blind readers
 DIM = 0.45  # brightness of a picture without attention
 LUMA = 0.299, 0.587, 0.114  # brightness of red, green and blue (ITU-R BT.601)
@@ -47,7 +46,12 @@ def strips(clips: list[tuple[str, float, dict[int, tuple[np.ndarray, np.ndarray]
     clips: (title, frames per second, {budget: (indices (T,), frames uint8 (T, H, W, C))}) for every clip.
     """
     budgets = list(clips[0][2])
-    spans, slots = zip(*(_span_and_slot([at for at, _ in samples.values()]) for *_, samples in clips), strict=True)
+    spans, slots = [], []  # frames from the first to the last; frames that a picture covers without covering the next
+    for *_, samples in clips:
+        indices = [at for at, _ in samples.values()]
+        gaps = np.concatenate([np.diff(at) for at in indices])
+        spans.append(max(np.ptp(np.concatenate(indices)), 1))
+        slots.append(min(gaps[gaps > 0], default=spans[-1]))
     across = max(span / slot for span, slot in zip(spans, slots, strict=True)) + 2.6  # slots, and room for the labels
     side = min(PAGE / across, 0.6)
     figure = Figure(figsize=(across * side, len(clips) * (len(budgets) * side * 1.06 + 0.42)))
@@ -72,18 +76,8 @@ def strips(clips: list[tuple[str, float, dict[int, tuple[np.ndarray, np.ndarray]
     return figure
 
 
-def _span_and_slot(rows: list[np.ndarray]) -> tuple[int, int]:
-    """How many frames the rows of indices span, and how many a picture may cover without covering the next picture."""
-    gaps = np.concatenate([np.diff(indices) for indices in rows])
-    span = max(np.ptp(np.concatenate(rows)), 1)
-    return span, min(gaps[gaps > 0], default=span)
-
-
 def sampling_over_epochs(frames: int, fps: float, T: int, spec: Input, seed: int, clip: int = 0) -> Figure:
-    """Which frames of a clip each epoch of a training sees, dynamic and static: a mark for each, at its time.
-
-    clip: its row in the training set, from which its draws are seeded.
-    """
+    """Which frames of a clip (its row in the training set) each epoch sees, dynamic and static, at their times."""
     figure = Figure(figsize=(COLUMN, 0.75 + 0.26 * EPOCHS))
     panels = figure.subplots(2, sharex=True)
     for axes, rule, color in zip(panels, ("dynamic", "static"), (PALETTE[0], PALETTE[3]), strict=True):
@@ -160,4 +154,4 @@ def _title(label: str, prediction: str, confidence: float, source: str, frames: 
 
 def short(name: str) -> str:
     name = readable(name)
-    return name if len(name) <= LONGEST else name[: LONGEST - 1].rstrip() + "…"
+    return name if len(name) <= LONG else name[: LONG - 1].rstrip() + "…"
