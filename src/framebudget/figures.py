@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import torch
@@ -21,7 +22,7 @@ from tqdm import tqdm
 from framebudget.console import new_folder, stage, usage, write_text
 from framebudget.learning.tracking import log_pictures
 from framebudget.models import NETWORKS, weights
-from framebudget.report import diagrams, plots, statistics, strips
+from framebudget.report import diagrams, names, plots, statistics, strips
 from framebudget.report.attention import attention
 from framebudget.study import Study, Training, read_predictions, read_table
 from framebudget.video import sampling, transforms
@@ -39,28 +40,26 @@ def main() -> None:
             plots.save(figure, folder, name)
             drawn.append(name)
         write_text(folder / "figures.json", json.dumps(drawn, indent=2) + "\n")
-
-    def pictures_of(training: Training) -> dict[str, Figure]:
-        confusion = plots.confusion(training.rows(predictions), study.params.unit)
-        return {"confusion": confusion, "strip": strips.strips(examples(study, [training.budget]), study.params.unit)}
-
-    log_pictures(study, Path("work/figures"), pictures_of)
+    log_pictures(study, Path("work/figures"), lambda training: {
+        "confusion": plots.confusion(training.rows(predictions), study.params.unit),
+        "strip": strips.strips(examples(study, [training.budget]), study.params.unit),
+    })  # fmt: skip
 
 
 def figures(study: Study, predictions: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     p, split = study.params, study.split
     curves = pd.concat([read_table(Path("work") / model / "curves.csv") for model in p.models])
     results, reliability = (read_table(Path(f"work/tables/{name}.csv")) for name in ("results", "reliability"))
-    plots.use_fonts(split["class"].unique())
-    scores = statistics.scores(predictions, p.data.evaluate.top_k)
-    largest = [training for training in study.trainings() if training.budget == max(p.frames)]
+    matplotlib.rcParams["font.family"] = [*plots.FAMILY, *names.other_fonts(split["class"].unique())]
+    scores, largest = statistics.scores(predictions, p.data.evaluate.top_k), max(p.frames)
 
     yield "clips", plots.clips_per_class(split)
     if split["frames"].nunique() > 1:
         yield "lengths", plots.frames_per_clip(split, p.frames, p.unit)
     yield "strips", strips.strips(examples(study, p.frames), p.unit)
     yield "sampling", sampled_over_epochs(study)
-    for model, training in {training.network: training for training in largest}.items():
+    for model in p.models:
+        training = next(training for training in study.trainings(model) if training.budget == largest)
         yield model, diagrams.network(model, training.T, training.input.crop)
     yield "convolution", diagrams.convolution()
     yield "curves", plots.learning_curves(curves, p.unit)
@@ -69,46 +68,42 @@ def figures(study: Study, predictions: pd.DataFrame) -> Iterator[tuple[str, Figu
         yield "gflops", plots.accuracy_against_gflops(results)
     yield "confusion", plots.confusion(predictions, p.unit)
     yield "reliability", plots.reliability(reliability, p.unit)
-    if wrong := [described(study, row) for row in strips.mistakes(predictions).itertuples()]:
-        yield "mistakes", strips.confident_mistakes(wrong)
-    best = results[results["budget"] == max(p.frames)].sort_values("accuracy", kind="stable").iloc[-1]
-    chosen = strips.right_and_wrong(predictions, best["model"], best["budget"])
-    rows = [(*described(study, row), evidence(study, row)) for row in chosen.itertuples()]
-    yield "attention", strips.attention_strips(rows)
+    if wrong := [seen(study, row, mapped=False) for row in strips.mistakes(predictions).itertuples()]:
+        yield "mistakes", strips.seen(wrong)
+    best = results[results["budget"] == largest].sort_values("accuracy", kind="stable").iloc[-1]["model"]
+    chosen = strips.right_and_wrong(predictions, best, largest)
+    yield "attention", strips.seen([seen(study, row, mapped=True) for row in chosen.itertuples()])
 
 
 def examples(study: Study, budgets: list[int]) -> list:
     """One test clip of each of three classes, the first, the middle and the last, as `strips.strips` takes them."""
     test = study.split[study.split["subset"] == "test"].drop_duplicates("class").sort_values("class")
-    picked = sorted({0, len(test) // 2, len(test) - 1})
+    picked = test.iloc[sorted({0, len(test) // 2, len(test) - 1})]
     first = {training.budget: training for training in reversed(study.trainings(study.params.models[0]))}
     return [
         (strips.short(name), clip.fps, {budget: window(first[budget], clip) for budget in budgets})
-        for name, clip in zip(test["class"].iloc[picked], test.iloc[picked].itertuples(), strict=True)
+        for name, clip in zip(picked["class"], picked.itertuples(), strict=True)
     ]
 
 
 def sampled_over_epochs(study: Study) -> Figure:
     """Of the training clip of median length, for the first training at the smallest budget."""
     training = min(study.trainings(study.params.models[0]), key=lambda one: (one.budget, one.seed, one.fold or 0))
-    clips = training.clips("train")
-    place = int(np.argsort(clips["frames"], kind="stable").iloc[len(clips) // 2])
-    clip = clips.iloc[place]
+    clips = training.clips("train").reset_index(drop=True)
+    clip = clips.sort_values("frames", kind="stable").iloc[len(clips) // 2]
     return strips.sampling_over_epochs(
-        clip["frames"], clip["fps"], training.T, training.input, training.seed, clip=place
+        clip["frames"], clip["fps"], training.T, training.input, training.seed, clip.name
     )
 
 
-def described(study: Study, row: tuple) -> tuple[str, str, float, str, np.ndarray]:
-    """Of a row of predictions: class, prediction, confidence, by whom, and the frames that the network saw."""
-    clip = next(study.split[study.split["clip"] == row.clip].itertuples())
+def seen(study: Study, row: tuple, mapped: bool) -> tuple:
+    """A row of predictions as `strips.seen` takes it, with a map of where the network saw its prediction or without."""
+    training = study.tested_on(row.clip, row.model, row.budget, row.seed)
+    clip = training.clips("test").query("clip == @row.clip")
+    _, frames = window(training, *clip.itertuples())
     by = f"{NETWORKS[row.model].name}, {row.budget} {study.params.unit}"
-    return row.label, row.prediction, row.confidence, by, window(training_of(study, row), clip)[1]
-
-
-def training_of(study: Study, row: tuple) -> Training:
-    """The training that made a row of predictions."""
-    return study.tested_on(row.clip, row.model, row.budget, row.seed)
+    maps = [evidence(training, clip, row.prediction)] if mapped else []
+    return row.label, row.prediction, row.confidence, by, frames, *maps
 
 
 def window(training: Training, clip: tuple) -> tuple[np.ndarray, np.ndarray]:
@@ -121,15 +116,14 @@ def window(training: Training, clip: tuple) -> tuple[np.ndarray, np.ndarray]:
     return indices, frames_THWC[:, top : top + crop, left : left + crop]
 
 
-def evidence(study: Study, row: tuple) -> np.ndarray:
-    """Where the network of a row of predictions saw its prediction, (T, crop, crop) in 0..1."""
-    training = training_of(study, row)
-    module = NETWORKS[row.model].build(len(study.classes))
-    weights.load(module, training.file)
-    clip = training.clips("test").query("clip == @row.clip")
-    frames_VTHWC, view, _, _ = Clips(training.params.folder, clip, training.T, training.input, row.seed, views=1)[0, 0]
-    clips_BVCTHW = transforms.inputs(frames_VTHWC[None], [view], training.input.crop)
-    return attention(module, clips_BVCTHW[:, 0], torch.tensor([study.classes.index(row.prediction)]))[0].numpy()
+def evidence(training: Training, clip: pd.DataFrame, prediction: str) -> np.ndarray:
+    """Where the network saw this class in the clip, (T, crop, crop) in 0..1. clip: its row of the split."""
+    classes, spec = training.study.classes, training.input
+    network = NETWORKS[training.network].build(len(classes))
+    weights.load(network, training.file)
+    frames_VTHWC, view, _, _ = Clips(training.params.folder, clip, training.T, spec, training.seed, views=1)[0, 0]
+    clips_BVCTHW = transforms.inputs(frames_VTHWC[None], [view], spec.crop)
+    return attention(network, clips_BVCTHW[:, 0], torch.tensor([classes.index(prediction)]))[0].numpy()
 
 
 if __name__ == "__main__":

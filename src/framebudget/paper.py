@@ -2,8 +2,7 @@
 
     $ python -m framebudget.paper           (dvc repro paper)
 
-reads   paper/*.typ, paper/references.bib, params.yaml, reports/splits/summary.csv, work/: every number and figure comes
-        from there
+reads   paper/*.typ, paper/references.bib; params.yaml, reports/splits/summary.csv, work/: all numbers and figures
 writes  paper/paper.pdf
 """
 
@@ -44,15 +43,10 @@ def main() -> None:
 
 
 def typeset(fonts: list[str | Path], inputs: dict[str, str]) -> bytes:
+    options = {"root": ".", "ignore_system_fonts": True, "font_paths": fonts}
     for leading in LEADINGS:
         try:
-            return typst.compile(
-                "paper/paper.typ",
-                root=".",
-                ignore_system_fonts=True,
-                font_paths=fonts,
-                sys_inputs=inputs | {"leading": leading},
-            )
+            return typst.compile("paper/paper.typ", sys_inputs=inputs | {"leading": leading}, **options)
         except typst.TypstError as error:
             if "internal error" not in str(error) or leading == LEADINGS[-1]:
                 raise UserError(f"paper/paper.typ does not compile: {error}") from None

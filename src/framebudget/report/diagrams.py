@@ -1,7 +1,7 @@
 """Illustrations of the networks and of a 3-D convolution."""
 
-from itertools import pairwise, product
-from typing import NamedTuple
+from collections import namedtuple
+from itertools import pairwise, product, starmap
 
 import numpy as np
 import torch
@@ -9,10 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Polygon, Rectangle
-from torch import Tensor, nn
+from matplotlib.transforms import Bbox
+from torch import nn
 
 from framebudget.models import NETWORKS
 from framebudget.models.slowfast import SlowFast, slow_frames
+from framebudget.report.attention import outputs
 from framebudget.report.plots import COLUMN, PAGE, PALETTE, Color, style_of, tint
 
 TRUNK = ["stem", "res2", "res3", "res4", "res5"]  # the papers' names for the first five blocks
@@ -22,72 +24,46 @@ MARGIN, TABLE = 0.05, 0.95  # inches from the left: row titles, first column
 HEADING = {"size": 8, "weight": "bold"}
 
 
-class Stage(NamedTuple):
-    """A stage of a network, and the shape of its output."""
-
-    name: str
-    C: int
-    T: int
-    H: int
-    W: int
-    blocks: int = 0  # residual blocks
-    lateral: int = 0  # channels that the fast pathway adds
-
-
-class Box(NamedTuple):
-    """Where a stage was drawn, in inches."""
-
-    left: float
-    right: float
-    bottom: float
-    top: float
-    lateral: float  # x of the middle of the lateral channels, on the front
+# A stage of a network: shape of its output, number of residual blocks, channels that the fast pathway adds
+Stage = namedtuple("Stage", "name C T H W blocks lateral", defaults=(0, 0))
 
 
 @torch.no_grad()
 def stages(model: str, T: int, crop: int) -> tuple[list[list[Stage]], Stage | None]:
-    """A network's pathways for T frames of crop×crop pixels, and the stage that joins them if there are two.
-
-    Each pathway begins with its clip. The network runs on tensors without storage.
-    """
-    with torch.device("meta"):
+    """A network's pathways for T frames of crop×crop pixels, from the clip on, and the stage that joins them if two."""
+    with torch.device("meta"):  # tensors without storage
         network, clip = NETWORKS[model].build(2).eval(), torch.empty(1, 3, T, crop, crop)
         trunk = dict(zip(TRUNK, network.blocks[:-1], strict=False))
-        if not isinstance(network, SlowFast):
+        if joined := isinstance(network, SlowFast):
+            slow, fast = ({name: block.multipathway_blocks[p] for name, block in trunk.items()} for p in (0, 1))
+            slow["pool"], fast["pool"] = network.blocks[5].pool
+            lines = [(clip[:, :, slow_frames(T)], slow), (clip, fast)]
+            fusions = {slow[name]: trunk[name].multipathway_fusion.conv_fast_to_slow for name in TRUNK[:-1]}
+        else:
             pool = getattr(network.blocks[-1], "pool", None)  # in the head of X3D
             head = {"conv5": pool.pre_conv, "pool5": pool.pool, "fc1": pool.post_conv} if pool else {}
-            return [pathway(clip, trunk | head, {})], None
-        fusions = {name: trunk[name].multipathway_fusion.conv_fast_to_slow for name in TRUNK[:-1]}
-        laterals = {name: fusion.out_channels for name, fusion in fusions.items()}
-        pathways = []
-        for p, x, added in ((0, clip[:, :, slow_frames(T)], laterals), (1, clip, {})):
-            modules = {name: block.multipathway_blocks[p] for name, block in trunk.items()}
-            pathways.append(pathway(x, modules | {"pool": network.blocks[5].pool[p]}, added))
-    slow, fast = pathways
-    return pathways, slow[-1]._replace(name="concat", lateral=fast[-1].C)
+            lines, fusions = [(clip, trunk | head)], {}
+        _, found = outputs(network, [module for _, modules in lines for module in modules.values()], clip)
 
+    def stage(name: str, module: nn.Module) -> Stage:
+        lateral = fusions[module].out_channels if module in fusions else 0
+        return Stage(name, *found[module].shape[1:], len(getattr(module, "res_blocks", [])), lateral)
 
-def pathway(x: Tensor, modules: dict[str, nn.Module], laterals: dict[str, int]) -> list[Stage]:
-    """The clip x and the stages that it passes; `laterals` more channels flow in behind some of them."""
-    line = [Stage("clip", *x.shape[1:])]
-    for name, module in modules.items():
-        x, lateral = module(x), laterals.get(name, 0)
-        line.append(Stage(name, *x.shape[1:], len(getattr(module, "res_blocks", [])), lateral))
-        x = torch.cat([x, x.new_empty(1, lateral, *x.shape[2:])], 1)
-    return line
+    pathways = [[Stage("clip", *x.shape[1:]), *starmap(stage, modules.items())] for x, modules in lines]
+    return pathways, pathways[0][-1]._replace(name="concat", lateral=pathways[1][-1].C) if joined else None
 
 
 def network(model: str, T: int, crop: int) -> Figure:
     """The stages of a network as boxes, for T frames of crop×crop pixels, and a table of their shapes.
 
-    A box is √C wide and √H high and has a slice for every frame. The strip in the fast pathway's color on a slow box
-    is what its lateral connection adds.
+    A box is √C wide and √H high and has a slice for every frame. The strip on a slow box is what its lateral adds.
     """
     pathways, joined = stages(model, T, crop)
     columns = [*zip(*pathways, strict=True), *([(joined,)] if joined else [])]
     most = max(stage.C + stage.lateral for column in columns for stage in column)
     unit = np.array([0.62 / most**0.5, 0.9 / crop**0.5, min(0.04, 0.24 / T)])  # inches: √1 channel, √1 pixel, 1 frame
-    widths = [max(0.5, *(extent(stage, unit) for stage in column)) for column in columns] + [0.45]
+    extents = [[unit[0] * (s.C + s.lateral) ** 0.5 + unit[2] * s.T * BACK[0] for s in column] for column in columns]
+    widths = [max(0.5, *column) for column in extents] + [0.45]
     gap = (PAGE - TABLE - MARGIN - sum(widths)) / (len(widths) - 1)
     centers = TABLE + np.cumsum(widths) - np.array(widths) / 2 + gap * np.arange(len(widths))
 
@@ -100,47 +76,41 @@ def network(model: str, T: int, crop: int) -> Figure:
     rows = []
     for line, y, top, color in zip(pathways, middles, tops, colors, strict=False):
         rows.append([box(axes, x, y, stage, unit, [color, FAST]) for x, stage in zip(centers, line, strict=False)])
-        for before, after in pairwise(rows[-1]):
-            arrow(axes, (before.right, y), (after.left, y))
+        for (before, _), (after, _) in pairwise(rows[-1]):
+            arrow(axes, (before.x1, y), (after.x0, y))
         table(axes, top, centers, line)
     key(axes, middle)
     if not joined:
-        logits(axes, rows[0][-1].right, centers[-1], middle, height - 0.31, tops[0])
+        logits(axes, rows[0][-1][0].x1, centers[-1], middle, height - 0.31, tops[0])
         return axes.figure
 
-    for stage, slow, fast in zip(pathways[0], *rows, strict=True):
+    for stage, (slow, x), (fast, _) in zip(pathways[0], *rows, strict=True):
         if stage.lateral:
-            arrow(axes, (slow.lateral, fast.top), (slow.lateral, slow.bottom), tint(FAST, -0.25))
+            arrow(axes, (x, fast.y1), (x, slow.y0), tint(FAST, -0.25))
             text, color = f"+ {stage.lateral} × {stage.T}\n× {stage.H} × {stage.W}", tint(FAST, -0.4)
-            label(axes, slow.lateral + 0.05, middle, text, ha="left", va="center", color=color)
+            label(axes, x + 0.05, middle, text, ha="left", va="center", color=color)
     for name, y in zip(("Slow", "Fast"), middles, strict=True):
         label(axes, MARGIN, y, f"{name} pathway", ha="left", **HEADING)
-    x, both = centers[-2], box(axes, centers[-2], middle, joined, unit, colors)
-    for row, y, side in zip(rows, middles, (both.top, both.bottom), strict=True):
-        arrow(axes, (row[-1].right, y), (x, side), connectionstyle="angle,angleA=0,angleB=90,rad=4")
-    label(axes, x + 0.06, both.top + 0.1, joined.name, ha="left", **HEADING)
+    x, (both, _) = centers[-2], box(axes, centers[-2], middle, joined, unit, colors)
+    for row, y, side in zip(rows, middles, (both.y1, both.y0), strict=True):
+        arrow(axes, (row[-1][0].x1, y), (x, side), connectionstyle="angle,angleA=0,angleB=90,rad=4")
+    label(axes, x + 0.06, both.y1 + 0.1, joined.name, ha="left", **HEADING)
     text = f"{joined.C + joined.lateral} × {joined.T}\n× {joined.H} × {joined.W}"
-    label(axes, x + 0.06, both.bottom - 0.14, text, ha="left")
-    logits(axes, both.right, centers[-1], middle, middle + 0.29, middle - 0.29)
+    label(axes, x + 0.06, both.y0 - 0.14, text, ha="left")
+    logits(axes, both.x1, centers[-1], middle, middle + 0.29, middle - 0.29)
     return axes.figure
 
 
-def extent(stage: Stage, unit: np.ndarray) -> float:
-    """Inches from the left of its box to the right."""
-    return unit[0] * (stage.C + stage.lateral) ** 0.5 + unit[2] * stage.T * BACK[0]
-
-
-def box(axes: Axes, x: float, y: float, stage: Stage, unit: np.ndarray, colors: list[Color]) -> Box:
-    """Draw a stage around (x, y): its own channels in the first color, the lateral ones in the second."""
+def box(axes: Axes, x: float, y: float, stage: Stage, unit: np.ndarray, colors: list[Color]) -> tuple[Bbox, float]:
+    """Draw a stage around (x, y), lateral channels in the second color; its place, and their middle on its front."""
     channels = np.array([0, stage.C, stage.C + stage.lateral])
     edges = channels / channels[-1] * unit[0] * channels[-1] ** 0.5
-    width, high, back = edges[-1], unit[1] * stage.H**0.5, unit[2] * stage.T * BACK
-    corner = np.array([x - (width + back[0]) / 2, y - (high + back[1]) / 2])
-    cuboid(axes, corner, edges[1], high, back, stage.T, colors[0])
-    if stage.lateral:
-        cuboid(axes, corner + np.array([edges[1], 0]), width - edges[1], high, back, stage.T, colors[1])
-    left, bottom = corner
-    return Box(left, left + width + back[0], bottom, bottom + high + back[1], left + edges[1:].mean())
+    size, back = np.array([edges[-1], unit[1] * stage.H**0.5]), unit[2] * stage.T * BACK
+    corner = np.array([x, y]) - (size + back) / 2
+    for (start, end), color in zip(pairwise(edges), colors, strict=True):
+        if end > start:
+            cuboid(axes, corner + np.array([start, 0]), end - start, size[1], back, stage.T, color)
+    return Bbox([corner, corner + size + back]), corner[0] + edges[1:].mean()
 
 
 def table(axes: Axes, top: float, centers: np.ndarray, line: list[Stage]) -> None:
@@ -176,29 +146,27 @@ def logits(axes: Axes, start: float, x: float, y: float, name: float, classes: f
 
 def convolution() -> Figure:
     """How a 3×3×3 kernel computes one output position; how full and depthwise convolutions connect channels."""
-    axes, levels = canvas(COLUMN, 2.62), (0.98, 0.65, 0.32)
+    axes, levels, channel = canvas(COLUMN, 2.62), (0.98, 0.65, 0.32), (0.16, 0.16, 0.16 * BACK, 5)
     label(axes, MARGIN, 2.52, "a  One position of a 3 × 3 × 3 convolution", ha="left", **HEADING)
     one_position(axes)
-    for left, title, out in (
-        (0, "b  Full: 27 $CC$′ weights", "1 of $C$′ out"),
-        (1.74, "c  Depthwise: 27 $C$ weights", "$C$ out"),
-    ):
+    full, depthwise = "b  Full: 27 $CC$′ weights", "c  Depthwise: 27 $C$ weights"
+    for left, title, out in ((0, full, "1 of $C$′ out"), (1.74, depthwise, "$C$ out")):
         label(axes, left + MARGIN, 1.25, title, ha="left", **HEADING)
         for x, name in ((0.22, "$C$ in"), (0.73, "$C$ kernels"), (1.34, out)):
             label(axes, left + x, 0.08, name, color=PALE)
         for y, color in zip(levels, PALETTE, strict=False):
-            channel(axes, left + 0.22, y, color)
+            cuboid(axes, np.array([left + 0.22 - 0.15, y - 0.12]), *channel, color)
             arrow(axes, (left + 0.38, y), (left + 0.64, y))
             corner = np.array([left + 0.73 - 0.09, y - 0.075])  # of the kernel
             cuboid(axes, corner, 0.11, 0.11, 0.07 * BACK, 3, color)
             grid(axes, corner, np.array([0.11 / 3, 0]), np.array([0, 0.11 / 3]), 3, color, 0.15)
             if left:
-                channel(axes, left + 1.34, y, color)
+                cuboid(axes, np.array([left + 1.34 - 0.15, y - 0.12]), *channel, color)
             arrow(axes, (left + 0.82, y), (left + 1.18, y) if left else (1.02, levels[1] + (y - levels[1]) * 0.1))
     axes.add_patch(Circle((1.07, levels[1]), 0.05, fc="w", ec=INK, lw=0.6))
     label(axes, 1.07, levels[1], "+", va="center")
     arrow(axes, (1.12, levels[1]), (1.2, levels[1]))
-    channel(axes, 1.36, levels[1], GRAY)
+    cuboid(axes, np.array([1.36 - 0.15, levels[1] - 0.12]), *channel, GRAY)
     return axes.figure
 
 
@@ -225,10 +193,6 @@ def one_position(axes: Axes) -> None:
         label(axes, *start + frames / 2 * on - [0, 0.15], name, color=PALE)
     label(axes, source[0] - 0.07, source[1] + 3 * up[1], "$H$", color=PALE)
     label(axes, *source + 3 * right + 6 * up + [-0.04, 0.07], "$W$", color=PALE)
-
-
-def channel(axes: Axes, x: float, y: float, color: Color) -> None:
-    cuboid(axes, np.array([x - 0.15, y - 0.12]), 0.16, 0.16, 0.16 * BACK, 5, color)
 
 
 def cuboid(axes: Axes, corner: np.ndarray, width: float, height: float, back: np.ndarray, T: int, color: Color) -> None:

@@ -1,13 +1,11 @@
 """Class names as figures and paper print them, in any script.
 
-Matplotlib brings fonts for Latin, Greek, Cyrillic, Arabic and more, but not for Chinese, Japanese or Korean, and few
-emoji. For a letter that they lack, the first system font that has it is used; without one, the letter is printed as its
-code. An emoji is left out. So only such names can make the paper differ between machines.
+Matplotlib's own fonts lack Chinese, Japanese, Korean and most emoji. A letter that they lack is set in the first
+system font that has it, or printed as its code; an emoji is left out. Only such names can make papers differ.
 """
 
 import functools
 import re
-import textwrap
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,20 +18,13 @@ FOLDER = Path(matplotlib.get_data_path(), "fonts/ttf")
 OWN = (FOLDER / "STIXGeneral.ttf", FOLDER / "DejaVuSans.ttf")
 JOINERS = "\u200c\u200d"  # of letters, in some scripts
 WRITING = "LMNP"  # Unicode categories: letters, marks, numbers, punctuation; not symbols, such as emoji
-LONG = 24  # letters; "Spin Counterclockwise" has 21
 
 
 def readable(name: str) -> str:
     """SpinClockwise -> Spin Clockwise, without letters that no font has."""
     name = unicodedata.normalize("NFC", name)
-    words = re.sub(r"(?<=[^\W_])(?<![A-Z])(?=[A-Z])", " ", name)
-    printed = "".join(map(legible, words))
-    return re.sub(r"\s+", " ", printed).strip() or " ".join(f"U+{ord(c):X}" for c in name)
-
-
-def wrapped(name: str, lines: int = 2) -> str:
-    """The readable name, cut to this many lines."""
-    return textwrap.fill(readable(name), LONG, max_lines=lines, placeholder=" …")
+    spaced = re.sub(r"(?<=[^\W_])(?<![A-Z])(?=[A-Z])", " ", name)
+    return " ".join("".join(map(legible, spaced)).split()) or " ".join(f"U+{ord(letter):X}" for letter in name)
 
 
 def legible(character: str) -> str:

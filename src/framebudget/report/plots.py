@@ -1,10 +1,7 @@
-"""The plots. Each function takes tables and returns a figure; the same figure is always saved as the same bytes.
+"""The plots. Each function takes tables and returns a figure; `unit`, frames or seconds, is what a budget counts."""
 
-A budget counts frames or seconds, which is the `unit` that labels name.
-"""
-
-from collections.abc import Iterable
-from itertools import product
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
+from sklearn.metrics import confusion_matrix
 
 from framebudget.console import UserError
 from framebudget.models import NETWORKS
@@ -25,39 +23,33 @@ COLUMN, PAGE, TALL = 3.4, 7.0, 8.4  # inches: width of a column and of a page; h
 Color = tuple[float, float, float]
 PALETTE = sns.color_palette("colorblind")
 MARKERS = "osD^vPX"
+LONG = 24  # letters; "Spin Counterclockwise" has 21
+ABOVE = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": 3}  # a legend above the axes
 FIRST = ["x3d_m", "slowfast_r50"]  # of all networks to get a color and a marker
 FAMILY = ["STIXGeneral", "DejaVu Sans"]  # matplotlib brings both; the paper uses the first too
-sns.set_theme(
-    context="paper",
-    style="ticks",
-    palette="colorblind",
-    rc={
-        "font.family": FAMILY,
-        "mathtext.fontset": "stix",
-        **dict.fromkeys(["font.size", "axes.titlesize", "axes.labelsize"], 8),
-        **dict.fromkeys(["xtick.labelsize", "ytick.labelsize", "legend.fontsize"], 7),
-        "legend.frameon": False,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.linewidth": 0.4,
-        "grid.color": "0.88",
-        "pdf.fonttype": 42,
-        "figure.constrained_layout.use": True,
-    },
-)
+rc = {
+    "font.family": FAMILY,
+    "mathtext.fontset": "stix",
+    **dict.fromkeys(["font.size", "axes.titlesize", "axes.labelsize"], 8),
+    **dict.fromkeys(["xtick.labelsize", "ytick.labelsize", "legend.fontsize"], 7),
+    **dict.fromkeys(["axes.spines.top", "axes.spines.right", "legend.frameon"], False),
+    **dict.fromkeys(["axes.grid", "figure.constrained_layout.use"], True),
+    "grid.linewidth": 0.4,
+    "grid.color": "0.88",
+    "pdf.fonttype": 42,
+}
+sns.set_theme("paper", "ticks", "colorblind", rc=rc)
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write a figure of the paper, as PDF and PNG."""
+    """Write a figure of the paper as PDF and PNG; the same figure always gives the same bytes."""
     figure.savefig(folder / f"{name}.pdf", dpi=200, metadata={"CreationDate": None})
     figure.savefig(folder / f"{name}.png", dpi=200)
 
 
 def write(figure: Figure, path: Path) -> None:
     """Write the whole file or nothing. Raises UserError if matplotlib does not know the format of this suffix."""
-    suffix, formats = path.suffix.removeprefix(".").lower() or "png", figure.canvas.get_supported_filetypes()
+    suffix, formats = path.suffix[1:].lower() or "png", figure.canvas.get_supported_filetypes()
     if suffix not in formats:
         raise UserError(f"{path}: matplotlib cannot write .{suffix} files; choose one of {', '.join(formats)}")
     partial = path.with_name(path.name + ".partial")
@@ -65,17 +57,13 @@ def write(figure: Figure, path: Path) -> None:
     partial.replace(path)
 
 
-def use_fonts(classes: Iterable[str]) -> None:
-    """Let figures use the system's fonts for names that matplotlib's own fonts cannot write."""
-    matplotlib.rcParams["font.family"] = [*FAMILY, *names.other_fonts(classes)]
-
-
 def readable(name: str) -> str:
     return names.readable(name).replace("$", r"\$")  # between two of them, matplotlib would set a formula
 
 
 def wrapped(name: str, lines: int = 2) -> str:
-    return names.wrapped(name, lines).replace("$", r"\$")
+    """The readable name, cut to this many lines."""
+    return textwrap.fill(names.readable(name), LONG, max_lines=lines, placeholder=" …").replace("$", r"\$")
 
 
 def style_of(model: str) -> dict:
@@ -91,90 +79,98 @@ def tint(color: Color, amount: float) -> np.ndarray:
 
 def clips_per_class(split: pd.DataFrame) -> Figure:
     """Bars: how many clips of each class are in training, validation and test; with cross-validation, in total."""
-    K, folds = split["class"].nunique(), split["fold"].nunique()
-    figure = Figure(figsize=(COLUMN, min(0.9 + (0.32 if folds == 1 else 0.16) * K, TALL)))
-    axes = figure.subplots()
+    classes, folds = sorted(split["class"].unique()), split["fold"].nunique()
+    axes = Figure(figsize=(COLUMN, min(0.9 + (0.32 if folds == 1 else 0.16) * len(classes), TALL))).subplots()
     if folds == 1:
         counts = split.groupby(["class", "subset"]).size().rename("clips").reset_index()
         sns.barplot(counts, x="clips", y="class", hue="subset", hue_order=["train", "validation", "test"], ax=axes)
-        sns.move_legend(axes, "lower center", bbox_to_anchor=(0.5, 1), ncols=3, title=None)
+        sns.move_legend(axes, **ABOVE, title=None)
     else:
         sns.countplot(split.drop_duplicates("clip").sort_values("class"), y="class", color=PALETTE[0], ax=axes)
     axes.set(xlabel="Clips", ylabel=None)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    _label_classes(axes)
-    return figure
+    return _with_classes(axes, classes)
 
 
 def frames_per_clip(split: pd.DataFrame, budgets: list[int], unit: str) -> Figure:
     """The length of every clip, by class, with a line through the median; budgets that count frames are dotted."""
-    clips = split.drop_duplicates("clip").sort_values(["class", "clip"])
-    classes = list(clips["class"].unique())
-    figure = Figure(figsize=(COLUMN, min(0.7 + 0.2 * len(classes), TALL)))
-    axes = figure.subplots()
-    for y, name in enumerate(classes):
-        lengths = np.sort(clips.loc[clips["class"] == name, "frames"])
+    clips = split.drop_duplicates("clip").groupby("class")["frames"]
+    axes = Figure(figsize=(COLUMN, min(0.7 + 0.2 * len(clips), TALL))).subplots()
+    for y, (_, lengths) in enumerate(clips):
         spread = (np.arange(len(lengths)) * 0.6180339887 % 1 - 0.5) * 0.55  # low-discrepancy, so that marks stay apart
-        axes.plot(lengths, y + spread, ls="", marker="o", ms=2.2, mew=0, color=PALETTE[0], alpha=0.6)
+        axes.plot(np.sort(lengths), y + spread, ls="", marker="o", ms=2.2, mew=0, color=PALETTE[0], alpha=0.6)
         axes.plot([np.median(lengths)] * 2, [y - 0.38, y + 0.38], color="0.15", lw=1.2)
     for budget in budgets if unit == "frames" else []:
         axes.axvline(budget, color="0.4", ls=":", lw=1)
-    axes.set(xlabel="Frames of a clip", xlim=(0, None), ylim=(len(classes) - 0.4, -0.6), yticks=range(len(classes)))
-    axes.set_yticklabels(classes)
-    _label_classes(axes)
-    return figure
+    axes.set(xlabel="Frames of a clip", xlim=(0, None), ylim=(len(clips) - 0.4, -0.6))
+    return _with_classes(axes, list(clips.groups))
 
 
-def _label_classes(axes: Axes) -> None:
-    """Wrap and shrink the names along the y axis until they fit."""
-    labels = axes.get_yticklabels()
-    size = min(7, 0.85 * 72 * (axes.figure.get_figheight() - 0.7) / len(labels))  # points
-    axes.set_yticks(axes.get_yticks(), [wrapped(label.get_text(), 2 if size == 7 else 1) for label in labels])
+def _with_classes(axes: Axes, classes: list[str]) -> Figure:
+    """Write the names along the y axis, wrapped and as small as they must be."""
+    size = min(7, 0.85 * 72 * (axes.figure.get_figheight() - 0.7) / len(classes))  # points
+    axes.set_yticks(range(len(classes)), [wrapped(name, 2 if size == 7 else 1) for name in classes])
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0, labelsize=size)
+    return axes.figure
 
 
 def learning_curves(curves: pd.DataFrame, unit: str) -> Figure:
-    """Accuracy over epochs: validation solid, training dotted; one panel per model, one color per budget.
-
-    Lines are means over seeds and folds, of those that reached the epoch; bands are the range of validation.
-    """
-    models, budgets = curves["model"].unique(), sorted(curves["budget"].unique())
+    """Accuracy over epochs, means over seeds and folds: validation solid, with its range; training dotted."""
     figure = Figure(figsize=(COLUMN, 2.0))
-    panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
-    colors = dict(zip(budgets, sns.color_palette("colorblind", len(budgets)), strict=True))
-    for axes, model in zip(panels, models, strict=True):
-        rows = curves[curves["model"] == model]
-        for budget, trainings in rows.groupby("budget"):
+    for axes, rows, budgets in _panels(figure, curves, unit):
+        for color, label, trainings in budgets:
             by_epoch = trainings.groupby("epoch")[["val_accuracy", "train_accuracy"]].agg(["mean", "min", "max"])
-            epoch, validation, color = by_epoch.index + 1, by_epoch["val_accuracy"], colors[budget]
-            axes.plot(epoch, validation["mean"], color=color, lw=1.2, marker=".", ms=3, label=f"{budget} {unit}")
+            epoch, validation = by_epoch.index + 1, by_epoch["val_accuracy"]
+            axes.plot(epoch, validation["mean"], color=color, lw=1.2, marker=".", ms=3, label=label)
             axes.fill_between(epoch, validation["min"], validation["max"], color=color, alpha=0.15, lw=0)
             axes.plot(epoch, by_epoch["train_accuracy"]["mean"], color=color, lw=0.8, ls=":")
-        axes.set(title=NETWORKS[model].name, xlabel="Epoch", xlim=(0.5, rows["epoch"].max() + 1.5), ylim=(0, 1.02))
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.set(xlabel="Epoch", xlim=(0.5, rows["epoch"].max() + 1.5), ylim=(0, 1.02))
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    panels[0].set_ylabel("Accuracy")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
     return figure
 
 
-def confusion(predictions: pd.DataFrame, unit: str) -> Figure:
-    """Share of each true class (row) that is predicted as each class (column), one panel per model and budget.
+def reliability(table: pd.DataFrame, unit: str) -> Figure:
+    """The table of `statistics.reliability`, one panel per model; larger marks for bins with more clips."""
+    figure = Figure(figsize=(COLUMN, 2.1))
+    for axes, _, budgets in _panels(figure, table, unit):
+        axes.plot([0, 1], [0, 1], color="0.4", ls=":", lw=1)
+        for color, label, rows in budgets:
+            axes.plot(rows["confidence"], rows["accuracy"], color=color, lw=1)
+            sizes = 3 + 40 * rows["clips"] / rows["clips"].sum()
+            axes.scatter(rows["confidence"], rows["accuracy"], sizes, color=color, label=label, lw=0, zorder=3)
+        axes.set(xlabel="Confidence", xlim=(0, 1.04), ylim=(0, 1.04), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect=1)
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+    for handle in figure.legends[0].legend_handles:
+        handle.set_sizes([15])
+    return figure
 
-    Names of more than 16 classes would overlap and are left out; the classes are in alphabetical order.
-    """
+
+def _panels(figure: Figure, table: pd.DataFrame, unit: str) -> Iterator[tuple[Axes, pd.DataFrame, list]]:
+    """For each model its panel, its rows, and those of each budget with color and label; then, a legend below."""
+    models, budgets = table["model"].unique(), sorted(table["budget"].unique())
+    colors = dict(zip(budgets, sns.color_palette("colorblind", len(budgets)), strict=True))
+    panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
+    for axes, model in zip(panels, models, strict=True):
+        rows = table[table["model"] == model]
+        yield axes, rows, [(colors[budget], f"{budget} {unit}", part) for budget, part in rows.groupby("budget")]
+        axes.set_title(NETWORKS[model].name)
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    panels[0].set_ylabel("Accuracy")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(budgets), 4))
+
+
+def confusion(predictions: pd.DataFrame, unit: str) -> Figure:
+    """Share of each true class (row) that is predicted as each class (column), one panel per model and budget."""
     classes = statistics.classes_of(predictions)
-    labels = [wrapped(name) for name in classes] if len(classes) <= 16 else False
-    models, budgets = list(predictions["model"].unique()), list(predictions["budget"].unique())
-    columns = len(budgets) if len(budgets) > 1 else len(models)
-    lines = len(models) * len(budgets) // columns
+    labels = [wrapped(name) for name in classes] if len(classes) <= 16 else False  # more would overlap
+    models, budgets = predictions["model"].nunique(), predictions["budget"].nunique()
+    lines, columns = (models, budgets) if budgets > 1 else (1, models)
     figure = Figure(figsize=(PAGE, PAGE / max(columns, 2.5) * 0.82 * lines + 0.5))
     grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-    for (model, budget), axes in zip(product(models, budgets), grid.flat, strict=True):
-        rows = predictions[(predictions["model"] == model) & (predictions["budget"] == budget)]
-        share_KK = statistics.confusion(rows)
+    configurations = predictions.groupby(statistics.CONFIGURATION, sort=False)
+    for ((model, budget), rows), axes in zip(configurations, grid.flat, strict=True):
+        share_KK = confusion_matrix(rows["label"], rows["prediction"], labels=classes, normalize="true")
         sns.heatmap(
             share_KK, ax=axes, vmin=0, vmax=1, cmap="Blues", cbar=False, square=True, linewidths=0.5 if labels else 0,
             annot=np.round(100 * share_KK).astype(int) if len(classes) <= 12 else False, fmt="d", annot_kws={"size": 6},
@@ -191,80 +187,45 @@ def confusion(predictions: pd.DataFrame, unit: str) -> Figure:
 
 def accuracy_against_frames(results: pd.DataFrame, scores: pd.DataFrame, chance: float, unit: str) -> Figure:
     """Test accuracy over budgets: means over seeds with intervals, every seed as a small mark, chance dotted."""
-    figure = Figure(figsize=(COLUMN, 2.2))
-    axes = figure.subplots()
-    budgets, models = sorted(results["budget"].unique()), results["model"].unique()
+    axes = Figure(figsize=(COLUMN, 2.2)).subplots()
+    budgets, models = sorted(results["budget"].unique()), results["model"].nunique()
     step = 0.02 * (budgets[-1] - budgets[0] or 1)  # keeps the bars of two models apart
-    for k, model in enumerate(models):
-        rows, seeds = results[results["model"] == model], scores[scores["model"] == model]
-        shift = (2 * k - len(models) + 1) * step
-        style = _with_intervals(axes, rows["budget"] + shift, rows, model)
+    for k, (model, rows) in enumerate(results.groupby("model", sort=False)):
+        shift, seeds = (2 * k - models + 1) * step, scores[scores["model"] == model]
+        _with_intervals(axes, rows["budget"] + shift, rows, model)
         if (rows["seeds"] > 1).any():
-            axes.plot(seeds["budget"] + shift, seeds["accuracy"], ls="", alpha=0.4, ms=2.5, **style)
+            axes.plot(seeds["budget"] + shift, seeds["accuracy"], ls="", alpha=0.4, ms=2.5, **style_of(model))
     axes.axhline(chance, color="0.4", ls=":", lw=1, label="Chance")
     axes.set(xlabel=f"{unit.capitalize()} per clip", xticks=budgets)
-    _finish_accuracy(axes)
-    return figure
+    return _finish_accuracy(axes)
 
 
 def accuracy_against_gflops(results: pd.DataFrame) -> Figure:
     """Test accuracy over the multiply-adds of one view, on a log scale; every mark is labeled with its budget."""
-    figure = Figure(figsize=(COLUMN, 2.2))
-    axes = figure.subplots()
+    axes = Figure(figsize=(COLUMN, 2.2)).subplots()
     for model, rows in results.groupby("model", sort=False):
         _with_intervals(axes, rows["gflops"], rows, model)
-        for row in rows.itertuples():
-            place = row.gflops, row.accuracy
-            axes.annotate(row.budget, place, (4, -4), textcoords="offset points", fontsize=7, va="top")
+    for row in results.itertuples():
+        axes.annotate(row.budget, (row.gflops, row.accuracy), (4, -4), textcoords="offset points", fontsize=7, va="top")
     axes.set(xlabel="GFLOPs of one view", xscale="log")
     axes.margins(x=0.12)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    _finish_accuracy(axes)
-    return figure
+    return _finish_accuracy(axes)
 
 
-def _with_intervals(axes: Axes, x: pd.Series, rows: pd.DataFrame, model: str) -> dict:
-    """Draw a model's accuracies at x, with their intervals; returns its color and marker."""
-    style = style_of(model)
+def _with_intervals(axes: Axes, x: pd.Series, rows: pd.DataFrame, model: str) -> None:
     error = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
-    axes.errorbar(x, rows["accuracy"], error, lw=1.2, elinewidth=0.8, capsize=2, label=NETWORKS[model].name, **style)
-    return style
+    style = {"label": NETWORKS[model].name, "lw": 1.2, "elinewidth": 0.8, "capsize": 2} | style_of(model)
+    axes.errorbar(x, rows["accuracy"], error, **style)
 
 
-def _finish_accuracy(axes: Axes) -> None:
+def _finish_accuracy(axes: Axes) -> Figure:
     axes.set(ylabel="Test accuracy", ylim=(0, 1.02))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
-
-
-def reliability(table: pd.DataFrame, unit: str) -> Figure:
-    """Accuracy over confidence, one panel per model, one line per budget; larger marks for bins with more clips.
-
-    table: from `statistics.reliability`.
-    """
-    models, budgets = table["model"].unique(), sorted(table["budget"].unique())
-    figure = Figure(figsize=(COLUMN, 2.1))
-    panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
-    colors = dict(zip(budgets, sns.color_palette("colorblind", len(budgets)), strict=True))
-    for axes, model in zip(panels, models, strict=True):
-        axes.plot([0, 1], [0, 1], color="0.4", ls=":", lw=1)
-        for budget, rows in table[table["model"] == model].groupby("budget"):
-            axes.plot(rows["confidence"], rows["accuracy"], color=colors[budget], lw=1)
-            sizes, label = 3 + 40 * rows["clips"] / rows["clips"].sum(), f"{budget} {unit}"
-            axes.scatter(rows["confidence"], rows["accuracy"], sizes, color=colors[budget], label=label, lw=0, zorder=3)
-        axes.set(title=NETWORKS[model].name, xlabel="Confidence", xlim=(0, 1.04), ylim=(0, 1.04))
-        axes.set_aspect("equal")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(PercentFormatter(1))
-            axis.set_ticks([0, 0.5, 1])
-    panels[0].set_ylabel("Accuracy")
-    handles, labels = panels[0].get_legend_handles_labels()
-    legend = figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
-    for handle in legend.legend_handles:
-        handle.set_sizes([15])
-    return figure
+    axes.legend(**ABOVE)
+    return axes.figure
 
 
 def timeline(times: np.ndarray, probabilities_NK: np.ndarray, classes: list[str], most: int = 6) -> Figure:
@@ -273,8 +234,8 @@ def timeline(times: np.ndarray, probabilities_NK: np.ndarray, classes: list[str]
     times: (N, 2), the start and the end of each window in seconds.
     """
     best_N = probabilities_NK.argmax(1)
-    often = np.bincount(best_N, minlength=len(classes))
-    drawn = [k for k in np.argsort(-often, kind="stable")[:most] if often[k]]
+    classes_K, often_K = np.unique(best_N, return_counts=True)
+    drawn = classes_K[np.argsort(-often_K, kind="stable")][:most]
     colors = dict(zip(drawn, sns.color_palette("colorblind", len(drawn)), strict=True))
     seconds, name = (60, "Minutes") if times.max() >= 300 else (1, "Seconds")
     middles = times.mean(1) / seconds
@@ -291,7 +252,7 @@ def timeline(times: np.ndarray, probabilities_NK: np.ndarray, classes: list[str]
         axes.plot(middles, probabilities_NK[:, k], "o-" if len(middles) == 1 else "-", color=colors[k], lw=1.2)
     axes.set(xlabel=name, ylabel="Probability", ylim=(0, 1.02))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    handles = [Line2D([], [], color=colors[k], lw=1.2) for k in drawn]  # the label of an artist must not begin with _
-    labels = [readable(classes[k]) for k in drawn]
+    labels = [readable(classes[k]) for k in drawn]  # given here, for that of an artist must not begin with _
+    handles = [Line2D([], [], color=colors[k], lw=1.2) for k in drawn]
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(drawn), 6))
     return figure

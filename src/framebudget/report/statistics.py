@@ -2,31 +2,23 @@
 
 The table of predictions has one row per test clip and training: model, budget, seed, clip, group, label, prediction,
 and `p_<class>`, a probability for each class. Results list models in order of appearance, and budgets ascending.
-
-The intervals and tests take the trained networks as given and ask what other test clips would have shown. How another
-training would have ended, only the deviation over seeds tells.
+Intervals and tests take the trained networks as given and ask what other test clips would have shown; only the
+deviation over seeds tells how another training would have ended.
 """
 
 from collections.abc import Iterable, Iterator
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
+from sklearn.metrics import f1_score, precision_recall_fscore_support
 
 CONFIGURATION = ["model", "budget"]
 TRAINING = [*CONFIGURATION, "seed"]
+Configuration = tuple[str, int]
 FEWEST_GROUPS = 5  # for the bootstrap: 2 groups have 3 different draws, 4 have 35
-
-
-class Configuration(NamedTuple):
-    model: str
-    budget: int
-
-    def __str__(self) -> str:
-        return f"{self.model} at budget {self.budget}"
 
 
 def classes_of(predictions: pd.DataFrame) -> list[str]:
@@ -36,28 +28,23 @@ def classes_of(predictions: pd.DataFrame) -> list[str]:
 
 def scores(predictions: pd.DataFrame, k: int) -> pd.DataFrame:
     """One row per training: accuracy, top-k accuracy, macro-F1 over the classes with test clips, calibration error."""
-    classes = classes_of(predictions)
-    rows = []
+    classes, rows = classes_of(predictions), []
     for training, clips in _each(predictions, TRAINING):
         truth, guess = clips["label"], clips["prediction"]
-        p_NK = clips[[f"p_{name}" for name in classes]].to_numpy()
-        likely_Nk = (-p_NK).argsort(kind="stable")[:, :k]
+        likely_Nk = (-clips.filter(regex="^p_").to_numpy()).argsort(kind="stable")[:, :k]
         tested = [name for name in classes if name in set(truth)]
-        measured = {
+        rows.append(training | {
             "accuracy": (truth == guess).mean(),
-            f"top{k}": (likely_Nk == _indices(truth, classes)[:, None]).any(axis=1).mean(),
+            f"top{k}": (likely_Nk == _places(truth, classes)[:, None]).any(axis=1).mean(),
             "macro_f1": f1_score(truth, guess, labels=tested, average="macro"),
             "ece": ece(clips),
-        }
-        rows.append(training | measured)
+        })  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def summary(predictions: pd.DataFrame, k: int) -> pd.DataFrame:
-    """One row per configuration: number of seeds, means of `scores` over them, and the interval of `intervals`.
-
-    accuracy_std is the sample standard deviation over seeds, NaN for one seed.
-    """
+    """One row per configuration: number of seeds, means of `scores` over them, the sample standard deviation of the
+    accuracy (NaN for one seed), and its interval."""
     table = intervals(predictions)
     trainings = scores(predictions, k).groupby(CONFIGURATION, sort=False)
     table.insert(2, "seeds", trainings.size().to_numpy())
@@ -66,42 +53,27 @@ def summary(predictions: pd.DataFrame, k: int) -> pd.DataFrame:
 
 
 def per_class(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row per configuration and class: test clips; precision, recall and F1 as means over seeds.
-
-    The precision of a class that was never predicted is 0, and so is the recall of one that was never tested.
-    """
-    classes = classes_of(predictions)
-    tables = []
+    """One row per configuration and class: test clips; precision, recall and F1 as means over seeds, 0 if undefined."""
+    classes, tables = classes_of(predictions), []
     for configuration, clips in _each(predictions, CONFIGURATION):
         seeds = [
             precision_recall_fscore_support(rows["label"], rows["prediction"], labels=classes, zero_division=0)[:3]
             for _, rows in clips.groupby("seed")
         ]
-        labels = clips.drop_duplicates("clip")["label"]
-        table = {"class": classes, "clips": [(labels == name).sum() for name in classes]}
-        values = zip(["precision", "recall", "f1"], np.mean(seeds, axis=0), strict=True)
-        tables.append(pd.DataFrame(configuration | table | dict(values)))
+        tested = clips.drop_duplicates("clip")["label"].value_counts().reindex(classes, fill_value=0)
+        values = dict(zip(["precision", "recall", "f1"], np.mean(seeds, axis=0), strict=True))
+        tables.append(pd.DataFrame(configuration | {"class": classes, "clips": tested.to_numpy()} | values))
     return pd.concat(tables, ignore_index=True)
-
-
-def confusion(predictions: pd.DataFrame) -> np.ndarray:
-    """share_KK: of the clips with a label (row), the share with a prediction (column), over all rows of the table.
-
-    A row sums to 1, or is 0 if no clip has this label.
-    """
-    labels, guesses, classes = predictions["label"], predictions["prediction"], classes_of(predictions)
-    share_KK: np.ndarray = confusion_matrix(labels, guesses, labels=classes, normalize="true")
-    return share_KK
 
 
 def reliability(predictions: pd.DataFrame, bins: int = 10) -> pd.DataFrame:
     """One row per configuration and bin of confidence: clips, their mean confidence, and their accuracy.
 
-    The reliability diagram of Guo et al. 2017 (arXiv:1706.04599): bins (lower, upper] of equal width, by the
-    probability of the predicted class. A clip counts once per seed; empty bins are left out.
+    As of Guo et al. 2017 (arXiv:1706.04599): bins (lower, upper] of equal width, by the probability of the predicted
+    class. A clip counts once per seed; empty bins are left out.
     """
     parts = _each(predictions, CONFIGURATION)
-    tables = [pd.DataFrame(configuration | dict(_calibration(clips, bins))) for configuration, clips in parts]
+    tables = (pd.DataFrame(configuration | dict(_calibration(clips, bins))) for configuration, clips in parts)
     return pd.concat(tables, ignore_index=True)
 
 
@@ -112,32 +84,28 @@ def ece(predictions: pd.DataFrame, bins: int = 10) -> float:
 
 
 def _calibration(predictions: pd.DataFrame, bins: int) -> pd.DataFrame:
-    classes = classes_of(predictions)
-    p_NK = predictions[[f"p_{name}" for name in classes]].to_numpy()
-    confidence = p_NK[np.arange(len(p_NK)), _indices(predictions["prediction"], classes)]
+    place_N = _places(predictions["prediction"], classes_of(predictions))
+    confidence = predictions.filter(regex="^p_").to_numpy()[np.arange(len(place_N)), place_N]
     right = predictions["label"].to_numpy() == predictions["prediction"].to_numpy()
     edges = np.arange(bins + 1) / bins
-    bin_N = np.searchsorted(edges[1:-1], confidence)
-    clips = pd.DataFrame({"confidence": confidence, "accuracy": right}).groupby(bin_N)
-    table = clips.mean()
-    table.insert(0, "lower", edges[table.index])
-    table.insert(1, "upper", edges[table.index + 1])
-    table.insert(2, "clips", clips.size())
-    return table.reset_index(drop=True)
+    clips = pd.DataFrame({"confidence": confidence, "accuracy": right})
+    by_bin = clips.groupby(np.searchsorted(edges[1:-1], confidence))
+    means = by_bin.mean()
+    ends = {"lower": edges[means.index], "upper": edges[means.index + 1], "clips": by_bin.size()}
+    return pd.DataFrame(ends).join(means)
 
 
 def intervals(predictions: pd.DataFrame, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
     """One row per configuration: accuracy, a mean over seeds, and its 95 % bootstrap interval from low to high.
 
     Percentiles over draws of whole groups, not of clips (Efron & Tibshirani 1993, ch. 13; for clusters Field & Welsh
-    2007): clips of a group share a person or a scene and tend to be right or wrong together. With few groups the
-    interval is too narrow (Cameron, Gelbach & Miller 2008), and has no width if all groups are equally right; below
-    FEWEST_GROUPS it is NaN. Raises ValueError if two trainings were not tested on the same clips.
+    2007), because clips of a group tend to be right or wrong together. With few groups the interval is too narrow
+    (Cameron, Gelbach & Miller 2008); below FEWEST_GROUPS it is NaN. Raises ValueError if a training lacks test clips.
     """
     rights = _rights(predictions)
     low, high = np.percentile(_resampled(rights, draws, seed), [2.5, 97.5], axis=0)
     accuracy = [right_NS.to_numpy().mean() for right_NS in rights.values()]
-    return pd.DataFrame(list(rights)).assign(accuracy=accuracy, low=low, high=high)
+    return pd.DataFrame(list(rights), columns=CONFIGURATION).assign(accuracy=accuracy, low=low, high=high)
 
 
 def comparisons(predictions: pd.DataFrame, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
@@ -154,88 +122,72 @@ def comparisons(predictions: pd.DataFrame, draws: int = 10_000, seed: int = 0) -
     verdict         better or worse if both corrected p are below 0.05 and both tests point the same way, or undecided;
                     unavailable below FEWEST_GROUPS, where low, high and p_bootstrap are NaN
 
-    A single configuration gives the columns and no row. Raises ValueError if two trainings were not tested on the same
-    clips, or the two sides of a pair not with the same seeds.
+    A single configuration gives no row. Raises ValueError if a training lacks test clips, or a side of a pair a seed.
     """
     rights = _rights(predictions)
     accuracy_D = dict(zip(rights, _resampled(rights, draws, seed).T, strict=True))
+    enough = predictions["group"].nunique() >= FEWEST_GROUPS
     rows = []
     for of, a, b in _pairs(rights):
         a_NS, b_NS = rights[a], rights[b]
         if not a_NS.columns.equals(b_NS.columns):
-            raise ValueError(f"predictions: {a} and {b} were not tested with the same seeds")
+            raise ValueError("predictions: {} at budget {} and {} at budget {} have different seeds".format(*a, *b))
         difference, difference_D = b_NS.to_numpy().mean() - a_NS.to_numpy().mean(), accuracy_D[b] - accuracy_D[a]
         low, high = np.percentile(difference_D, [2.5, 97.5])
+        fewest = min((difference_D <= 0).sum(), (difference_D >= 0).sum())
+        p_bootstrap = min(2 * (1 + fewest) / (1 + draws), 1.0) if enough else np.nan
         a_N, b_N = a_NS.mean(axis=1) > 0.5, b_NS.mean(axis=1) > 0.5
         only_a, only_b = (a_N & ~b_N).sum(), (b_N & ~a_N).sum()
         p_mcnemar = binomtest(only_b, only_a + only_b).pvalue if only_a + only_b else 1.0
-        rows.append((of, *a, *b, difference, low, high, only_a, only_b, _two_sided(difference_D), p_mcnemar))
-    sides = ["of", *(f"{column}_{side}" for side in "ab" for column in CONFIGURATION)]
+        rows.append((of, *a, *b, difference, low, high, only_a, only_b, p_bootstrap, p_mcnemar))
+    sides = ["of", "model_a", "budget_a", "model_b", "budget_b"]
     measured = ["difference", "low", "high", "only_a", "only_b", "p_bootstrap", "p_mcnemar"]
     table = pd.DataFrame(rows, columns=sides + measured)
     for test in ("p_bootstrap", "p_mcnemar"):
         table[f"{test}_holm"] = holm(table[test].to_numpy(float))
     found = (table[["p_bootstrap_holm", "p_mcnemar_holm"]] < 0.05).all(axis=1)
-    better = (table["difference"] > 0) & (table["only_b"] > table["only_a"])
-    worse = (table["difference"] < 0) & (table["only_b"] < table["only_a"])
-    table["verdict"] = np.select([found & better, found & worse], ["better", "worse"], "undecided")
-    if predictions["group"].nunique() < FEWEST_GROUPS:
-        table["verdict"] = "unavailable"
+    better = found & (table["difference"] > 0) & (table["only_b"] > table["only_a"])
+    worse = found & (table["difference"] < 0) & (table["only_b"] < table["only_a"])
+    table["verdict"] = np.select([better, worse], ["better", "worse"], "undecided" if enough else "unavailable")
     return table
 
 
 def holm(p: np.ndarray) -> np.ndarray:
     """p values corrected for their number: the smallest times m, the next times m - 1, …, never falling (Holm 1979)."""
     order = np.argsort(p)
-    corrected = np.empty(len(p))
-    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
-    return corrected
+    corrected = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return corrected[np.argsort(order)]
 
 
 def _pairs(configurations: Iterable[Configuration]) -> list[tuple[str, Configuration, Configuration]]:
     """The budgets of every model, then the models at every budget; with the column that differs."""
     each_two = list(combinations(configurations, 2))
-    pairs = [("budget", a, b) for a, b in each_two if a.model == b.model]
-    by_budget = sorted(each_two, key=lambda pair: pair[0].budget)
-    return pairs + [("model", a, b) for a, b in by_budget if a.budget == b.budget]
-
-
-def _two_sided(difference_D: np.ndarray) -> float:
-    if np.isnan(difference_D).any():
-        return np.nan
-    fewest = min((difference_D <= 0).sum(), (difference_D >= 0).sum())
-    return float(min(2 * (1 + fewest) / (1 + len(difference_D)), 1.0))
+    pairs = [("budget", a, b) for a, b in each_two if a[0] == b[0]]
+    return pairs + sorted((("model", a, b) for a, b in each_two if a[1] == b[1]), key=lambda pair: pair[1][1])
 
 
 def _rights(predictions: pd.DataFrame) -> dict[Configuration, pd.DataFrame]:
     """Which test clips every configuration gets right: rows by (group, clip), one column per seed.
 
-    Raises ValueError unless all have the same rows.
+    Raises ValueError unless every training was tested on the same clips, each once.
     """
-    rights: dict[Configuration, pd.DataFrame] = {}
-    for keys, clips in _each(predictions, CONFIGURATION):
-        configuration = Configuration(**keys)
-        if clips.duplicated(["clip", "seed"]).any():
-            raise ValueError(f"predictions: {configuration} has a clip twice with one seed")
-        right = clips.assign(right=clips["label"] == clips["prediction"])
-        right_NS = right.pivot(index=["group", "clip"], columns="seed", values="right")
-        if right_NS.isna().any(axis=None):
-            raise ValueError(f"predictions: {configuration} was not tested on the same clips with every seed")
-        rights[configuration] = right_NS
-        first = next(iter(rights))
-        if not right_NS.index.equals(rights[first].index):
-            raise ValueError(f"predictions: {first} and {configuration} were not tested on the same clips")
-    return rights
+    clips = predictions.assign(right=predictions["label"] == predictions["prediction"])
+    rights = clips.pivot(index=["group", "clip"], columns=TRAINING, values="right").sort_index(axis=1)
+    if (missing := rights.columns[rights.isna().any()]).size:
+        raise ValueError("predictions: {} at budget {} with seed {} lacks test clips".format(*missing[0]))
+    configurations = (tuple(keys.values()) for keys, _ in _each(predictions, CONFIGURATION))
+    return {configuration: rights[configuration] for configuration in configurations}
 
 
 def _resampled(rights: dict[Configuration, pd.DataFrame], draws: int, seed: int) -> np.ndarray:
     """accuracy_DC: draws × configurations, the accuracies if other groups had been drawn; NaN below FEWEST_GROUPS.
 
-    A draw takes as many groups as there are, with replacement, the same for all configurations. Right and tested clips
-    are whole numbers, and their sums are exact in any order: two configurations that are equally right differ by 0.
+    A draw takes as many groups as there are, with replacement, the same for all configurations. Sums of whole numbers
+    are exact in any order, so two configurations that are equally right differ by 0.
     """
-    right_GC = np.stack([right_NS.groupby("group").sum().sum(axis=1) for right_NS in rights.values()], axis=1)
-    tested_GC = np.stack([right_NS.groupby("group").size() * right_NS.shape[1] for right_NS in rights.values()], axis=1)
+    groups = [right_NS.groupby("group") for right_NS in rights.values()]
+    right_GC = np.stack([group.sum().sum(axis=1) for group in groups], axis=1)
+    tested_GC = np.stack([group.count().sum(axis=1) for group in groups], axis=1)
     G, C = right_GC.shape
     if G < FEWEST_GROUPS:
         return np.full((draws, C), np.nan)
@@ -247,16 +199,13 @@ def _resampled(rights: dict[Configuration, pd.DataFrame], draws: int, seed: int)
     return np.concatenate(accuracy_DC)
 
 
-def _indices(names: pd.Series, classes: list[str]) -> np.ndarray:
-    """The place of each name among the classes. Raises ValueError for a name without one."""
-    indices = pd.Index(classes).get_indexer(pd.Index(names))
-    if (indices < 0).any():
-        raise ValueError(f"predictions: no column 'p_{names[indices < 0].iloc[0]}' for the class")
-    return indices
+def _places(names: pd.Series, classes: list[str]) -> np.ndarray:
+    """The place of each name among the classes. Raises KeyError for a name without one."""
+    return pd.Series(range(len(classes)), classes).loc[names].to_numpy()
 
 
 def _each(predictions: pd.DataFrame, keys: list[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """The rows of every configuration or training, with its keys."""
+    """The keys of every configuration or training, and its rows."""
     for model, rows in predictions.groupby("model", sort=False):
         for others, part in rows.groupby(keys[1:]):
             yield dict(zip(keys, (model, *others), strict=True)), part

@@ -1,8 +1,7 @@
-"""Tables for a venue that takes LaTeX."""
+"""Tables for a venue that takes LaTeX, with the package booktabs."""
 
 import pandas as pd
 
 
 def latex(table: pd.DataFrame, caption: str) -> str:
-    """The table in LaTeX; needs the package booktabs."""
     return table.to_latex(index=False, escape=True, float_format="%.3f", na_rep="–", caption=caption)
