@@ -1,4 +1,4 @@
-"""Talk to the user and write to the disk: errors, command lines, tables, files that are never half written."""
+"""Errors and command lines; tables and files, which are never half written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # half a second that `framebudget --help` does not need
     import pandas as pd
-
 
 MANIFEST = {"clip": str, "path": str, "class": str, "group": str, "frames": int, "fps": float, "sha256": str}
 SPLIT = MANIFEST | {"label": int, "fold": int, "subset": str}
@@ -53,10 +52,9 @@ def usage(doc: str) -> argparse.ArgumentParser:
 
 
 def stage(main: Callable[[], None]) -> Callable[[], None]:
-    """Print a UserError as one line instead of a traceback.
+    """Print a UserError, or a fault of the machine, as one line and exit with 1; after Ctrl-C, exit with 130.
 
-    The machine's own faults (disk full, out of memory, no permission) are one line, too. Anything else is a bug: it
-    shows its traceback. FRAMEBUDGET_DEBUG=1 shows every traceback. The exit status is 1; after Ctrl-C it is 130.
+    Anything else is a bug: it shows its traceback. FRAMEBUDGET_DEBUG=1 shows every traceback.
     """
 
     @functools.wraps(main)
@@ -111,7 +109,7 @@ def read_csv(path: Path, columns: dict[str, type]) -> pd.DataFrame:
 
 
 def read_yaml(path: Path) -> object:
-    """The content of a YAML file, read as DVC reads it (YAML 1.2). Raises UserError."""
+    """Read a YAML file as DVC does (YAML 1.2). Raises UserError."""
     from ruamel.yaml import YAML
 
     try:
@@ -128,23 +126,14 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     A process that is killed leaves the old folder, none, or the new one, never a part of one.
     """
-    partial, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old.partial")
-    for leftover in (partial, old):
-        remove(leftover)
-    partial.mkdir(parents=True)
-    yield partial
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "new").mkdir(parents=True)
+    yield partial / "new"
     if path.exists():
-        path.rename(old)
-    partial.rename(path)
-    remove(old)
-
-
-def remove(path: Path) -> None:
-    """Remove a folder with its contents, a link or a file, if it exists."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    else:
-        shutil.rmtree(path, ignore_errors=True)
+        path.rename(partial / "old")
+    (partial / "new").rename(path)
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

@@ -29,7 +29,7 @@ def main() -> None:
     p = params.load()
     rule = p.data.split
     manifest["label"] = manifest["class"].astype("category").cat.codes
-    folds = cross_validation(manifest, rule) if rule.folds else [subsets(manifest, rule)]
+    folds = subsets(manifest, rule)
     if p.protocol == "published":
         folds = [as_published(subset, rule.seed) for subset in folds]
     tables = [manifest.assign(fold=fold, subset=subset) for fold, subset in enumerate(folds)]
@@ -45,39 +45,35 @@ def leaked(split: pd.DataFrame) -> int:
     return int(split.loc[test, "group"].isin(split.loc[~test, "group"]).sum())
 
 
-def subsets(manifest: pd.DataFrame, rule: Split) -> pd.Series:
-    """The subset of each row, by fractions or by UCF101's official test lists. Raises UserError."""
-    if rule.official is None:
+def subsets(manifest: pd.DataFrame, rule: Split) -> list[pd.Series]:
+    """The subset of each row: by fractions, by UCF101's official test lists, or in each fold of a cross-validation,
+    where every clip is a test clip once. Raises UserError."""
+    units = manifest if rule.by == "group" else manifest.assign(group=manifest["clip"])  # `group`: clips kept together
+    shares = {"train": 1 - rule.validation, "validation": rule.validation}
+    if rule.folds:
+        names = [f"fold {fold}" for fold in range(rule.folds)]
+        fold = split_groups(units, dict.fromkeys(names, 1 / rule.folds), rule.seed)
+        tests = [fold == name for name in names]
+    elif rule.official:
+        tests = [official_test(manifest, rule.official)]
+    else:
         shares = {"train": 1 - rule.validation - rule.test, "validation": rule.validation, "test": rule.test}
-        return split_groups(units(manifest, rule), shares, rule.seed)
-    test = manifest["group"].str[-3:].isin(official_test_groups(rule.official))
+        return [split_groups(units, shares, rule.seed)]
+    others = (split_groups(units[~test], shares, rule.seed) for test in tests)
+    return [subset.reindex(manifest.index, fill_value="test") for subset in others]
+
+
+def official_test(manifest: pd.DataFrame, number: int) -> pd.Series:
+    """Whether each row is on the test list of this number. Raises UserError if a class is on one list only."""
+    test = manifest["group"].str[-3:].isin(official_test_groups(number))
     for name, in_test in test.groupby(manifest["class"]):
         if in_test.nunique() < 2:
             side = "training" if in_test.all() else "test"
             raise UserError(
-                f"class {name!r} has no clip on the {side} list {rule.official} (split.official in params.yaml); "
+                f"class {name!r} has no clip on the {side} list {number} (split.official in params.yaml); "
                 "for a part of UCF101 set split.official to null and split.test to a fraction"
             )
-    return with_test(test, manifest, rule)
-
-
-def cross_validation(manifest: pd.DataFrame, rule: Split) -> list[pd.Series]:
-    """The subset of each row in each fold; every clip is a test clip in one of them. Raises UserError."""
-    names = [f"fold {fold}" for fold in range(rule.folds)]
-    fold = split_groups(units(manifest, rule), dict.fromkeys(names, 1 / rule.folds), rule.seed)
-    return [with_test(fold == name, manifest, rule) for name in names]
-
-
-def with_test(test: pd.Series, manifest: pd.DataFrame, rule: Split) -> pd.Series:
-    """The subset of each row, given the test clips: the others are split into training and validation."""
-    shares = {"train": 1 - rule.validation, "validation": rule.validation}
-    others = split_groups(units(manifest, rule)[~test], shares, rule.seed)
-    return others.reindex(manifest.index, fill_value="test")
-
-
-def units(manifest: pd.DataFrame, rule: Split) -> pd.DataFrame:
-    """The manifest, where `group` names the clips that stay together."""
-    return manifest if rule.by == "group" else manifest.assign(group=manifest["clip"])
+    return test
 
 
 def official_test_groups(number: int) -> list[str]:

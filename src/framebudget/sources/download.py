@@ -5,7 +5,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import requests
 import urllib3
@@ -21,14 +21,13 @@ TIMEOUT = 30  # seconds without a byte
 FAULTS = (
     requests.RequestException, urllib3.exceptions.HTTPError, RemoteIOError, zipfile.BadZipFile, zlib.error, EOFError
 )  # fmt: skip
-T = TypeVar("T")
 
 
 class DownloadError(UserError):
     """A file that is not here and cannot be downloaded; the message names the URL and what is kept of it."""
 
 
-def retried(act: Callable[[], T], tries: int = TRIES) -> T:
+def retried(act: Callable, tries: int = TRIES) -> Any:
     """What `act` returns. After a pause, it runs again if the connection failed or delivered broken data."""
     for pause in (PAUSE * 2**k for k in range(tries - 1)):
         try:
@@ -46,14 +45,14 @@ def download(url: str, path: Path) -> None:
 
     Raises DownloadError.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial, etag, lock = (path.with_name(path.name + end) for end in (".partial", ".partial.etag", ".lock"))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(path.with_name(path.name + ".lock")), requests.Session() as session:
+        with FileLock(lock), requests.Session() as session:
             if not path.exists():
-                retried(lambda: resume(session, url, partial))
+                retried(lambda: resume(session, url, partial, etag))
                 partial.replace(path)
-                etag_of(partial).unlink()
+                etag.unlink()
     except FAULTS as error:
         kept = partial.stat().st_size if partial.exists() else 0
         raise DownloadError(
@@ -62,34 +61,26 @@ def download(url: str, path: Path) -> None:
         ) from None
 
 
-def etag_of(partial: Path) -> Path:
-    """The file that records which version of the content a partial file belongs to."""
-    return partial.with_name(partial.name + ".etag")
-
-
-def resume(session: requests.Session, url: str, partial: Path) -> None:
-    """Download the rest of a partial file, or all of it if the content may have changed."""
-    held, etag = partial.stat().st_size if partial.exists() else 0, etag_of(partial)
+def resume(session: requests.Session, url: str, partial: Path, etag: Path) -> None:
+    """Download the rest of a partial file, or all of it if its ETag, kept in a file, is no longer the server's."""
+    held, version = partial.stat().st_size if partial.exists() else 0, etag.read_text() if etag.exists() else ""
     headers = {"Accept-Encoding": "identity"}
-    if held and etag.exists() and etag.read_text():
-        headers |= {"Range": f"bytes={held}-", "If-Range": etag.read_text()}
+    if held and version:
+        headers |= {"Range": f"bytes={held}-", "If-Range": version}
     with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         total = response.headers.get("Content-Range", "").rpartition("/")[2]
-        if response.status_code == 416:
-            if total == str(held):
-                return
-            partial.unlink()
+        if response.status_code == 416 and total == str(held):
+            return
         response.raise_for_status()
         if response.status_code != 206:
             held, total = 0, response.headers.get("Content-Length", "")
             etag.write_text(response.headers.get("ETag", ""))
-        bar = tqdm(
-            desc=url.rsplit("/", 1)[1], initial=held, total=int(total) if total.isdigit() else None,
-            unit="B", unit_scale=True, disable=None,
-        )  # fmt: skip
-        with partial.open("ab" if held else "wb") as file, bar:
+        progress = {"desc": url.rsplit("/", 1)[1], "initial": held, "total": int(total) if total.isdigit() else None}
+        with (
+            partial.open("ab" if held else "wb") as file,
+            tqdm.wrapattr(file, "write", **progress, disable=None) as out,
+        ):
             for chunk in response.iter_content(2**16):
-                file.write(chunk)
-                bar.update(len(chunk))
+                out.write(chunk)
     if total.isdigit() and partial.stat().st_size != int(total):
         raise EOFError(f"{partial.stat().st_size} of {total} bytes came")
