@@ -7,11 +7,10 @@ import pytest
 from framebudget.console import SPLIT, UserError, read_csv, write_csv
 from framebudget.params import Split
 from framebudget.split import (
-    SUBSETS,
     as_published,
     leaked,
     main,
-    official_test_groups,
+    official_test,
     split_groups,
     subsets,
 )
@@ -41,7 +40,7 @@ def test_no_group_is_on_two_sides_and_no_class_is_missing_on_one(seed):
     rows = manifest(UNEVEN)
     rows["subset"] = split_groups(rows, SHARES, seed)
     assert (rows.groupby("group")["subset"].nunique() == 1).all()
-    assert (pd.crosstab(rows["class"], rows["subset"])[list(SUBSETS)] > 0).all(axis=None)
+    assert (pd.crosstab(rows["class"], rows["subset"])[list(SHARES)] > 0).all(axis=None)
 
 
 def test_shares_are_near_the_wanted_ones():
@@ -77,7 +76,7 @@ def ucf101(shared) -> pd.DataFrame:
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_the_official_lists_follow_from_the_groups_line_by_line(ucf101, number):
-    test = ucf101["group"].str[-3:].isin(official_test_groups(number))
+    test = official_test(ucf101, number)
     assert len(ucf101) == 13320
     for side, rows in (("test", ucf101[test]), ("train", ucf101[~test])):
         assert rows["path"].tolist() == ucf101.attrs[number, side]
@@ -132,7 +131,7 @@ def test_in_cross_validation_every_clip_is_tested_once_and_no_group_is_on_two_si
     assert (sum((subset == "test").astype(int) for subset in found) == 1).all()
     for subset in found:
         assert (subset.groupby(rows["group"]).nunique() == 1).all()
-        assert (pd.crosstab(rows["class"], subset)[list(SUBSETS)] > 0).all(axis=None)
+        assert (pd.crosstab(rows["class"], subset)[list(SHARES)] > 0).all(axis=None)
         assert (subset == "test").mean() == pytest.approx(1 / folds, abs=0.05)
 
 
@@ -209,6 +208,6 @@ def test_as_published_three_in_a_hundred_of_what_is_trained_on_are_the_test(trai
 
 
 def test_the_official_lists_test_on_seven_groups_each():
-    assert official_test_groups(1) == [f"g0{number}" for number in range(1, 8)]
-    assert official_test_groups(2) == ["g08", "g09", *(f"g{number}" for number in range(10, 15))]
-    assert official_test_groups(3)[0::6] == ["g15", "g21"]
+    rows = manifest({"a": {f"a_g{number:02d}": 1 for number in range(1, 26)}})
+    lists = [rows.loc[official_test(rows, number), "group"].tolist() for number in (1, 2, 3)]
+    assert lists == [[f"a_g{number:02d}" for number in range(first, first + 7)] for first in (1, 8, 15)]

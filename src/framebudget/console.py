@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import functools
 import hashlib
 import os
 import re
@@ -57,7 +56,6 @@ def stage(main: Callable[[], None]) -> Callable[[], None]:
     Anything else is a bug: it shows its traceback. FRAMEBUDGET_DEBUG=1 shows every traceback.
     """
 
-    @functools.wraps(main)
     def run() -> None:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError):  # a test replaces the streams
@@ -100,10 +98,8 @@ def read_csv(path: Path, columns: dict[str, type]) -> pd.DataFrame:
                 table[name] = table[name].str.removeprefix("'")
             elif not table[name].between(0, sys.float_info.max).all():
                 raise ValueError(f"impossible numbers in column {name}")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; make it: dvc repro") from None
-    except (KeyError, ValueError, OverflowError) as error:
-        fault = f"no column {error}" if isinstance(error, KeyError) else str(error).strip()
+    except (FileNotFoundError, KeyError, ValueError, OverflowError) as error:
+        fault = f"no column {error}" if isinstance(error, KeyError) else getattr(error, "strerror", str(error).strip())
         raise UserError(f"{path}: {fault}; make it again: dvc repro") from None
     return table
 
@@ -118,6 +114,15 @@ def read_yaml(path: Path) -> object:
         raise UserError(f"{path} is missing; run from the top of the repository") from None
     except Exception as error:  # a tag on what it does not fit can raise whatever Python has
         raise UserError(f"{path} is not YAML: {error}") from None
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of `path` if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    yield partial
+    partial.replace(path)
 
 
 @contextlib.contextmanager
@@ -147,10 +152,8 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    partial.replace(path)
+    with new_file(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def sha256(path: Path) -> str:

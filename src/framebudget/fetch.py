@@ -72,8 +72,8 @@ def decode(clips: Path, rows: list[dict]) -> pd.DataFrame:
     return pd.DataFrame([row | facts for row, facts in zip(rows, results, strict=True)])
 
 
-def confine(extra: int = 2**30) -> None:
-    """Make this process of a pool end with its parent, and (on Linux) limit it to `extra` more bytes than it has now:
+def confine() -> None:
+    """Make this process of a pool end with its parent, and (on Linux) limit it to 1 GiB more than it has now:
     a small MP4 can make FFmpeg allocate gigabytes."""
 
     def end_with_parent() -> None:
@@ -84,7 +84,7 @@ def confine(extra: int = 2**30) -> None:
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[5])
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (pages * resource.getpagesize() + extra, hard))
+        resource.setrlimit(resource.RLIMIT_DATA, (pages * resource.getpagesize() + 2**30, hard))
 
 
 def survey(path: Path) -> dict | str:

@@ -87,7 +87,7 @@ def test_statuses_and_return_values_pass(capsys):
 
 
 def test_a_table_that_is_missing(tmp_path):
-    with pytest.raises(UserError, match=r"manifest.csv: no such file; make it: dvc repro"):
+    with pytest.raises(UserError, match=r"manifest.csv: No such file or directory; make it again: dvc repro"):
         read_csv(tmp_path / "manifest.csv", {"clip": str})
 
 

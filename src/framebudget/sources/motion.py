@@ -24,6 +24,8 @@ import av
 import numpy as np
 from tqdm import tqdm
 
+from framebudget.console import new_file
+
 MOVES = {  # direction of change in size, angle, place
     "Approach": (1, 0, 0), "Recede": (-1, 0, 0),
     "SpinClockwise": (0, 1, 0), "SpinCounterclockwise": (0, -1, 0),
@@ -100,16 +102,14 @@ def render(scene: Scene, action: str) -> np.ndarray:
 
 def write_clip(path: Path, frames: np.ndarray) -> None:
     """Write uint8 frames (T, H, W, 3) as MPEG-4 in AVI, whole or not at all; equal frames give equal bytes."""
-    partial = path.with_name(path.name + ".partial")
-    with av.open(str(partial), "w", format="avi", options={"fflags": "+bitexact"}) as container:
-        options = {"flags": "+bitexact", "qmin": "3", "qmax": "3", "threads": "1"}
+    options = {"flags": "+bitexact", "qmin": "3", "qmax": "3", "threads": "1"}
+    with new_file(path) as partial, av.open(partial, "w", format="avi", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("mpeg4", rate=FPS, options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for array in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
         container.mux(stream.encode())
-    partial.replace(path)
 
 
 def write_motion(folder: Path, scenes: int = 64) -> None:
@@ -117,6 +117,4 @@ def write_motion(folder: Path, scenes: int = 64) -> None:
     for number in tqdm(range(1, scenes + 1), desc="render", unit="scene", disable=None):
         scene = draw_scene(number)
         for action in ACTIONS:
-            path = folder / action / f"v_{action}_g{number:02d}_c01.avi"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_clip(path, render(scene, action))
+            write_clip(folder / action / f"v_{action}_g{number:02d}_c01.avi", render(scene, action))

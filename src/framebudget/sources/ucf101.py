@@ -1,6 +1,5 @@
 """Read the wanted classes of UCF101 out of its zip: by HTTP ranges, or from a copy on disk."""
 
-import difflib
 import re
 import shutil
 import struct
@@ -14,7 +13,7 @@ from filelock import FileLock
 from remotezip import RemoteZip, RemoteZipError
 from tqdm import tqdm
 
-from framebudget.console import MACHINE
+from framebudget.console import MACHINE, new_file
 from framebudget.sources import download
 from framebudget.sources.folder import SourceError, listed
 
@@ -22,13 +21,11 @@ CLIP = re.compile(r"v_([A-Za-z]+)_g\d\d_c\d\d\.avi")
 FOLDERS = {"HandStandPushups": "HandstandPushups"}  # file names spell this one class differently
 COMPRESSIONS = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED  # others may ask for gigabytes
 LARGEST = 2**26  # bytes; the 13,320 clips of the archive have half a megabyte each
-FAULTS = (  # of a network or a damaged zip; an encrypted member is a RuntimeError
-    *download.FAULTS, RemoteZipError, OSError, ValueError, RuntimeError, OverflowError, struct.error
-)  # fmt: skip
+# Of a network, or of a damaged zip. An encrypted member is a RuntimeError.
+FAULTS = *download.FAULTS, RemoteZipError, OSError, ValueError, RuntimeError, OverflowError, struct.error
 WAYS_OUT = (
-    "The clips that are already here are kept. There are three ways on: run the same command again with a network; or "
-    "name the extracted folder, -S clips=PATH/UCF-101; or download the zip by other means and name it, "
-    "-S clips=PATH/UCF101_videos.zip"
+    "The clips that came are kept. There are three ways on: run the same command again; or name the extracted folder, "
+    "-S clips=PATH/UCF-101; or download the zip by other means and name it, -S clips=PATH/UCF101_videos.zip"
 )
 
 
@@ -69,15 +66,12 @@ class Archive:
 
     def extract(self, info: zipfile.ZipInfo, path: Path) -> None:
         """Whole or not at all. zipfile checks the CRC at the end, and never reads more than the announced size."""
-        path.parent.mkdir(exist_ok=True)
-        unfinished = path.with_name(path.name + ".partial")
         try:
-            with self.zip.open(info) as stream, unfinished.open("wb") as file:
+            with new_file(path) as unfinished, self.zip.open(info) as stream, unfinished.open("wb") as file:
                 shutil.copyfileobj(stream, file)
         except download.FAULTS:
             self.zip = self.open()  # the old one may be anywhere in its stream
             raise
-        unfinished.replace(path)
 
 
 def limited(response: requests.Response, **_: object) -> None:
@@ -100,9 +94,9 @@ def clips_of(archive: str, infos: list[zipfile.ZipInfo], classes: list[str] | st
             clips[path] = info
     available = {path.partition("/")[0] for path in clips}
     wanted = available if classes == "all" else set(classes)
-    for name in sorted(wanted - available):
-        near = listed(difflib.get_close_matches(name, available) or sorted(available)) or "none"
-        raise SourceError(f"{archive}: no clips of {name!r} (fetch.classes in params.yaml); there are {near}")
+    if missing := sorted(wanted - available):
+        there = ", ".join(sorted(available)) or "none"
+        raise SourceError(f"{archive}: no clips of {listed(missing)} (fetch.classes in params.yaml); there are {there}")
     return {path: info for path, info in sorted(clips.items()) if path.partition("/")[0] in wanted}
 
 
