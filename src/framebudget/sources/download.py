@@ -54,7 +54,7 @@ def download(url: str, path: Path) -> None:
 def attempt(url: str, path: Path) -> None:
     with requests.get(url, stream=True, timeout=TIMEOUT) as response, new_file(path) as unfinished:
         response.raise_for_status()
-        progress = {"desc": path.name, "total": int(response.headers.get("Content-Length", 0)) or None, "disable": None}
+        progress = {"desc": path.name, "total": response.raw.length_remaining, "disable": None}
         with unfinished.open("wb") as file, tqdm.wrapattr(file, "write", **progress) as out:
             for chunk in response.iter_content(2**16):
                 out.write(chunk)

@@ -76,8 +76,8 @@ class Archive:
 
 def limited(response: requests.Response, **_: object) -> None:
     """Raises SourceError if a part of the archive is larger than the list of its members, or any clip, can be."""
-    announced = "Transfer-Encoding" not in response.headers and response.headers.get("Content-Length")
-    if response.status_code == 206 and int(announced or -1) not in range(LARGEST + 1):
+    size = response.raw.length_remaining  # None if the server does not say
+    if response.status_code == 206 and (size is None or size > LARGEST):
         raise SourceError(f"{response.url}: not the archive of UCF101: a part of it has more than {LARGEST:,} bytes")
 
 
@@ -87,15 +87,15 @@ def clips_of(archive: str, infos: list[zipfile.ZipInfo], classes: list[str] | st
     for info in infos:
         name = PurePosixPath(info.filename).name
         if match := CLIP.fullmatch(name):
-            path, usual = f"{FOLDERS.get(match[1], match[1])}/{name}", info.compress_type in COMPRESSIONS
-            if path in clips or not usual or info.file_size > LARGEST:
+            path = f"{FOLDERS.get(match[1], match[1])}/{name}"
+            if path in clips or info.file_size > LARGEST or info.compress_type not in COMPRESSIONS:
                 fault = f"is in it twice, has more than {LARGEST:,} bytes, or is compressed in an unusual way"
                 raise SourceError(f"{archive}: not the archive of UCF101: {info.filename} {fault}")
             clips[path] = info
     available = {path.partition("/")[0] for path in clips}
     wanted = available if classes == "all" else set(classes)
     if missing := sorted(wanted - available):
-        there = ", ".join(sorted(available)) or "none"
+        there = listed(sorted(available), 101) or "none"
         raise SourceError(f"{archive}: no clips of {listed(missing)} (fetch.classes in params.yaml); there are {there}")
     return {path: info for path, info in sorted(clips.items()) if path.partition("/")[0] in wanted}
 
