@@ -7,12 +7,10 @@ import pytest
 from framebudget.console import SPLIT, UserError, read_csv, write_csv
 from framebudget.params import Split
 from framebudget.split import (
-    SUBSETS,
     as_published,
-    cross_validation,
     leaked,
     main,
-    official_test_groups,
+    official_test,
     split_groups,
     subsets,
 )
@@ -42,7 +40,7 @@ def test_no_group_is_on_two_sides_and_no_class_is_missing_on_one(seed):
     rows = manifest(UNEVEN)
     rows["subset"] = split_groups(rows, SHARES, seed)
     assert (rows.groupby("group")["subset"].nunique() == 1).all()
-    assert (pd.crosstab(rows["class"], rows["subset"])[list(SUBSETS)] > 0).all(axis=None)
+    assert (pd.crosstab(rows["class"], rows["subset"])[list(SHARES)] > 0).all(axis=None)
 
 
 def test_shares_are_near_the_wanted_ones():
@@ -78,7 +76,7 @@ def ucf101(shared) -> pd.DataFrame:
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_the_official_lists_follow_from_the_groups_line_by_line(ucf101, number):
-    test = ucf101["group"].str[-3:].isin(official_test_groups(number))
+    test = official_test(ucf101, number)
     assert len(ucf101) == 13320
     for side, rows in (("test", ucf101[test]), ("train", ucf101[~test])):
         assert rows["path"].tolist() == ucf101.attrs[number, side]
@@ -91,7 +89,7 @@ def rule(**changes) -> Split:
 
 def test_the_five_classes_have_497_and_200_clips_on_the_second_list(ucf101):
     five = ucf101[ucf101["class"].isin(STUDY)]
-    subset = subsets(five, rule(test=None, official=2))
+    [subset] = subsets(five, rule(test=None, official=2))
     counts = pd.crosstab(five["class"], subset)
     assert counts["test"].tolist() == [40, 43, 42, 40, 35]
     assert (counts["train"] + counts["validation"]).tolist() == [91, 112, 113, 97, 84]
@@ -108,7 +106,7 @@ def test_a_part_of_ucf101_that_is_on_one_list_alone_is_an_error(official, side):
 
 def test_as_published_what_should_be_tested_on_chooses_and_the_test_leaks(ucf101):
     five = ucf101[ucf101["class"].isin(STUDY)].copy()
-    sound = subsets(five, rule(test=None, official=2))
+    [sound] = subsets(five, rule(test=None, official=2))
     five["subset"] = as_published(sound, 0)
     assert (five["subset"] == "validation").equals(sound == "test")
     assert five["subset"].value_counts().to_dict() == {"train": 482, "validation": 200, "test": 15}
@@ -120,7 +118,7 @@ def test_a_split_by_clip_leaks_and_one_by_group_does_not():
     rows = manifest({name: {f"g{i:02d}": 5 for i in range(20)} for name in "abc"})
     rows["clip"] = rows.index.astype(str)
     for by, leaks in (("group", False), ("clip", True)):
-        rows["subset"] = subsets(rows, rule(by=by))
+        [rows["subset"]] = subsets(rows, rule(by=by))
         assert rows["subset"].value_counts().to_dict() == {"train": 180, "validation": 60, "test": 60}
         assert bool(leaked(rows)) == leaks
 
@@ -128,18 +126,18 @@ def test_a_split_by_clip_leaks_and_one_by_group_does_not():
 @pytest.mark.parametrize("folds", [3, 5, 20])
 def test_in_cross_validation_every_clip_is_tested_once_and_no_group_is_on_two_sides(folds):
     rows = manifest({name: {f"g{i:02d}": 1 + i % 3 for i in range(20)} for name in "abc"})
-    found = cross_validation(rows, rule(folds=folds))
+    found = subsets(rows, rule(folds=folds))
     assert len(found) == folds
     assert (sum((subset == "test").astype(int) for subset in found) == 1).all()
     for subset in found:
         assert (subset.groupby(rows["group"]).nunique() == 1).all()
-        assert (pd.crosstab(rows["class"], subset)[list(SUBSETS)] > 0).all(axis=None)
+        assert (pd.crosstab(rows["class"], subset)[list(SHARES)] > 0).all(axis=None)
         assert (subset == "test").mean() == pytest.approx(1 / folds, abs=0.05)
 
 
 def test_more_folds_than_a_class_has_groups_are_refused():
     with pytest.raises(UserError, match=r"class 'a' has 3 group.*4 are needed"):
-        cross_validation(manifest({name: {"g1": 2, "g2": 2, "g3": 2} for name in "ab"}), rule(folds=4))
+        subsets(manifest({name: {"g1": 2, "g2": 2, "g3": 2} for name in "ab"}), rule(folds=4))
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -186,18 +184,18 @@ def test_the_stage_numbers_the_classes_by_name_and_counts_what_leaks(tmp_path, m
     assert split.drop_duplicates("class").set_index("class")["label"].to_dict() == {"a": 0, "b": 1, "c": 2}
     assert split["fold"].eq(0).all()
     assert split["clip"].tolist() == [str(i) for i in range(120)]
-    assert split["subset"].tolist() == subsets(TEN, rule()).tolist()
+    assert split["subset"].tolist() == subsets(TEN, rule())[0].tolist()
     assert capsys.readouterr().out == "0 of 24 test clips share their group with clips of training or validation\n"
 
 
 def test_the_stage_in_cross_validation_and_as_published(tmp_path, monkeypatch, capsys):
     split = study(tmp_path, TEN, monkeypatch, **{"datasets.folder.split.folds": 5})
-    expected = cross_validation(TEN, rule(folds=5))
+    expected = subsets(TEN, rule(folds=5))
     assert split["fold"].tolist() == [fold for fold in range(5) for _ in range(120)]
     assert split["subset"].tolist() == [name for subset in expected for name in subset]
     assert capsys.readouterr().out.startswith("0 of 120 test clips")
     split = study(tmp_path, TEN, monkeypatch, protocol="published")
-    assert split["subset"].tolist() == as_published(subsets(TEN, rule()), 0).tolist()
+    assert split["subset"].tolist() == as_published(subsets(TEN, rule())[0], 0).tolist()
     assert capsys.readouterr().out.startswith("3 of 3 test clips")
 
 
@@ -210,6 +208,6 @@ def test_as_published_three_in_a_hundred_of_what_is_trained_on_are_the_test(trai
 
 
 def test_the_official_lists_test_on_seven_groups_each():
-    assert official_test_groups(1) == [f"g0{number}" for number in range(1, 8)]
-    assert official_test_groups(2) == ["g08", "g09", *(f"g{number}" for number in range(10, 15))]
-    assert official_test_groups(3)[0::6] == ["g15", "g21"]
+    rows = manifest({"a": {f"a_g{number:02d}": 1 for number in range(1, 26)}})
+    lists = [rows.loc[official_test(rows, number), "group"].tolist() for number in (1, 2, 3)]
+    assert lists == [[f"a_g{number:02d}" for number in range(first, first + 7)] for first in (1, 8, 15)]

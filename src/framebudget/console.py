@@ -1,11 +1,10 @@
-"""Talk to the user and write to the disk: errors, command lines, tables, files that are never half written."""
+"""Errors and command lines; tables and files, which are never half written."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import errno
-import functools
 import hashlib
 import os
 import re
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # half a second that `framebudget --help` does not need
     import pandas as pd
-
 
 MANIFEST = {"clip": str, "path": str, "class": str, "group": str, "frames": int, "fps": float, "sha256": str}
 SPLIT = MANIFEST | {"label": int, "fold": int, "subset": str}
@@ -53,13 +51,11 @@ def usage(doc: str) -> argparse.ArgumentParser:
 
 
 def stage(main: Callable[[], None]) -> Callable[[], None]:
-    """Print a UserError as one line instead of a traceback.
+    """Print a UserError, or a fault of the machine, as one line and exit with 1; after Ctrl-C, exit with 130.
 
-    The machine's own faults (disk full, out of memory, no permission) are one line, too. Anything else is a bug: it
-    shows its traceback. FRAMEBUDGET_DEBUG=1 shows every traceback. The exit status is 1; after Ctrl-C it is 130.
+    Anything else is a bug: it shows its traceback. FRAMEBUDGET_DEBUG=1 shows every traceback.
     """
 
-    @functools.wraps(main)
     def run() -> None:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError):  # a test replaces the streams
@@ -102,16 +98,14 @@ def read_csv(path: Path, columns: dict[str, type]) -> pd.DataFrame:
                 table[name] = table[name].str.removeprefix("'")
             elif not table[name].between(0, sys.float_info.max).all():
                 raise ValueError(f"impossible numbers in column {name}")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; make it: dvc repro") from None
-    except (KeyError, ValueError, OverflowError) as error:
-        fault = f"no column {error}" if isinstance(error, KeyError) else str(error).strip()
+    except (FileNotFoundError, KeyError, ValueError, OverflowError) as error:
+        fault = f"no column {error}" if isinstance(error, KeyError) else getattr(error, "strerror", str(error).strip())
         raise UserError(f"{path}: {fault}; make it again: dvc repro") from None
     return table
 
 
 def read_yaml(path: Path) -> object:
-    """The content of a YAML file, read as DVC reads it (YAML 1.2). Raises UserError."""
+    """Read a YAML file as DVC does (YAML 1.2). Raises UserError."""
     from ruamel.yaml import YAML
 
     try:
@@ -123,28 +117,28 @@ def read_yaml(path: Path) -> object:
 
 
 @contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of `path` if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    yield partial
+    partial.replace(path)
+
+
+@contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """An empty folder to write into, which replaces `path` if the block succeeds.
 
     A process that is killed leaves the old folder, none, or the new one, never a part of one.
     """
-    partial, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old.partial")
-    for leftover in (partial, old):
-        remove(leftover)
-    partial.mkdir(parents=True)
-    yield partial
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "new").mkdir(parents=True)
+    yield partial / "new"
     if path.exists():
-        path.rename(old)
-    partial.rename(path)
-    remove(old)
-
-
-def remove(path: Path) -> None:
-    """Remove a folder with its contents, a link or a file, if it exists."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    else:
-        shutil.rmtree(path, ignore_errors=True)
+        path.rename(partial / "old")
+    (partial / "new").rename(path)
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -158,10 +152,8 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    partial.replace(path)
+    with new_file(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def sha256(path: Path) -> str:

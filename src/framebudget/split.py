@@ -20,8 +20,6 @@ from framebudget import params
 from framebudget.console import MANIFEST, UserError, read_csv, stage, usage, write_csv
 from framebudget.params import Split
 
-SUBSETS = ("train", "validation", "test")
-
 
 @stage
 def main() -> None:
@@ -29,7 +27,7 @@ def main() -> None:
     p = params.load()
     rule = p.data.split
     manifest["label"] = manifest["class"].astype("category").cat.codes
-    folds = cross_validation(manifest, rule) if rule.folds else [subsets(manifest, rule)]
+    folds = subsets(manifest, rule)
     if p.protocol == "published":
         folds = [as_published(subset, rule.seed) for subset in folds]
     tables = [manifest.assign(fold=fold, subset=subset) for fold, subset in enumerate(folds)]
@@ -45,52 +43,43 @@ def leaked(split: pd.DataFrame) -> int:
     return int(split.loc[test, "group"].isin(split.loc[~test, "group"]).sum())
 
 
-def subsets(manifest: pd.DataFrame, rule: Split) -> pd.Series:
-    """The subset of each row, by fractions or by UCF101's official test lists. Raises UserError."""
-    if rule.official is None:
+def subsets(manifest: pd.DataFrame, rule: Split) -> list[pd.Series]:
+    """The subset of each row: by fractions, by UCF101's official test lists, or in each fold of a cross-validation,
+    where every clip is a test clip once. Raises UserError."""
+    units = manifest if rule.by == "group" else manifest.assign(group=manifest["clip"])  # `group`: clips kept together
+    shares = {"train": 1 - rule.validation, "validation": rule.validation}
+    if rule.folds:
+        names = [f"fold {fold}" for fold in range(rule.folds)]
+        fold = split_groups(units, dict.fromkeys(names, 1 / rule.folds), rule.seed)
+        tests = [fold == name for name in names]
+    elif rule.official:
+        tests = [official_test(manifest, rule.official)]
+    else:
         shares = {"train": 1 - rule.validation - rule.test, "validation": rule.validation, "test": rule.test}
-        return split_groups(units(manifest, rule), shares, rule.seed)
-    test = manifest["group"].str[-3:].isin(official_test_groups(rule.official))
+        return [split_groups(units, shares, rule.seed)]
+    others = (split_groups(units[~test], shares, rule.seed) for test in tests)
+    return [subset.reindex(manifest.index, fill_value="test") for subset in others]
+
+
+def official_test(manifest: pd.DataFrame, number: int) -> pd.Series:
+    """Whether each row is on UCF101's test list 1, 2 or 3. Raises UserError if a class is on one side only.
+
+    The lists test seven groups of every class: g01-g07, g08-g14 or g15-g21. The manifest's groups begin with the class:
+    g01 of one class and g01 of another are different groups.
+    """
+    test = manifest["group"].str[-3:].isin([f"g{group:02d}" for group in range(7 * number - 6, 7 * number + 1)])
     for name, in_test in test.groupby(manifest["class"]):
         if in_test.nunique() < 2:
             side = "training" if in_test.all() else "test"
             raise UserError(
-                f"class {name!r} has no clip on the {side} list {rule.official} (split.official in params.yaml); "
+                f"class {name!r} has no clip on the {side} list {number} (split.official in params.yaml); "
                 "for a part of UCF101 set split.official to null and split.test to a fraction"
             )
-    return with_test(test, manifest, rule)
-
-
-def cross_validation(manifest: pd.DataFrame, rule: Split) -> list[pd.Series]:
-    """The subset of each row in each fold; every clip is a test clip in one of them. Raises UserError."""
-    names = [f"fold {fold}" for fold in range(rule.folds)]
-    fold = split_groups(units(manifest, rule), dict.fromkeys(names, 1 / rule.folds), rule.seed)
-    return [with_test(fold == name, manifest, rule) for name in names]
-
-
-def with_test(test: pd.Series, manifest: pd.DataFrame, rule: Split) -> pd.Series:
-    """The subset of each row, given the test clips: the others are split into training and validation."""
-    shares = {"train": 1 - rule.validation, "validation": rule.validation}
-    others = split_groups(units(manifest, rule)[~test], shares, rule.seed)
-    return others.reindex(manifest.index, fill_value="test")
-
-
-def units(manifest: pd.DataFrame, rule: Split) -> pd.DataFrame:
-    """The manifest, where `group` names the clips that stay together."""
-    return manifest if rule.by == "group" else manifest.assign(group=manifest["clip"])
-
-
-def official_test_groups(number: int) -> list[str]:
-    """The test groups of UCF101's official split 1, 2 or 3: seven of every class, g01-g07, g08-g14 or g15-g21.
-
-    g01 of one class and g01 of another are different groups: the manifest's groups begin with the class.
-    """
-    return [f"g{group:02d}" for group in range(7 * number - 6, 7 * number + 1)]
+    return test
 
 
 def as_published(subset: pd.Series, seed: int) -> pd.Series:
-    """The split of the study that is redone here: the test clips choose the epoch; 3 % of the training clips, whatever
-    their groups, become the test clips."""
+    """As the study that is redone here split: the test clips choose the epoch, 3 % of the training clips are tested."""
     subset = subset.map({"train": "train", "validation": "train", "test": "validation"})
     training = subset.index[subset == "train"]
     subset[np.random.default_rng(seed).choice(training, max(1, round(0.03 * len(training))), replace=False)] = "test"
@@ -106,8 +95,7 @@ def split_groups(manifest: pd.DataFrame, shares: dict[str, float], seed: int) ->
     """
     counts = pd.crosstab(manifest["group"], manifest["class"])  # groups × classes, clips
     counts = counts.iloc[np.random.default_rng(seed).permutation(len(counts))]
-    share = pd.DataFrame(shares, index=counts.columns).T
-    wanted = share * counts.sum()
+    wanted = pd.DataFrame(shares, index=counts.columns).T * counts.sum()
     have = wanted * 0
     subset_of = {}
     for name in counts.columns[np.argsort((counts > 0).sum(), kind="stable")]:
@@ -118,17 +106,13 @@ def split_groups(manifest: pd.DataFrame, shares: dict[str, float], seed: int) ->
                 f"one each for {' and '.join(shares)}. Add clips, or change the groups (fetch.group in params.yaml)"
             )
         for group in groups[np.argsort(-counts.loc[groups, name], kind="stable")]:
-            if group in subset_of:
-                continue
-            lack = (wanted - have)[name].mask(have[name] == 0, np.inf)
-            subset = lack.idxmax()
-            subset_of[group] = subset
-            have.loc[subset] += counts.loc[group]
-        if (have[name] == 0).any():
-            raise UserError(
-                f"class {name!r} is missing in {', '.join(have.index[have[name] == 0])}: it shares its groups with "
-                "other classes; try another split.seed in params.yaml"
-            )
+            if group not in subset_of:
+                lack = (wanted - have)[name].mask(have[name] == 0, np.inf)
+                subset_of[group] = lack.idxmax()
+                have.loc[subset_of[group]] += counts.loc[group]
+        if missing := ", ".join(have.index[have[name] == 0]):
+            way_out = "it shares its groups with other classes; try another split.seed in params.yaml"
+            raise UserError(f"class {name!r} is missing in {missing}: {way_out}")
     return manifest["group"].map(subset_of)
 
 

@@ -87,7 +87,7 @@ def test_statuses_and_return_values_pass(capsys):
 
 
 def test_a_table_that_is_missing(tmp_path):
-    with pytest.raises(UserError, match=r"manifest.csv: no such file; make it: dvc repro"):
+    with pytest.raises(UserError, match=r"manifest.csv: No such file or directory; make it again: dvc repro"):
         read_csv(tmp_path / "manifest.csv", {"clip": str})
 
 
@@ -114,7 +114,7 @@ class Interrupted:
             self.left -= 1
             if self.left < 0:
                 if change.__name__ == "rmtree" and path.exists():
-                    next(path.iterdir()).unlink()
+                    next(file for file in path.rglob("*") if file.is_file()).unlink()
                 raise KeyboardInterrupt
             return change(path, *arguments, **named)
 
@@ -134,7 +134,7 @@ def test_a_folder_is_never_a_part_of_one(tmp_path, monkeypatch, changes):
                 fill(folder, "new")
             assert interrupted.left >= 0
         except KeyboardInterrupt:
-            assert changes < 5  # two of leftovers, two names, one removal
+            assert changes < 4  # leftovers, two names, one removal
     assert digest(out) in (None, old, new)
     with new_folder(out) as folder:
         fill(folder, "new")

@@ -315,7 +315,7 @@ def manifests() -> dict[str, bytes]:
 
 def read_manifest(path: Path) -> None:
     manifest = read_csv(path, MANIFEST)
-    subset = subsets(manifest, STUDY.split)
+    [subset] = subsets(manifest, STUDY.split)
     assert set(subset) == {"train", "validation", "test"}
     assert not leaked(manifest.assign(subset=subset))
 

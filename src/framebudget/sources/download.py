@@ -1,34 +1,32 @@
-"""Download files: retry a connection that fails, and resume a file where it was cut."""
+"""Download files; a connection that fails is tried again."""
 
 import time
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import requests
-import urllib3
 from filelock import FileLock
 from remotezip import RemoteIOError
 from tqdm import tqdm
+from urllib3.exceptions import HTTPError
 
-from framebudget.console import UserError
+from framebudget.console import UserError, new_file
 
 TRIES = 5
 PAUSE = 1.0  # seconds before the second try, twice as long before each one after it
 TIMEOUT = 30  # seconds without a byte
-FAULTS = (
-    requests.RequestException, urllib3.exceptions.HTTPError, RemoteIOError, zipfile.BadZipFile, zlib.error, EOFError
-)  # fmt: skip
-T = TypeVar("T")
+FAULTS = requests.RequestException, HTTPError, RemoteIOError, zipfile.BadZipFile, zlib.error, EOFError
 
 
 class DownloadError(UserError):
-    """A file that is not here and cannot be downloaded; the message names the URL and what is kept of it."""
+    """A file that is not here and cannot be downloaded; the message names it."""
 
 
-def retried(act: Callable[[], T], tries: int = TRIES) -> T:
+def retried(act: Callable, tries: int = TRIES) -> Any:
     """What `act` returns. After a pause, it runs again if the connection failed or delivered broken data."""
     for pause in (PAUSE * 2**k for k in range(tries - 1)):
         try:
@@ -42,54 +40,21 @@ def retried(act: Callable[[], T], tries: int = TRIES) -> T:
 
 
 def download(url: str, path: Path) -> None:
-    """Download a file, unless it exists. <path>.partial keeps the beginning, and the next call resumes there.
-
-    Raises DownloadError.
-    """
-    partial = path.with_name(path.name + ".partial")
+    """Download a file, unless it exists. Raises DownloadError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(path.with_name(path.name + ".lock")), requests.Session() as session:
+        with FileLock(path.with_name(path.name + ".lock")):
             if not path.exists():
-                retried(lambda: resume(session, url, partial))
-                partial.replace(path)
-                etag_of(partial).unlink()
+                retried(partial(attempt, url, path))
     except FAULTS as error:
-        kept = partial.stat().st_size if partial.exists() else 0
-        raise DownloadError(
-            f"{url}: {error}. {kept:,} bytes are kept in {partial}; to resume, run the same command again, or download "
-            "the file by other means and name it in params.yaml"
-        ) from None
+        way_out = "run the same command again, or download the file by other means and name it in params.yaml"
+        raise DownloadError(f"{url}: {error}; {way_out}") from None
 
 
-def etag_of(partial: Path) -> Path:
-    """The file that records which version of the content a partial file belongs to."""
-    return partial.with_name(partial.name + ".etag")
-
-
-def resume(session: requests.Session, url: str, partial: Path) -> None:
-    """Download the rest of a partial file, or all of it if the content may have changed."""
-    held, etag = partial.stat().st_size if partial.exists() else 0, etag_of(partial)
-    headers = {"Accept-Encoding": "identity"}
-    if held and etag.exists() and etag.read_text():
-        headers |= {"Range": f"bytes={held}-", "If-Range": etag.read_text()}
-    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        total = response.headers.get("Content-Range", "").rpartition("/")[2]
-        if response.status_code == 416:
-            if total == str(held):
-                return
-            partial.unlink()
+def attempt(url: str, path: Path) -> None:
+    with requests.get(url, stream=True, timeout=TIMEOUT) as response, new_file(path) as unfinished:
         response.raise_for_status()
-        if response.status_code != 206:
-            held, total = 0, response.headers.get("Content-Length", "")
-            etag.write_text(response.headers.get("ETag", ""))
-        bar = tqdm(
-            desc=url.rsplit("/", 1)[1], initial=held, total=int(total) if total.isdigit() else None,
-            unit="B", unit_scale=True, disable=None,
-        )  # fmt: skip
-        with partial.open("ab" if held else "wb") as file, bar:
+        progress = {"desc": path.name, "total": response.raw.length_remaining, "disable": None}
+        with unfinished.open("wb") as file, tqdm.wrapattr(file, "write", **progress) as out:
             for chunk in response.iter_content(2**16):
-                file.write(chunk)
-                bar.update(len(chunk))
-    if total.isdigit() and partial.stat().st_size != int(total):
-        raise EOFError(f"{partial.stat().st_size} of {total} bytes came")
+                out.write(chunk)

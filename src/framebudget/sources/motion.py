@@ -10,12 +10,11 @@ action runs one of them and holds the other two still:
     Sway                                    it swings from side to side
 
 The phase at which a motion starts, or is held, is uniform over its period. At any moment, size, angle and place have
-the same distribution in all five actions: appearance tells nothing, only change over time does. Each scene is rendered
-in every action and is one group (`g01`, `g02`, …), so backgrounds and colors tell nothing either.
+the same distribution in all five actions: only change over time tells them apart. Each scene is rendered in every
+action and is one group (`g01`, `g02`, …), so backgrounds and colors tell nothing either.
 
-Periods are 11 to 40 frames. 6 frames over 1.6 s are 7.8 frames apart: a motion with a period below 15.6 is then sampled
-below its Nyquist rate and looks like a slow one in the other direction (the wagon-wheel effect). 8 frames are 5.6 apart
-and follow all but the fastest motions; 16 follow every one with room to spare.
+Periods are 11 to 40 frames. 6 frames over 1.6 s are 7.8 frames apart: motions with a period below 15.6 look like slow
+ones in the other direction (the wagon-wheel effect). 8 frames follow all but the fastest motions, 16 follow every one.
 """
 
 from dataclasses import dataclass
@@ -25,16 +24,15 @@ import av
 import numpy as np
 from tqdm import tqdm
 
+from framebudget.console import new_file
+
 MOVES = {  # direction of change in size, angle, place
-    "Approach": (1, 0, 0),
-    "Recede": (-1, 0, 0),
-    "SpinClockwise": (0, 1, 0),
-    "SpinCounterclockwise": (0, -1, 0),
+    "Approach": (1, 0, 0), "Recede": (-1, 0, 0),
+    "SpinClockwise": (0, 1, 0), "SpinCounterclockwise": (0, -1, 0),
     "Sway": (0, 0, 1),
-}
+}  # fmt: skip
 ACTIONS = tuple(MOVES)
 WIDTH, HEIGHT, FRAMES, FPS = 112, 84, 48, 25
-SEED = 1
 
 
 @dataclass(frozen=True)
@@ -53,12 +51,11 @@ class Scene:
     phases: np.ndarray  # (3,) in 0..1: where size, angle and place start, or are held
 
 
-def draw_scene(number: int, seed: int = SEED) -> Scene:
-    """The scene of this number; it depends on seed and number only."""
-    rng = np.random.default_rng([seed, number])
+def draw_scene(number: int) -> Scene:
+    """The scene of this number; it depends on the number only."""
+    rng = np.random.default_rng([1, number])
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
-    background = np.empty((HEIGHT, WIDTH, 3))
-    background[:] = rng.uniform(0.1, 0.3, 3)
+    background = np.zeros((HEIGHT, WIDTH, 3)) + rng.uniform(0.1, 0.3, 3)
     for _ in range(6):  # soft blobs
         center, width = rng.uniform((0, 0), (WIDTH, HEIGHT)), rng.uniform(12, 40)
         blob = np.exp(-((x - center[0]) ** 2 + (y - center[1]) ** 2) / (2 * width**2))
@@ -103,18 +100,16 @@ def render(scene: Scene, action: str) -> np.ndarray:
     return frames
 
 
-def write_clip(path: Path, frames: np.ndarray, fps: int = FPS) -> None:
-    """Write uint8 frames (T, H, W, 3) as MPEG-4 in AVI, whole or not at all: the same frames give the same bytes."""
-    partial = path.with_name(path.name + ".partial")
-    with av.open(str(partial), "w", format="avi", options={"fflags": "+bitexact"}) as container:
-        options = {"flags": "+bitexact", "qmin": "3", "qmax": "3", "threads": "1"}
-        stream = container.add_stream("mpeg4", rate=fps, options=options)
+def write_clip(path: Path, frames: np.ndarray) -> None:
+    """Write uint8 frames (T, H, W, 3) as MPEG-4 in AVI, whole or not at all; equal frames give equal bytes."""
+    options = {"flags": "+bitexact", "qmin": "3", "qmax": "3", "threads": "1"}
+    with new_file(path) as partial, av.open(partial, "w", format="avi", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("mpeg4", rate=FPS, options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for array in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
         container.mux(stream.encode())
-    partial.replace(path)
 
 
 def write_motion(folder: Path, scenes: int = 64) -> None:
@@ -122,6 +117,4 @@ def write_motion(folder: Path, scenes: int = 64) -> None:
     for number in tqdm(range(1, scenes + 1), desc="render", unit="scene", disable=None):
         scene = draw_scene(number)
         for action in ACTIONS:
-            path = folder / action / f"v_{action}_g{number:02d}_c01.avi"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_clip(path, render(scene, action))
+            write_clip(folder / action / f"v_{action}_g{number:02d}_c01.avi", render(scene, action))

@@ -1,15 +1,10 @@
 """Read the wanted classes of UCF101 out of its zip: by HTTP ranges, or from a copy on disk."""
 
-import contextlib
-import difflib
-import errno
 import re
 import shutil
-import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -18,19 +13,19 @@ from filelock import FileLock
 from remotezip import RemoteZip, RemoteZipError
 from tqdm import tqdm
 
+from framebudget.console import MACHINE, new_file
 from framebudget.sources import download
-from framebudget.sources.folder import SourceError
+from framebudget.sources.folder import SourceError, listed
 
 CLIP = re.compile(r"v_([A-Za-z]+)_g\d\d_c\d\d\.avi")
 FOLDERS = {"HandStandPushups": "HandstandPushups"}  # file names spell this one class differently
+COMPRESSIONS = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED  # others may ask for gigabytes
 LARGEST = 2**26  # bytes; the 13,320 clips of the archive have half a megabyte each
-FAULTS = (  # of a network or a damaged zip
-    *download.FAULTS, RemoteZipError, ValueError, OSError, NotImplementedError, OverflowError, struct.error
-)  # fmt: skip
+# Of a network, or of a damaged zip. An encrypted member is a RuntimeError.
+FAULTS = *download.FAULTS, RemoteZipError, OSError, ValueError, RuntimeError, OverflowError, struct.error
 WAYS_OUT = (
-    "The clips that are already here are kept. There are three ways on: run the same command again with a network; or "
-    "name the extracted folder, -S clips=PATH/UCF-101; or download the zip by other means and name it, "
-    "-S clips=PATH/UCF101_videos.zip"
+    "The clips that came are kept. There are three ways on: run the same command again; or name the extracted folder, "
+    "-S clips=PATH/UCF-101; or download the zip by other means and name it, -S clips=PATH/UCF101_videos.zip"
 )
 
 
@@ -41,25 +36,28 @@ def fetch_clips(archive: str, classes: list[str] | str, folder: Path) -> None:
     Raises SourceError.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(folder.name + ".lock"))
-    with lock, explained(archive), requests.Session() as session:
-        source = Archive(archive, session)
-        clips = clips_of(archive, source.zip.infolist(), classes)
-        missing = {name: info for name, info in clips.items() if not is_there(folder / name, info)}
-        size, needed = (sum(info.file_size for info in infos.values()) for infos in (clips, missing))
-        if needed > (free := shutil.disk_usage(folder).free):
-            raise SourceError(f"{folder}: {archive} needs {needed:,} bytes, and {free:,} are free; make room")
-        with tqdm(desc="UCF101", total=size, initial=size - needed, unit="B", unit_scale=True, disable=None) as bar:
-            for name, info in missing.items():
-                source.extract(info, folder / name)
-                bar.update(info.file_size)
+    try:
+        with FileLock(folder.with_name(folder.name + ".lock")), requests.Session() as session:
+            source = Archive(archive, session)
+            clips = clips_of(archive, source.zip.infolist(), classes)
+            size = sum(info.file_size for info in clips.values())
+            with tqdm(desc="UCF101", total=size, unit="B", unit_scale=True, disable=None) as bar:
+                for name, info in clips.items():
+                    if not is_there(folder / name, info):
+                        download.retried(partial(source.extract, info, folder / name), source.tries)
+                    bar.update(info.file_size)
+    except FAULTS as error:
+        if getattr(error, "errno", None) in MACHINE:
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise SourceError(f"{archive}: cannot be read ({reason}). {WAYS_OUT}") from None
 
 
 class Archive:
     """A zip on disk or at a URL. Over the network, everything is tried several times."""
 
     def __init__(self, name: str, session: requests.Session):
-        session.hooks["response"].append(same_archive(name))
+        session.hooks["response"].append(limited)
         remote = name.startswith(("http://", "https://"))
         options = {"session": session, "timeout": download.TIMEOUT} if remote else {}
         self.open = partial(RemoteZip if remote else zipfile.ZipFile, name, **options)
@@ -68,88 +66,38 @@ class Archive:
 
     def extract(self, info: zipfile.ZipInfo, path: Path) -> None:
         """Whole or not at all. zipfile checks the CRC at the end, and never reads more than the announced size."""
-        path.parent.mkdir(exist_ok=True)
-        unfinished = path.with_name(path.name + ".partial")
-
-        def attempt() -> None:
-            try:
-                with self.zip.open(info) as stream, unfinished.open("wb") as file:
-                    shutil.copyfileobj(stream, file)
-                if (size := unfinished.stat().st_size) != info.file_size:
-                    raise EOFError(f"{info.filename} ends after {size:,} of {info.file_size:,} bytes")
-            except download.FAULTS:
-                self.zip = self.open()  # the old one may be anywhere in its stream
-                raise
-
-        download.retried(attempt, self.tries)
-        unfinished.replace(path)
-
-
-@contextlib.contextmanager
-def explained(archive: str) -> Iterator[None]:
-    """Turn these faults into a SourceError, but not those of the system, such as a full disk."""
-    try:
-        yield
-    except FAULTS as error:
-        if getattr(error, "errno", None) not in (None, errno.EINVAL, errno.ENOENT):
+        try:
+            with new_file(path) as unfinished, self.zip.open(info) as stream, unfinished.open("wb") as file:
+                shutil.copyfileobj(stream, file)
+        except download.FAULTS:
+            self.zip = self.open()  # the old one may be anywhere in its stream
             raise
-        reason = getattr(error, "strerror", None) or error
-        raise SourceError(f"{archive}: cannot be read ({reason}). {WAYS_OUT}") from None
 
 
-def same_archive(archive: str) -> Callable:
-    """A hook for every response; it raises SourceError if the archive has changed since the first one.
-
-    Also if a response is larger than the list of the archive's members, or any clip, can be.
-    """
-    first = {}
-
-    def check(response: requests.Response, **_: object) -> None:
-        if response.status_code != 206:
-            return
-        version = response.headers.get("Content-Range", "").rpartition("/")[2], response.headers.get("ETag")
-        if first.setdefault("version", version) != version:
-            raise SourceError(f"{archive}: it changed during the download; run the same command again")
-        if int(response.headers.get("Content-Length", -1)) not in range(LARGEST + 1):
-            raise SourceError(f"{archive}: not the archive of UCF101: a part of it has more than {LARGEST:,} bytes")
-
-    return check
+def limited(response: requests.Response, **_: object) -> None:
+    """Raises SourceError if a part of the archive is larger than the list of its members, or any clip, can be."""
+    size = response.raw.length_remaining  # None if the server does not say
+    if response.status_code == 206 and (size is None or size > LARGEST):
+        raise SourceError(f"{response.url}: not the archive of UCF101: a part of it has more than {LARGEST:,} bytes")
 
 
 def clips_of(archive: str, infos: list[zipfile.ZipInfo], classes: list[str] | str) -> dict[str, zipfile.ZipInfo]:
-    """{<Class>/<clip>: member}, by name, whatever folders the archive keeps them in.
-
-    Raises SourceError if a member is not what it should be, before anything is written.
-    """
-    clips, available = {}, set()
+    """{<Class>/<clip>: member}, by name, whatever folders the archive keeps them in. Raises SourceError."""
+    clips = {}
     for info in infos:
         name = PurePosixPath(info.filename).name
-        match = CLIP.fullmatch(name)
-        if not match:
-            continue
-        folder = FOLDERS.get(match[1], match[1])
-        available.add(folder)
-        if classes == "all" or folder in classes:
-            if fault := "is in it twice" if f"{folder}/{name}" in clips else fault_of(info):
+        if match := CLIP.fullmatch(name):
+            path = f"{FOLDERS.get(match[1], match[1])}/{name}"
+            if path in clips or info.file_size > LARGEST or info.compress_type not in COMPRESSIONS:
+                fault = f"is in it twice, has more than {LARGEST:,} bytes, or is compressed in an unusual way"
                 raise SourceError(f"{archive}: not the archive of UCF101: {info.filename} {fault}")
-            clips[f"{folder}/{name}"] = info
-    for name in [] if classes == "all" else classes:
-        if name not in available:
-            near = ", ".join(difflib.get_close_matches(name, available) or sorted(available)[:5]) or "none"
-            raise SourceError(f"{archive}: no clips of {name!r} (fetch.classes in params.yaml); there are {near}")
-    return dict(sorted(clips.items()))
-
-
-def fault_of(info: zipfile.ZipInfo) -> str | None:
-    """Why a member cannot be a clip of UCF101."""
-    faults = {
-        "climbs out of its folder": info.filename.startswith("/") or ".." in PurePosixPath(info.filename).parts,
-        "is a link": stat.S_ISLNK(info.external_attr >> 16),
-        "is encrypted": info.flag_bits & 1,
-        "is compressed in an unusual way": info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
-        f"has {info.file_size:,} bytes, which no clip of UCF101 has": info.file_size > LARGEST,
-    }
-    return next((fault for fault, found in faults.items() if found), None)
+            clips[path] = info
+    available = {path.partition("/")[0] for path in clips}
+    wanted = available if classes == "all" else set(classes)
+    if missing := sorted(wanted - available):
+        there = listed(sorted(available), 101) or "none"
+        raise SourceError(f"{archive}: no clips of {listed(missing)} (fetch.classes in params.yaml); there are {there}")
+    return {path: info for path, info in sorted(clips.items()) if path.partition("/")[0] in wanted}
 
 
 def is_there(path: Path, info: zipfile.ZipInfo) -> bool:

@@ -15,9 +15,8 @@ def local(given: str, zoo: str | None) -> Path:
     if url:
         download(url, path)
     elif not path.is_file():
-        raise DownloadError(
-            f"{path}: no such weight file; weights in params.yaml takes a file, a URL, kinetics400 or null"
-        )
+        way_out = "weights in params.yaml takes a file, a URL, kinetics400 or null"
+        raise DownloadError(f"{path}: no such weight file; {way_out}")
     return path
 
 
