@@ -19,7 +19,7 @@ from framebudget.console import sha256
 from framebudget.params import Input
 from framebudget.video import sampling, transforms
 from framebudget.video.index import FrameIndex
-from framebudget.video.reader import ClipError, is_pipe_or_device, read_frames
+from framebudget.video.reader import ClipError, read_frames
 from framebudget.video.transforms import View
 
 Item = TypeVar("Item")
@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 def check(clips: Path, rows: pd.DataFrame) -> None:
     """Raises ClipError if the sha256 of a clip (`path`, below the folder `clips`) is not the one that fetch stored."""
     stored = {clips / path: digest for path, digest in zip(rows["path"], rows["sha256"], strict=True)}
-    changed = [str(path) for path in stored if is_pipe_or_device(path) or sha256(path) != stored[path]]
+    changed = [str(path) for path, digest in stored.items() if not path.is_file() or sha256(path) != digest]
     if changed:
         raise ClipError(f"{', '.join(changed)}: changed since fetch; run it again: dvc repro -f fetch")
 
@@ -46,16 +46,17 @@ class Clips(Dataset):
         self, clips: Path, rows: pd.DataFrame, T: int, spec: Input, seed: int, views: int | None, crops: int = 1
     ):
         self.folder, self.T, self.spec, self.seed, self.views, self.crops = clips, T, spec, seed, views, crops
-        paths, frames = rows["path"].tolist(), rows["frames"].tolist()
-        spans = [sampling.span(spec, n, fps, T) for n, fps in zip(frames, rows["fps"], strict=True)]
-        items = zip(paths, frames, spans, rows["frame_index"], rows["label"].tolist(), strict=True)
-        self.clips: Packed[tuple[str, int, int, FrameIndex | None, int]] = Packed(items)
-        for path, n, span in zip(paths, frames, spans, strict=True):
-            if spec.short == "error" and span > n:
+        columns = [rows[name].tolist() for name in ("path", "frames", "fps", "frame_index", "label")]
+        items = []
+        for path, frames, fps, index, label in zip(*columns, strict=True):
+            span = sampling.span(spec, frames, fps, T)
+            if spec.short == "error" and span > frames:
                 raise ClipError(
-                    f"{clips / path}: {n} frames, but {span} are needed; lower `frames`, leave the clip out, or set "
-                    "input.short to repeat_last or wrap in params.yaml"
+                    f"{clips / path}: {frames} frames, but {span} are needed; lower `frames`, leave the clip out, or "
+                    "set input.short to repeat_last or wrap in params.yaml"
                 )
+            items.append((path, frames, span, index, label))
+        self.clips: Packed[tuple[str, int, int, FrameIndex | None, int]] = Packed(items)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -63,8 +64,7 @@ class Clips(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, View, int, int]:
         epoch, i = key
         spec, (path, frames, span, index, label) = self.spec, self.clips[i]
-        generator = np.random.default_rng([self.seed, epoch, i])
-        side = spec.short_side
+        side, generator = spec.short_side, np.random.default_rng([self.seed, epoch, i])
         if self.views is None:
             indices_VT = sampling.draw(spec.sampling, frames, self.T, span, generator, spec.short)[None]
             if spec.scale_jitter:
@@ -106,18 +106,12 @@ class EpochSampler(Sampler):
     epoch; in order, every clip is taken once.
     """
 
-    def __init__(self, length: int, seed: int, shuffle: bool, rank: int = 0, ranks: int = 1):
-        self.length, self.seed, self.shuffle, self.rank, self.ranks = length, seed, shuffle, rank, ranks
-        self.epoch = 0
+    def __init__(self, length: int, seed: int, shuffle: bool, rank: int, ranks: int):
+        self.length, self.seed, self.shuffle, self.epoch = length, seed, shuffle, 0
+        self.places = range(rank, length // ranks * ranks if shuffle else length, ranks)  # in the order of an epoch
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
-
-    @property
-    def places(self) -> range:
-        """This rank's places in the order of an epoch."""
-        end = self.length // self.ranks * self.ranks if self.shuffle else self.length
-        return range(self.rank, end, self.ranks)
 
     def __len__(self) -> int:
         return len(self.places)

@@ -28,7 +28,7 @@ Numbered = Iterator[tuple[int, av.VideoFrame]]
 
 
 class PacketRange(NamedTuple):
-    """Packets `first` to `last`, which yield `frames`; `dts` is where a seek to `first` goes, or None."""
+    """Packets `first` to `last`, which yield `frames`. A seek to `dts`, if not None, finds `first`."""
 
     first: int
     last: int
@@ -42,7 +42,7 @@ class FrameIndex:
 
     frame_of: the frame that each packet of the video stream carries, -1 for none (the second field of a frame, say).
     entries: the packets of key frames at which decoding may begin; each frame up to the next entry comes out right.
-    dts: decoding timestamps of the entries, by which a seek finds them; None where a seek does not lead there.
+    dts: decoding timestamps of the entries; None where a seek does not find the entry.
     skip: whether non-reference frames, which no other frame needs, may be left undecoded.
     unpack: whether packets are counted behind FFmpeg's filter mpeg4_unpack_bframes (DivX put two frames into one).
     """
@@ -101,8 +101,8 @@ class FrameIndex:
 def build(path: Path) -> FrameIndex | None:
     """Build the index of a clip and prove it: decoding by the index must give the same frames as decoding in order.
 
-    Returns None if it does not, if the decoder does not tell which packet a frame comes from, or if the decoder had to
-    conceal damage, for which it uses whatever it decoded before. Raises ClipError if the clip is broken.
+    Returns None if that fails, or if the decoder conceals damage (it uses whatever it decoded before) or does not tell
+    which packet a frame comes from. Raises ClipError if the clip is broken.
     """
     clip = Clip(path)
     with open_video(path) as video:
@@ -118,7 +118,7 @@ def build(path: Path) -> FrameIndex | None:
 
 
 class Clip:
-    """A clip and the CRC-32 of the pixels of its frames, decoded in order: what decoding by an index must reproduce."""
+    """A clip and the CRC-32 of each frame decoded in order, which decoding by an index must reproduce."""
 
     def __init__(self, path: Path):
         self.path, self.picture = path, Picture()
@@ -141,27 +141,28 @@ def _prove(clip: Clip, unpack: bool) -> FrameIndex | None:
     """Return the index with every shortcut that is proved on the clip, or None if not even the frames are right."""
     with open_video(clip.path) as video:
         packets = [(packet.dts, packet.is_keyframe) for packet in _packets(video, unpack)]
-    frame_of = _frame_of_packets(clip, len(packets), unpack)
-    if not frame_of:
-        return None
-    entries: list[int] = []
-    for packet, (_, is_keyframe) in enumerate(packets):
-        if is_keyframe and frame_of[packet] > (frame_of[entries[-1]] if entries else -1):
-            entries.append(packet)
-    index = _without_bad_entries(clip, FrameIndex(frame_of, entries, [None] * len(entries), skip=False, unpack=unpack))
-    return index and _with_skipping(clip, _with_seeking(clip, index, [dts for dts, _ in packets]))
-
-
-def _frame_of_packets(clip: Clip, packets: int, unpack: bool) -> list[int] | None:
-    """Return the frame that each packet carries, -1 for none; or None if some frame has no packet of its own."""
-    frame_of = [-1] * packets
+    frame_of = [-1] * len(packets)
     digests: list[int] = []
+    entries: list[int] = []
     for packet, frame in _decode_all(clip, unpack, "DEFAULT"):
         if frame_of[packet] >= 0:
             return None
         frame_of[packet] = len(digests)
         digests.append(clip.digest(frame))
-    return frame_of if digests == clip.digests else None
+    if digests != clip.digests:
+        return None
+    for packet, (_, is_keyframe) in enumerate(packets):
+        if is_keyframe and frame_of[packet] > (frame_of[entries[-1]] if entries else -1):
+            entries.append(packet)
+    index = _without_bad_entries(clip, FrameIndex(frame_of, entries, [None] * len(entries), skip=False, unpack=unpack))
+    if index is None:
+        return None
+    count = Counter(dts for dts, _ in packets)
+    stamps = [packets[packet][0] for packet in index.entries]
+    seeking = replace(index, dts=[dts if count[dts] == 1 else None for dts in stamps])
+    if not clip.wrong(seeking, seeking.first_frames, seek_beyond=0):
+        index = seeking
+    return replace(index, skip=_may_skip(clip, index))
 
 
 def _without_bad_entries(clip: Clip, index: FrameIndex) -> FrameIndex | None:
@@ -182,23 +183,16 @@ def _without_bad_entries(clip: Clip, index: FrameIndex) -> FrameIndex | None:
     return None
 
 
-def _with_seeking(clip: Clip, index: FrameIndex, dts: list[int | None]) -> FrameIndex:
-    """Add the timestamps of the entries, if a seek finds each of them."""
-    count = Counter(dts)
-    seeking = replace(index, dts=[dts[packet] if count[dts[packet]] == 1 else None for packet in index.entries])
-    return index if clip.wrong(seeking, seeking.first_frames, seek_beyond=0) else seeking
+def _may_skip(clip: Clip, index: FrameIndex) -> bool:
+    """Whether all other frames stay the same when the decoder skips non-reference frames.
 
-
-def _with_skipping(clip: Clip, index: FrameIndex) -> FrameIndex:
-    """Let the decoder skip non-reference frames, if no other frame changes when it skips all of them.
-
-    Every frame must come out right, too, when only each fifth is asked for and the decoder skips what it can between.
+    It is tried with all of them skipped, and with each fifth frame asked for and what can be skipped between.
     """
     for packet, frame in _decode_all(clip, index.unpack, "NONREF"):
         if clip.digest(frame) != clip.digests[index.frame_of[packet]]:
-            return index
+            return False
     skipping = replace(index, skip=True)
-    return index if any(clip.wrong(skipping, range(k, len(clip.digests), 5)) for k in range(5)) else skipping
+    return not any(clip.wrong(skipping, range(k, len(clip.digests), 5)) for k in range(5))
 
 
 def _decode_all(clip: Clip, unpack: bool, skip_frame: Literal["DEFAULT", "NONREF"]) -> Numbered:

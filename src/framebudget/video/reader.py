@@ -6,9 +6,8 @@ early.
 """
 
 import contextlib
-import errno
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -36,7 +35,7 @@ OPTIONS = {  # FFmpeg would also open playlists: lists of other files, local or 
 
 
 class ClipError(UserError):
-    """A clip that cannot be read, or not completely. The message names the file and what is wrong with it."""
+    """A clip that cannot be read completely. The message names the file and what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Video:
 @contextlib.contextmanager
 def open_video(path: Path) -> Iterator[Video]:
     """Open a file. Raises ClipError if it has no video stream, or if decoding fails in the body of the `with`."""
-    if is_pipe_or_device(path):
+    if path.exists() and not path.is_file() and not path.is_dir():  # reading it may never end
         raise ClipError(f"{path}: no file, but a pipe or device")
     with _clip_errors(path, "cannot be opened as a video"):
         container = av.open(f"file:{path}", options=OPTIONS, metadata_errors="replace")
@@ -76,23 +75,20 @@ def probe(path: Path) -> dict:
     sha256. Raises ClipError if the file is missing, is not a video, has no frames, or has fewer than its container
     announces.
     """
-    packets = frames = 0
-    sizes = set()
+    packets, sizes = 0, Counter[tuple[int, int]]()
     with open_video(path) as video:
-        avi = video.container.format.name == "avi"
+        stream, avi = video.stream, video.container.format.name == "avi"
         for packet in video.packets():
             packets += packet.dts is not None or packet.size > 0
             if avi and packet.dts is not None:  # an empty AVI chunk repeats the last frame: announced, but no packet
                 packets = max(packets, packet.dts + 1)
-            for frame in video.stream.decode(packet):
-                frames += 1
-                sizes.add((frame.height, frame.width) if frame.rotation // 90 % 2 else (frame.width, frame.height))
-        announced, codec = video.stream.frames, video.stream.codec_context.name
+            for frame in stream.decode(packet):
+                sizes[(frame.height, frame.width) if frame.rotation // 90 % 2 else (frame.width, frame.height)] += 1
         width, height = _only_size(path, sizes)
-        if announced > packets or (avi and _riff_bytes(path) > path.stat().st_size):
-            there = f"{packets} of {announced} announced frames are there"
+        if stream.frames > packets or (avi and _riff_bytes(path) > path.stat().st_size):
+            there = f"{packets} of {stream.frames} announced frames are there"
             raise ClipError(f"{path}: truncated, {there}; copy the file again")
-        fps = float(_frame_rate(path, video.stream))
+        frames, fps, codec = sizes.total(), float(_frame_rate(path, stream)), stream.codec_context.name
     return {
         "frames": frames,
         "fps": round(fps, 6),
@@ -105,10 +101,7 @@ def probe(path: Path) -> dict:
 
 
 def glance(path: Path) -> dict:
-    """Return frames and fps as the container states them; nothing is decoded, so frames may be a few off.
-
-    Raises ClipError.
-    """
+    """Return frames and fps as the container states them, frames perhaps a few off. Raises ClipError."""
     with open_video(path) as video:
         stream, rate = video.stream, _frame_rate(path, video.stream)
         duration, unit = stream.duration, stream.time_base
@@ -130,11 +123,8 @@ def read_frames(
     """
     indices_T = np.asarray(indices)
     missing = set(indices_T.tolist())
-    first, last = min(missing), max(missing)
-    if first < 0:
-        raise ClipError(f"{path}: frame {first} was asked for; the first is 0")
-    if index and last > max(index.frame_of):
-        raise ClipError(f"{path}: frame {last} was asked for, but only {max(index.frame_of) + 1} are there")
+    if index and not 0 <= min(missing) <= max(missing) <= max(index.frame_of):
+        index = None  # no such frame; decoding in order counts how many there are
     picture, frames_THWC, number = Picture(short_side), None, -1
     with open_video(path) as video:
         for number, frame in index.decode(video, missing) if index else enumerate(video.frames()):
@@ -148,7 +138,7 @@ def read_frames(
                     return frames_THWC
     if index:
         raise ClipError(f"{path}: frame {min(missing)} did not come out; has the clip changed? dvc repro fetch")
-    raise ClipError(f"{path}: frame {last} was asked for, but only {number + 1} are there")
+    raise ClipError(f"{path}: frame {min(missing)} was asked for, but only {number + 1} are there")
 
 
 def stream_frames(path: Path, rows: np.ndarray, short_side: int) -> Iterator[np.ndarray]:
@@ -202,11 +192,6 @@ class Picture:
         return np.rot90(frame_HWC, frame.rotation // 90) if frame.rotation else frame_HWC
 
 
-def is_pipe_or_device(path: Path) -> bool:
-    """Reading one may never end."""
-    return path.exists() and not path.is_file() and not path.is_dir()
-
-
 def _video_stream(path: Path, container: InputContainer) -> av.VideoStream:
     if not container.streams.video:
         raise ClipError(f"{path}: no video in it")
@@ -227,15 +212,11 @@ def _clip_errors(path: Path, problem: str) -> Iterator[None]:
     try:
         yield
     except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:  # IndexError: PyAV, some FLV files
-        reason, number = getattr(error, "strerror", None) or str(error), getattr(error, "errno", None)
-        if isinstance(error, MemoryError) or number == errno.ENOMEM:
-            reason = "it asks for more memory than a clip may take"
-        elif number == errno.EINVAL:
-            reason += f"; such as pictures of more than {MAX_PIXELS:,} pixels"
+        reason = getattr(error, "strerror", None) or str(error) or "out of memory"  # a MemoryError has no message
         raise ClipError(f"{path}: {problem} ({reason})") from None
 
 
-def _only_size(path: Path, sizes: set[tuple[int, int]]) -> tuple[int, int]:
+def _only_size(path: Path, sizes: Collection[tuple[int, int]]) -> tuple[int, int]:
     """Width and height of all frames of a clip."""
     if not sizes:
         raise ClipError(f"{path}: no frame could be decoded")
