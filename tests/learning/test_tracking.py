@@ -19,9 +19,8 @@ from mlflow.tracking import MlflowClient
 from framebudget import params
 from framebudget.console import sha256
 from framebudget.learning import logger as logging
-from framebudget.learning.logger import PatientLogger, system_metrics
-from framebudget.learning.store import StoreError, tolerant
-from framebudget.learning.tracking import log_model, runs_that_made, study_run, training_run
+from framebudget.learning.logger import PatientLogger
+from framebudget.learning.tracking import StoreError, log_model, runs_that_made, study_run, tolerant, training_run
 from framebudget.models import NETWORKS, weights
 from framebudget.study import Study, Training
 from tests.conftest import ROOT, run
@@ -169,8 +168,7 @@ def test_a_run_says_what_it_rests_on_and_the_way_back(here, monkeypatch):
 def test_an_interrupted_training_goes_on_in_its_run_and_the_use_of_the_machine_is_logged(here, monkeypatch):
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     logger = PatientLogger(training_run(training(), here / "run"))
-    with system_metrics(logger):
-        time.sleep(2)
+    time.sleep(2)
     logger.finalize("failed")
     client, study = study_run(training().study)
     assert client.get_run(logger.run_id).data.metrics["system/system_memory_usage_megabytes"] > 0
@@ -192,7 +190,7 @@ def test_the_best_of_the_same_clips_has_the_alias_and_can_be_served(here):
         network = NETWORKS["x3d_m"].build(2)
         facts = {"model": "x3d_m", "frames": 2, "classes": one.study.classes, "input": one.input.model_dump()}
         weights.save(file, network, **facts)
-        log_model(run_id, one, file, {"val_accuracy": accuracy})
+        log_model(run_id, one, file, accuracy)
         client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
         assert runs_that_made(client, one) == [run_id]
         versions.append(int(client.get_model_version_by_alias("framebudget-x3d_m", "best-motion").version))

@@ -8,33 +8,26 @@ from pytorch_lightning.callbacks import Checkpoint, TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 
 from framebudget.console import UserError
-from framebudget.learning.task import Classification
 from framebudget.models import weights
+
+KEYS = frozenset({
+    "pytorch-lightning_version", "epoch", "global_step", "loops", "state_dict", "optimizer_states", "lr_schedulers",
+    "curve", "best",
+})  # fmt: skip
 
 
 class LastEpoch(Checkpoint):
     """Keep the state after the last full epoch, to resume from, in one file that is replaced as a whole."""
 
-    KEYS = frozenset({
-        "pytorch-lightning_version", "epoch", "global_step", "loops", "state_dict", "optimizer_states", "lr_schedulers",
-        "curve", "best",
-    })  # fmt: skip
-
     def __init__(self, path: Path):
-        self.path, self.found = path, None
-        if path.exists():
-            try:
-                missing = self.KEYS - weights.unpickled(path).keys()
-            except weights.WeightsError as error:
-                raise UserError(f"{error}; rm -r {path.parent}, and this training begins again") from None
-            if missing:
-                raise UserError(
-                    f"{path}: not the state of a training, {', '.join(sorted(missing))} missing; rm -r {path.parent}, "
-                    "and this training begins again"
-                )
-            self.found = str(path)
+        self.path, self.found = path, str(path) if path.exists() else None
+        try:
+            if self.found and (missing := KEYS - weights.unpickled(path).keys()):
+                raise UserError(f"{path}: not the state of a training, {', '.join(sorted(missing))} missing")
+        except UserError as error:
+            raise UserError(f"{error}; rm -r {path.parent}, and this training begins again") from None
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, task: Classification) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, *args) -> None:
         partial = self.path.with_suffix(".partial")
         trainer.save_checkpoint(partial)
         if trainer.is_global_zero:
@@ -42,7 +35,7 @@ class LastEpoch(Checkpoint):
 
 
 class Progress(TQDMProgressBar):
-    """On a terminal, one bar an epoch; at the end, one line with the result."""
+    """On a terminal, one bar an epoch."""
 
     def __init__(self, title: str):
         super().__init__(refresh_rate=int(sys.stderr.isatty()))
@@ -57,11 +50,3 @@ class Progress(TQDMProgressBar):
     def on_train_epoch_start(self, trainer: pl.Trainer, *args) -> None:
         super().on_train_epoch_start(trainer, *args)
         self.train_progress_bar.set_description(f"{self.title}: epoch {trainer.current_epoch + 1}")
-
-    def on_train_end(self, trainer: pl.Trainer, task: Classification) -> None:
-        super().on_train_end(trainer, task)
-        if trainer.is_global_zero:
-            print(
-                f"{self.title}: validation accuracy {task.best_epoch['val_accuracy']:.3f} "
-                f"after epoch {task.best_epoch['epoch'] + 1} of {len(task.curve)}"
-            )

@@ -1,9 +1,8 @@
 """Lightning's MLflow logger, for a server that may go away."""
 
-import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from mlflow.entities import Metric
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -12,20 +11,24 @@ from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from framebudget.console import redacted
-from framebudget.learning.store import REFUSALS, tolerant, tracking_uri
+from framebudget.learning.tracking import REFUSALS, tracking_uri
 
 PAUSE = 30.0  # seconds until a server that did not answer is asked again
-AT_ONCE = 1000  # metrics that MLflow takes in one request
 
 
 class PatientLogger(MLFlowLogger):
-    """Training goes on without the server; metrics wait here and follow, each with its own time, when it is back."""
+    """Training continues without the server; metrics wait here until it is back, each with its own time.
+
+    Every ten seconds, the use of CPU, memory, disk, network and GPU is logged, too.
+    """
 
     def __init__(self, run_id: str):
         super().__init__(tracking_uri=tracking_uri(), run_id=run_id)
         self.study = self.experiment.get_run(run_id).data.tags[MLFLOW_PARENT_RUN_ID]
         self.waiting: list[Metric] = []
         self.ask_again = 0.0
+        self.monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=tracking_uri())
+        self.monitor.start()
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -36,42 +39,24 @@ class PatientLogger(MLFlowLogger):
 
     def send(self) -> None:
         try:
-            while self.waiting:
-                self.experiment.log_batch(self.run_id, metrics=self.waiting[:AT_ONCE])
-                del self.waiting[:AT_ONCE]
+            self.experiment.log_batch(self.run_id, metrics=self.waiting)
+            self.waiting.clear()
         except REFUSALS as error:
             if not self.ask_again:
-                print(
-                    f"warning: MLflow at {redacted(tracking_uri())} does not answer; training goes on, and what it "
-                    f"measures follows when MLflow is back ({error})",
-                    file=sys.stderr,
-                )
+                warn(f"training goes on, and what it measures follows when MLflow is back ({error})")
             self.ask_again = time.monotonic() + PAUSE
 
     @rank_zero_only
     def finalize(self, status: str = "success") -> None:
+        self.monitor.finish()
         self.send()
         try:
             for run_id in (self.run_id, self.study):
                 self.experiment.set_terminated(run_id, "FAILED" if status == "failed" else "FINISHED")
         except REFUSALS as error:
-            print(
-                f"warning: MLflow at {redacted(tracking_uri())} does not answer; run {self.run_id} is left open there, "
-                f"{len(self.waiting)} metrics short: they are in work/<model>/curves.csv ({error})",
-                file=sys.stderr,
-            )
+            lost = f"{len(self.waiting)} metrics short: they are in work/<model>/curves.csv"
+            warn(f"run {self.run_id} is left open there, {lost} ({error})")
 
 
-@contextlib.contextmanager
-def system_metrics(logger: PatientLogger | None) -> Iterator[None]:
-    """Log the use of CPU, memory, disk, network and GPU into the run every ten seconds."""
-    monitor = None
-    if logger:
-        with tolerant("the use of the machine"):
-            monitor = SystemMetricsMonitor(logger.run_id, resume_logging=True, tracking_uri=tracking_uri())
-            monitor.start()
-    try:
-        yield
-    finally:
-        if monitor:
-            monitor.finish()
+def warn(consequence: str) -> None:
+    print(f"warning: MLflow at {redacted(tracking_uri())} does not answer; {consequence}", file=sys.stderr)
