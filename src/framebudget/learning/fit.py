@@ -16,9 +16,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from torch import nn
 
 from framebudget.console import UserError, sha256
-from framebudget.learning.callbacks import LastEpoch, Progress
+from framebudget.learning.callbacks import LastEpoch, PatientLogger, Progress
 from framebudget.learning.data import ClipData
-from framebudget.learning.logger import PatientLogger
 from framebudget.learning.runtime import prepare
 from framebudget.learning.task import Classification
 from framebudget.learning.tracking import log_model, tolerant, training_run
@@ -28,7 +27,7 @@ from framebudget.study import Training, write_table
 
 
 def fit(training: Training) -> None:
-    """Write the weights and curve.csv into the training's folder, resuming after the last full epoch if there is one."""
+    """Train, or resume after the last full epoch, until the training's folder has its weights and curve.csv."""
     p, folder, network = training.params, training.folder, NETWORKS[training.network]
     if (folder / "curve.csv").exists():
         return
@@ -77,30 +76,19 @@ def trainer_of(training: Training, callbacks: list[Callback]) -> pl.Trainer:
     if SLURMEnvironment.detect():  # its requeueing would load the state of one training into the next
         options["plugins"] = [SLURMEnvironment(auto_requeue=False)]
     return pl.Trainer(
-        max_epochs=training.recipe.epochs,
-        accelerator="auto",
-        deterministic=True,
-        gradient_clip_val=training.recipe.gradient_clip,
+        max_epochs=training.recipe.epochs, gradient_clip_val=training.recipe.gradient_clip, accelerator="auto",
         use_distributed_sampler=False,  # ours divides the clips itself
-        logger=False,
-        callbacks=callbacks,
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
+        deterministic=True, num_sanity_val_steps=0, enable_model_summary=False, logger=False, callbacks=callbacks,
         **options,
-    )
+    )  # fmt: skip
 
 
 def keep(training: Training, task: Classification, logger: PatientLogger | None) -> None:
     """Write the weights of the best epoch, and the curve last: it says that the training is complete."""
     task.network.load_state_dict(task.best)
     file, network, seed = training.folder / f"{training.name}.pt", training.network, training.seed
-    facts = {
-        "frames": training.T,
-        "seed": seed,
-        "classes": training.study.classes,
-        "input": training.input.model_dump(),
-    }
-    weights.save(file, task.network, model=network, **facts)
+    classes, spec = training.study.classes, training.input.model_dump()
+    weights.save(file, task.network, model=network, frames=training.T, seed=seed, classes=classes, input=spec)
     if logger:
         with tolerant(f"the weights of {network} {training.name}"):
             log_model(logger.run_id, training, file, task.best_epoch["val_accuracy"])

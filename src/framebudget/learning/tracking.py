@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 from matplotlib.figure import Figure
-from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
@@ -89,7 +89,8 @@ def study_run(study: Study) -> tuple[MlflowClient, str]:
     try:
         # first runs that start at once in this repository would each make the tables (mlflow#4123), and the study
         with FileLock(top() / "mlflow.lock"):
-            client = MlflowClient(tracking_uri())
+            mlflow.set_tracking_uri(tracking_uri())
+            client = MlflowClient()
             place = _experiment(client, p.dataset)
             sought = {"filter_string": f"tags.`{STUDY}` = '{digest}'", "order_by": ["start_time", "run_id"]}
             if found := client.search_runs([place], **sought, max_results=1):
@@ -173,19 +174,13 @@ def _describe(client: MlflowClient, run_id: str, facts: dict, study: Study, clip
 
     The dataset's digest is the beginning of the hash that is printed in the paper.
     """
-    params = pd.json_normalize(facts).iloc[0]
-    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
+    mlflow.log_params(pd.json_normalize(facts).iloc[0].to_dict(), run_id=run_id)
     each = clips.drop_duplicates("clip")
     profile = {"clips": len(each), "groups": each["group"].nunique(), "classes": each["class"].nunique()}
     if clips["fold"].nunique() == 1:
         profile |= each["subset"].value_counts().sort_index().to_dict()
-    dataset = Dataset(
-        name=study.params.dataset,
-        digest=study.clips_sha256[:36],
-        source_type="local",
-        source=json.dumps({"uri": study.params.archive or str(study.params.folder)}),
-        profile=json.dumps(profile),
-    )
+    source = json.dumps({"uri": study.params.archive or str(study.params.folder)})
+    dataset = Dataset(study.params.dataset, study.clips_sha256[:36], "local", source, profile=json.dumps(profile))
     client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(mlflow_tags.MLFLOW_DATASET_CONTEXT, "training")])])
 
 
@@ -195,10 +190,8 @@ def log_scores(study: Study, scores: Iterable[tuple[Training, dict[str, float]]]
         client, study_id = study_run(study)
         for training, values in scores:
             for run_id in runs_that_made(client, training):
-                for name, value in values.items():
-                    client.log_metric(run_id, f"test_{name}", value)
-        for name, value in means.items():
-            client.log_metric(study_id, f"test_accuracy.{name}", value)
+                mlflow.log_metrics({f"test_{name}": value for name, value in values.items()}, run_id=run_id)
+        mlflow.log_metrics({f"test_accuracy.{name}": value for name, value in means.items()}, run_id=study_id)
         client.set_terminated(study_id)
 
 
@@ -228,7 +221,6 @@ def log_model(run_id: str, training: Training, file: Path, accuracy: float) -> N
     several, has the alias best-<data set>.
     """
     name, T, crop = f"framebudget-{training.network}", training.T, training.input.crop
-    mlflow.set_tracking_uri(tracking_uri())
     client = MlflowClient()
     with mlflow.start_run(run_id, log_system_metrics=False):
         logged = mlflow.pyfunc.log_model(
@@ -246,9 +238,8 @@ def log_model(run_id: str, training: Training, file: Path, accuracy: float) -> N
     client.set_tag(run_id, TRAINED, sha256(file))
     clips = training.study.clips_sha256[:36]
     tags = {"clips": clips, "frames": str(T), "val_accuracy": f"{accuracy:.6f}"}
-    if not client.search_registered_models(f"name = '{name}'"):
-        with contextlib.suppress(MlflowException):  # another training was faster
-            client.create_registered_model(name)
+    with contextlib.suppress(MlflowException):  # there is one
+        client.create_registered_model(name)
     client.create_model_version(name, logged.model_uri, run_id, tags=tags, model_id=logged.model_id)
     rivals = client.search_model_versions(f"name = '{name}' and tag.clips = '{clips}'")
     best = max(rivals, key=lambda version: (float(version.tags["val_accuracy"]), -int(version.version)))

@@ -1,7 +1,7 @@
 """The clips of a subset as batches of uint8 frames.
 
-Everything random about a sample depends on (seed, epoch, clip) alone. The sampler hands out (epoch, clip) pairs and the
-data set has no state, so neither the number of workers nor their order changes a sample.
+Everything random about a sample depends on (seed, epoch, clip) alone: neither the number of workers nor their order
+changes a sample.
 """
 
 import pickle
@@ -135,14 +135,9 @@ def loader(clips: Clips, batch_size: int, workers: int, rank: int = 0, ranks: in
     """Batches of frames_BVTHWC (uint8), B views, labels_B and positions_B (the i of each); training is shuffled."""
     training = clips.views is None
     sampler = EpochSampler(len(clips), clips.seed, training, rank, ranks)
+    # one clip alone gives no batch statistics; on several ranks each has at least one
+    drop_last = training and ranks == 1 and len(sampler) > batch_size and len(sampler) % batch_size == 1
     return DataLoader(
-        clips,
-        batch_size=batch_size,
-        sampler=sampler,
-        # one clip alone gives no batch statistics; on several ranks each has at least one
-        drop_last=training and ranks == 1 and len(sampler) > batch_size and len(sampler) % batch_size == 1,
-        collate_fn=collate,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-    )
+        clips, batch_size=batch_size, sampler=sampler, drop_last=drop_last, collate_fn=collate, num_workers=workers,
+        persistent_workers=workers > 0, pin_memory=torch.cuda.is_available(),
+    )  # fmt: skip

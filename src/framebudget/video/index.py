@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -70,13 +70,13 @@ class FrameIndex:
         packet_of = {frame: packet for packet, frame in enumerate(self.frame_of)}
         found: list[PacketRange] = []
         for entry, wanted in self.by_entry(frames).items():
-            first, last = self.entries[entry], max(packet_of[frame] for frame in wanted)
+            last = max(packet_of[frame] for frame in wanted)
             while last + 1 < len(self.frame_of) and self.frame_of[last + 1] < 0:
                 last += 1  # a packet without a frame of its own belongs to the one before
-            part = PacketRange(first, last, self.dts[entry], set(wanted))
-            if found and found[-1].last >= first:  # open GOP: frames displayed before a key frame are stored after it
+            part = PacketRange(self.entries[entry], last, self.dts[entry], set(wanted))
+            if found and found[-1].last >= part.first:  # open GOP: frames shown before a key frame are stored after it
                 before = found.pop()
-                part = PacketRange(before.first, max(before.last, last), before.dts, before.frames | part.frames)
+                part = before._replace(last=max(before.last, last), frames=before.frames | part.frames)
             found.append(part)
         return found
 
@@ -144,7 +144,7 @@ def _prove(clip: Clip, unpack: bool) -> FrameIndex | None:
     frame_of = [-1] * len(packets)
     digests: list[int] = []
     entries: list[int] = []
-    for packet, frame in _decode_all(clip, unpack, "DEFAULT"):
+    for packet, frame in _decode_all(clip, unpack):
         if frame_of[packet] >= 0:
             return None
         frame_of[packet] = len(digests)
@@ -188,18 +188,18 @@ def _may_skip(clip: Clip, index: FrameIndex) -> bool:
 
     It is tried with all of them skipped, and with each fifth frame asked for and what can be skipped between.
     """
-    for packet, frame in _decode_all(clip, index.unpack, "NONREF"):
+    for packet, frame in _decode_all(clip, index.unpack, skip=True):
         if clip.digest(frame) != clip.digests[index.frame_of[packet]]:
             return False
     skipping = replace(index, skip=True)
     return not any(clip.wrong(skipping, range(k, len(clip.digests), 5)) for k in range(5))
 
 
-def _decode_all(clip: Clip, unpack: bool, skip_frame: Literal["DEFAULT", "NONREF"]) -> Numbered:
+def _decode_all(clip: Clip, unpack: bool, skip: bool = False) -> Numbered:
     """Decode a clip in order; yield (number of its packet, frame) for each frame that tells its packet."""
     with open_video(clip.path) as video:
         decoder = video.stream.codec_context
-        decoder.skip_frame = skip_frame
+        decoder.skip_frame = "NONREF" if skip else "DEFAULT"
         for number, packet in enumerate(_packets(video, unpack)):
             yield from _decode(decoder, packet, number)
         yield from _decode(decoder, None)

@@ -7,7 +7,7 @@ early.
 
 import contextlib
 from collections import Counter
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -62,18 +62,20 @@ def open_video(path: Path) -> Iterator[Video]:
     """Open a file. Raises ClipError if it has no video stream, or if decoding fails in the body of the `with`."""
     if path.exists() and not path.is_file() and not path.is_dir():  # reading it may never end
         raise ClipError(f"{path}: no file, but a pipe or device")
-    with _clip_errors(path, "cannot be opened as a video"):
-        container = av.open(f"file:{path}", options=OPTIONS, metadata_errors="replace")
-    with container, _clip_errors(path, "broken while decoding"):
-        yield Video(container, _video_stream(path, container))
+    problem = "cannot be opened as a video"
+    try:
+        with av.open(f"file:{path}", options=OPTIONS, metadata_errors="replace") as container:
+            problem = "broken while decoding"
+            yield Video(container, _video_stream(path, container))
+    except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:  # IndexError: PyAV, some FLV files
+        reason = getattr(error, "strerror", None) or str(error) or "out of memory"  # a MemoryError has no message
+        raise ClipError(f"{path}: {problem} ({reason})") from None
 
 
 def probe(path: Path) -> dict:
-    """Decode the whole clip and describe it.
+    """Decode the whole clip and describe it; frames are counted, width and height are as displayed.
 
-    Returns frames (counted), fps (frames per second), width and height (pixels, as displayed), seconds, codec and
-    sha256. Raises ClipError if the file is missing, is not a video, has no frames, or has fewer than its container
-    announces.
+    Raises ClipError if the file is missing, is not a video, has no frames, or has fewer than its container announces.
     """
     packets, sizes = 0, Counter[tuple[int, int]]()
     with open_video(path) as video:
@@ -84,20 +86,22 @@ def probe(path: Path) -> dict:
                 packets = max(packets, packet.dts + 1)
             for frame in stream.decode(packet):
                 sizes[(frame.height, frame.width) if frame.rotation // 90 % 2 else (frame.width, frame.height)] += 1
-        width, height = _only_size(path, sizes)
+        frames, codec = sizes.total(), stream.codec_context.name
+        if not sizes:
+            raise ClipError(f"{path}: no frame could be decoded")
+        if len(sizes) > 1:
+            raise ClipError(f"{path}: pictures of {len(sizes)} sizes, {sorted(sizes)[:3]}; convert it with ffmpeg")
+        ((width, height),) = sizes
+        if max(width, height) > MAX_ASPECT * min(width, height):
+            raise ClipError(f"{path}: {width}×{height} pixels; no side may be longer than {MAX_ASPECT} times the other")
         if stream.frames > packets or (avi and _riff_bytes(path) > path.stat().st_size):
             there = f"{packets} of {stream.frames} announced frames are there"
             raise ClipError(f"{path}: truncated, {there}; copy the file again")
-        frames, fps, codec = sizes.total(), float(_frame_rate(path, stream)), stream.codec_context.name
+        fps = float(_frame_rate(path, stream))
     return {
-        "frames": frames,
-        "fps": round(fps, 6),
-        "width": width,
-        "height": height,
-        "seconds": round(frames / fps, 3),
-        "codec": codec,
-        "sha256": sha256(path),
-    }
+        "frames": frames, "fps": round(fps, 6), "width": width, "height": height, "seconds": round(frames / fps, 3),
+        "codec": codec, "sha256": sha256(path),
+    }  # fmt: skip
 
 
 def glance(path: Path) -> dict:
@@ -204,28 +208,6 @@ def _video_stream(path: Path, container: InputContainer) -> av.VideoStream:
     stream.codec_context.flags |= Flags.copy_opaque  # a frame then carries the `opaque` of its packet
     stream.thread_type = "NONE"
     return stream
-
-
-@contextlib.contextmanager
-def _clip_errors(path: Path, problem: str) -> Iterator[None]:
-    """Turn what PyAV raises into ClipErrors."""
-    try:
-        yield
-    except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:  # IndexError: PyAV, some FLV files
-        reason = getattr(error, "strerror", None) or str(error) or "out of memory"  # a MemoryError has no message
-        raise ClipError(f"{path}: {problem} ({reason})") from None
-
-
-def _only_size(path: Path, sizes: Collection[tuple[int, int]]) -> tuple[int, int]:
-    """Width and height of all frames of a clip."""
-    if not sizes:
-        raise ClipError(f"{path}: no frame could be decoded")
-    if len(sizes) > 1:
-        raise ClipError(f"{path}: pictures of {len(sizes)} sizes, {sorted(sizes)[:3]}; convert the clip with ffmpeg")
-    ((width, height),) = sizes
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise ClipError(f"{path}: {width}×{height} pixels; no side may be longer than {MAX_ASPECT} times the other")
-    return width, height
 
 
 def _frame_rate(path: Path, stream: av.VideoStream) -> Fraction:
