@@ -14,8 +14,8 @@ from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from framebudget.console import UserError, redacted
-from framebudget.learning.tracking import REFUSALS, tracking_uri
+from framebudget.console import UserError
+from framebudget.learning.tracking import REFUSALS, tracking_uri, warn
 from framebudget.models import weights
 
 PAUSE = 30.0  # seconds until a server that did not answer is asked again
@@ -88,7 +88,7 @@ class PatientLogger(MLFlowLogger):
             self.waiting.clear()
         except REFUSALS as error:
             if not self.ask_again:
-                warn(f"training goes on, and what it measures follows when MLflow is back ({error})")
+                warn(f"does not answer; training goes on, and what it measures follows when it is back ({error})")
             self.ask_again = time.monotonic() + PAUSE
 
     @rank_zero_only
@@ -100,8 +100,4 @@ class PatientLogger(MLFlowLogger):
                 self.experiment.set_terminated(run_id, "FAILED" if status == "failed" else "FINISHED")
         except REFUSALS as error:
             lost = f"{len(self.waiting)} metrics short: they are in work/<model>/curves.csv"
-            warn(f"run {self.run_id} is left open there, {lost} ({error})")
-
-
-def warn(consequence: str) -> None:
-    print(f"warning: MLflow at {redacted(tracking_uri())} does not answer; {consequence}", file=sys.stderr)
+            warn(f"does not answer; run {self.run_id} is left open there, {lost} ({error})")

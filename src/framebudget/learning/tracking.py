@@ -70,8 +70,11 @@ def tolerant(what: str) -> Iterator[None]:
     try:
         yield
     except (*REFUSALS, OSError, StoreError) as error:
-        place = redacted(tracking_uri())
-        print(f"warning: MLflow at {place} does not take {what}; work/ has it ({error})", file=sys.stderr)
+        warn(f"does not take {what}; work/ has it ({error})")
+
+
+def warn(fault: str) -> None:
+    print(f"warning: MLflow at {redacted(tracking_uri())} {fault}", file=sys.stderr)
 
 
 def study_run(study: Study) -> tuple[MlflowClient, str]:

@@ -7,7 +7,6 @@ changes a sample.
 import pickle
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,11 +17,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from framebudget.console import sha256
 from framebudget.params import Input
 from framebudget.video import sampling, transforms
-from framebudget.video.index import FrameIndex
 from framebudget.video.reader import ClipError, read_frames
 from framebudget.video.transforms import View
-
-Item = TypeVar("Item")
 
 
 def check(clips: Path, rows: pd.DataFrame) -> None:
@@ -56,7 +52,7 @@ class Clips(Dataset):
                     "set input.short to repeat_last or wrap in params.yaml"
                 )
             items.append((path, frames, span, index, label))
-        self.clips: Packed[tuple[str, int, int, FrameIndex | None, int]] = Packed(items)
+        self.clips = Packed(items)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -80,22 +76,22 @@ class Clips(Dataset):
         return torch.from_numpy(frames_NHWC).unflatten(0, indices_VT.shape), view, label, i
 
 
-class Packed(Generic[Item]):
-    """A read-only list that stores its objects pickled in one array and unpickles the one that is asked for.
+class Packed:
+    """A read-only list of tuples, stored pickled in one array; only the one that is asked for is unpickled.
 
     Loader processes share the memory of the array. They would copy a list page by page, because reading an object
     changes its reference count (pytorch#13246), and what an object caches would stay in every worker.
     """
 
-    def __init__(self, objects: Iterable[Item]):
-        pickled = [pickle.dumps(item) for item in objects]
+    def __init__(self, items: Iterable[tuple]):
+        pickled = [pickle.dumps(item) for item in items]
         self.ends = np.cumsum([len(item) for item in pickled])
         self.bytes = np.frombuffer(b"".join(pickled), np.uint8)
 
     def __len__(self) -> int:
         return len(self.ends)
 
-    def __getitem__(self, i: int) -> Item:
+    def __getitem__(self, i: int) -> tuple:
         return pickle.loads(self.bytes[self.ends[i - 1] if i else 0 : self.ends[i]].data)
 
 

@@ -154,7 +154,7 @@ def _prove(clip: Clip, unpack: bool) -> FrameIndex | None:
     for packet, (_, is_keyframe) in enumerate(packets):
         if is_keyframe and frame_of[packet] > (frame_of[entries[-1]] if entries else -1):
             entries.append(packet)
-    index = _without_bad_entries(clip, FrameIndex(frame_of, entries, [None] * len(entries), skip=False, unpack=unpack))
+    index = _with_good_entries(clip, frame_of, entries, unpack)
     if index is None:
         return None
     count = Counter(dts for dts, _ in packets)
@@ -165,12 +165,13 @@ def _prove(clip: Clip, unpack: bool) -> FrameIndex | None:
     return replace(index, skip=_may_skip(clip, index))
 
 
-def _without_bad_entries(clip: Clip, index: FrameIndex) -> FrameIndex | None:
-    """Remove entries that need packets stored before them; return None if the first one does.
+def _with_good_entries(clip: Clip, frame_of: list[int], entries: list[int], unpack: bool) -> FrameIndex | None:
+    """Leave out entries that need packets stored before them; return None if the first one does.
 
     Decoding the frames of every other entry shows it, because the decoder then starts afresh at each.
     """
-    while index.entries:
+    while entries:
+        index = FrameIndex(frame_of, entries, [None] * len(entries), skip=False, unpack=unpack)
         groups = index.by_entry(range(len(clip.digests)))
         halves = [[frame for entry in groups if entry % 2 == half for frame in groups[entry]] for half in (0, 1)]
         wrong = clip.wrong(index, halves[0]) | clip.wrong(index, halves[1])
@@ -178,8 +179,7 @@ def _without_bad_entries(clip: Clip, index: FrameIndex) -> FrameIndex | None:
             return index
         if not wrong.isdisjoint([*groups.get(-1, []), *groups[0]]):
             return None
-        entries = [packet for entry, packet in enumerate(index.entries) if wrong.isdisjoint(groups[entry])]
-        index = replace(index, entries=entries, dts=[None] * len(entries))
+        entries = [packet for entry, packet in enumerate(entries) if wrong.isdisjoint(groups[entry])]
     return None
 
 
