@@ -29,9 +29,8 @@ class Classification(pl.LightningModule):
         super().__init__()
         self.network, self.recipe, self.doubly = network, recipe, doubly
         self.dropouts = [module for module in network.modules() if isinstance(module, ClipDropout)]
-        self.means = nn.ModuleDict(
-            {f"{subset}_{what}": MeanMetric() for subset in ("train", "val") for what in ("loss", "accuracy")}
-        )
+        names = "train_loss", "train_accuracy", "val_loss", "val_accuracy"
+        self.means = nn.ModuleDict({name: MeanMetric() for name in names})
         self.curve: list[dict] = []
         self.best: dict[str, Tensor] = {}
         frozen = nn.ModuleList(network.blocks[: recipe.frozen_stages] if recipe.frozen_stages else [])

@@ -83,9 +83,8 @@ def study_run(study: Study) -> tuple[MlflowClient, str]:
     Raises StoreError.
     """
     p, tags = study.params, _tags()
-    facts = p.model_dump(exclude={"datasets", "workers", "launcher"}) | {
-        "datasets": {p.dataset: p.data.model_dump(exclude={"evaluate"})}
-    }
+    facts = p.model_dump(exclude={"datasets", "workers", "launcher"})
+    facts["datasets"] = {p.dataset: p.data.model_dump(exclude={"evaluate"})}
     digest = hashlib.sha256(json.dumps([facts, tags], sort_keys=True).encode()).hexdigest()[:12]
     name = tags.get("dvc.exp_name", f"{'-'.join(map(str, p.frames))} {p.unit}, {digest[:7]}")
     _knock()
@@ -225,16 +224,15 @@ def log_model(run_id: str, training: Training, file: Path, accuracy: float) -> N
     """
     name, T, crop = f"framebudget-{training.network}", training.T, training.input.crop
     client = MlflowClient()
+    frames = Schema([TensorSpec(np.dtype(np.uint8), (-1, T, -1, -1, 3))])
+    probabilities = Schema([ColSpec("double", label) for label in training.study.classes])
     with mlflow.start_run(run_id, log_system_metrics=False):
         logged = mlflow.pyfunc.log_model(
             name=training.network,
             loader_module="framebudget.commands.serving",
             data_path=str(file),
             code_paths=[str(PACKAGE)],
-            signature=ModelSignature(
-                Schema([TensorSpec(np.dtype(np.uint8), (-1, T, -1, -1, 3))]),
-                Schema([ColSpec("double", label) for label in training.study.classes]),
-            ),
+            signature=ModelSignature(frames, probabilities),
             input_example=np.full((1, T, crop, crop, 3), 127, np.uint8),
             pip_requirements=[f"{name}=={version(name)}" for name in (*versions(), "torchvision", "ruamel.yaml")],
         )

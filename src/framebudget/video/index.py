@@ -53,14 +53,9 @@ class FrameIndex:
     skip: bool
     unpack: bool
 
-    @property
-    def first_frames(self) -> list[int]:
-        """The frame of each entry."""
-        return [self.frame_of[packet] for packet in self.entries]
-
     def by_entry(self, frames: Iterable[int]) -> dict[int, list[int]]:
         """Frames, sorted, under the place in `entries` at which decoding begins to reach them; -1: no entry does."""
-        first_frames, groups = self.first_frames, defaultdict(list)
+        first_frames, groups = [self.frame_of[packet] for packet in self.entries], defaultdict(list)
         for frame in sorted(frames):
             groups[bisect_right(first_frames, frame) - 1].append(frame)
         return groups
@@ -158,9 +153,9 @@ def _prove(clip: Clip, unpack: bool) -> FrameIndex | None:
     if index is None:
         return None
     count = Counter(dts for dts, _ in packets)
-    stamps = [packets[packet][0] for packet in index.entries]
+    stamps = [packets[entry][0] for entry in index.entries]
     seeking = replace(index, dts=[dts if count[dts] == 1 else None for dts in stamps])
-    if not clip.wrong(seeking, seeking.first_frames, seek_beyond=0):
+    if not clip.wrong(seeking, [frame_of[entry] for entry in index.entries], seek_beyond=0):
         index = seeking
     return replace(index, skip=_may_skip(clip, index))
 
