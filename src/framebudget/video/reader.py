@@ -6,6 +6,7 @@ early.
 """
 
 import contextlib
+import errno
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,8 @@ def open_video(path: Path) -> Iterator[Video]:
             yield Video(container, _video_stream(path, container))
     except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:  # IndexError: PyAV, some FLV files
         reason = getattr(error, "strerror", None) or str(error) or "out of memory"  # a MemoryError has no message
+        if getattr(error, "errno", None) == errno.EINVAL:
+            reason += f"; such as pictures of more than {MAX_PIXELS:,} pixels"
         raise ClipError(f"{path}: {problem} ({reason})") from None
 
 
