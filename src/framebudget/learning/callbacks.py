@@ -19,19 +19,20 @@ from framebudget.learning.tracking import REFUSALS, tracking_uri, warn
 from framebudget.models import weights
 
 PAUSE = 30.0  # seconds until a server that did not answer is asked again
-KEYS = frozenset({
-    "pytorch-lightning_version", "epoch", "global_step", "loops", "state_dict", "optimizer_states", "lr_schedulers",
-    "curve", "best",
-})  # fmt: skip
 
 
 class LastEpoch(Checkpoint):
     """Keep the state after the last full epoch, to resume from, in one file that is replaced as a whole."""
 
+    KEYS = frozenset({
+        "pytorch-lightning_version", "epoch", "global_step", "loops", "state_dict", "optimizer_states", "lr_schedulers",
+        "curve", "best",
+    })  # fmt: skip
+
     def __init__(self, path: Path):
         self.path, self.found = path, str(path) if path.exists() else None
         try:
-            if self.found and (missing := KEYS - weights.unpickled(path).keys()):
+            if self.found and (missing := self.KEYS - weights.unpickled(path).keys()):
                 raise UserError(f"{path}: not the state of a training, {', '.join(sorted(missing))} missing")
         except UserError as error:
             raise UserError(f"{error}; rm -r {path.parent}, and this training begins again") from None
