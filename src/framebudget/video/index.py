@@ -232,4 +232,4 @@ def joined(clips: pd.DataFrame, path: Path = Path("work/index.json")) -> pd.Data
         found = [stored[name] and FrameIndex(**stored[name]) for name in clips["path"]]
     except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} does not fit these clips ({error!r}); make it again: dvc repro -f fetch") from None
-    return clips.assign(frame_index=np.array(found, object))
+    return clips.assign(frame_index=pd.Series(found, clips.index, object))
