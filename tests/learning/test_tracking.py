@@ -18,10 +18,9 @@ from mlflow.tracking import MlflowClient
 
 from framebudget import params
 from framebudget.console import sha256
-from framebudget.learning import logger as logging
-from framebudget.learning.logger import PatientLogger, system_metrics
-from framebudget.learning.store import StoreError, tolerant
-from framebudget.learning.tracking import log_model, runs_that_made, study_run, training_run
+from framebudget.learning import callbacks
+from framebudget.learning.callbacks import PatientLogger
+from framebudget.learning.tracking import StoreError, log_model, runs_that_made, study_run, tolerant, training_run
 from framebudget.models import NETWORKS, weights
 from framebudget.study import Study, Training
 from tests.conftest import ROOT, run
@@ -169,8 +168,7 @@ def test_a_run_says_what_it_rests_on_and_the_way_back(here, monkeypatch):
 def test_an_interrupted_training_goes_on_in_its_run_and_the_use_of_the_machine_is_logged(here, monkeypatch):
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     logger = PatientLogger(training_run(training(), here / "run"))
-    with system_metrics(logger):
-        time.sleep(2)
+    time.sleep(2)
     logger.finalize("failed")
     client, study = study_run(training().study)
     assert client.get_run(logger.run_id).data.metrics["system/system_memory_usage_megabytes"] > 0
@@ -192,7 +190,7 @@ def test_the_best_of_the_same_clips_has_the_alias_and_can_be_served(here):
         network = NETWORKS["x3d_m"].build(2)
         facts = {"model": "x3d_m", "frames": 2, "classes": one.study.classes, "input": one.input.model_dump()}
         weights.save(file, network, **facts)
-        log_model(run_id, one, file, {"val_accuracy": accuracy})
+        log_model(run_id, one, file, accuracy)
         client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
         assert runs_that_made(client, one) == [run_id]
         versions.append(int(client.get_model_version_by_alias("framebudget-x3d_m", "best-motion").version))
@@ -226,7 +224,7 @@ def test_a_database_that_does_not_answer_is_said_at_once_and_its_password_never(
 def test_what_a_server_misses_follows_when_it_is_back(here, monkeypatch, capsys):
     store = os.environ["MLFLOW_TRACKING_URI"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := free_address())
-    monkeypatch.setattr(logging, "PAUSE", 0)
+    monkeypatch.setattr(callbacks, "PAUSE", 0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the test need not wait
     with serving_mlflow(here, uri, store):
         logger = PatientLogger(training_run(training(), here / "run"))

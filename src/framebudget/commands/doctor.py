@@ -119,7 +119,7 @@ def repository() -> Iterator[Finding]:
 
 
 def mlflow() -> Iterator[Finding]:
-    from framebudget.learning.store import tracking_uri
+    from framebudget.learning.tracking import tracking_uri
 
     uri = tracking_uri()
     if "://" in uri and not uri.startswith(("sqlite:", "file:")):

@@ -110,7 +110,7 @@ def registered_weights(uri: str) -> Path:
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    from framebudget.learning.store import tracking_uri
+    from framebudget.learning.tracking import tracking_uri
 
     try:
         files = list(Path(download_artifacts(uri, tracking_uri=tracking_uri())).rglob("*.pt"))

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 
 import pandas as pd
 import pytorch_lightning as pl
@@ -17,66 +16,56 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from torch import nn
 
 from framebudget.console import UserError, sha256
-from framebudget.learning.callbacks import LastEpoch, Progress
+from framebudget.learning.callbacks import LastEpoch, PatientLogger, Progress
 from framebudget.learning.data import ClipData
-from framebudget.learning.logger import PatientLogger, system_metrics
 from framebudget.learning.runtime import prepare
-from framebudget.learning.store import tolerant
 from framebudget.learning.task import Classification
-from framebudget.learning.tracking import log_model, training_run
+from framebudget.learning.tracking import log_model, tolerant, training_run
 from framebudget.models import NETWORKS, weights
 from framebudget.sources.weights import local
 from framebudget.study import Training, write_table
 
 
-def fit(training: Training) -> Path:
-    """Train, or resume after the last full epoch. Returns the folder with its weights and curve.csv."""
-    p, folder = training.params, training.folder
-    if (folder / "curve.csv").exists() and (folder / f"{training.name}.pt").exists():
-        return folder
+def fit(training: Training) -> None:
+    """Train, or resume after the last full epoch, until the training's folder has its weights and curve.csv."""
+    p, folder, network = training.params, training.folder, NETWORKS[training.network]
+    if (folder / "curve.csv").exists():
+        return
     prepare(training.seed)
-    network = NETWORKS[training.network]
-    doubly = p.protocol == "published" and network.softmax
-    task = Classification(initial(training), training.recipe, doubly)
+    title = f"{network.name} {training.name}"
+    task = Classification(initial(training), training.recipe, p.protocol == "published" and network.softmax)
     task.try_out()  # errors that can be known now are raised before a run or other ranks begin
     resume = LastEpoch(folder / "last.ckpt")
-    title = f"{network.name} {training.name}"
     with clear(p.trainer.timeout):
         trainer = trainer_of(training, [resume, Progress(title)])
-    data = ClipData(training)
-    data.check_shares(trainer.num_devices * trainer.num_nodes)
-    if trainer.is_global_zero:
-        with tolerant(title):
-            trainer.logger = PatientLogger(training_run(training, folder / "mlflow_run"))
-    with clear(p.trainer.timeout), system_metrics(trainer.logger):
+        data = ClipData(training)
+        data.check_shares(trainer.num_devices * trainer.num_nodes)
+        if trainer.is_global_zero:
+            with tolerant(title):
+                trainer.logger = PatientLogger(training_run(training, folder / "mlflow_run"))
         trainer.fit(task, datamodule=data, ckpt_path=resume.found, weights_only=True)
     if trainer.is_global_zero:
+        accuracy, epoch = task.best_epoch["val_accuracy"], task.best_epoch["epoch"] + 1
+        print(f"{title}: validation accuracy {accuracy:.3f} after epoch {epoch} of {len(task.curve)}")
         keep(training, task, trainer.logger)
         resume.path.unlink()
-    return folder
 
 
 def initial(training: Training) -> nn.Module:
-    """The network as the training starts from it."""
-    p, network = training.params, NETWORKS[training.network]
-    file = given_weights(training)
-    module = network.build(len(training.study.classes)).to(memory_format=getattr(torch, p.trainer.memory_format))
-    if file:
-        weights.load(module, file, network.head)
-    if p.trainer.compile:
-        torch.compiler.reset()  # what came before must not decide what is compiled, or a resumed training differs
-        module.compile(dynamic=False)
-    return module
-
-
-def given_weights(training: Training) -> Path | None:
-    """The file of the weights that it starts from. Raises UserError if it has changed since `fetch`."""
-    file = local(training.weights, NETWORKS[training.network].zoo) if training.weights else None
+    """The network as the training starts from it. Raises UserError if the given weights have changed since `fetch`."""
+    options, network = training.params.trainer, NETWORKS[training.network]
+    file = local(training.weights, network.zoo) if training.weights else None
     if training.weights_sha256 != (file and sha256(file)):
         raise UserError(
             f"{training.weights}: not the weights that work/weights.json names; run fetch again: dvc repro -f fetch"
         )
-    return file
+    module = network.build(len(training.study.classes)).to(memory_format=getattr(torch, options.memory_format))
+    if file:
+        weights.load(module, file, network.head)
+    if options.compile:
+        torch.compiler.reset()  # what came before must not decide what is compiled, or a resumed training differs
+        module.compile(dynamic=False)
+    return module
 
 
 def trainer_of(training: Training, callbacks: list[Callback]) -> pl.Trainer:
@@ -87,36 +76,23 @@ def trainer_of(training: Training, callbacks: list[Callback]) -> pl.Trainer:
     if SLURMEnvironment.detect():  # its requeueing would load the state of one training into the next
         options["plugins"] = [SLURMEnvironment(auto_requeue=False)]
     return pl.Trainer(
-        max_epochs=training.recipe.epochs,
-        accelerator="auto",
-        deterministic=True,
-        gradient_clip_val=training.recipe.gradient_clip,
+        max_epochs=training.recipe.epochs, gradient_clip_val=training.recipe.gradient_clip, accelerator="auto",
         use_distributed_sampler=False,  # ours divides the clips itself
-        logger=False,
-        callbacks=callbacks,
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
+        deterministic=True, num_sanity_val_steps=0, enable_model_summary=False, logger=False, callbacks=callbacks,
         **options,
-    )
+    )  # fmt: skip
 
 
 def keep(training: Training, task: Classification, logger: PatientLogger | None) -> None:
     """Write the weights of the best epoch, and the curve last: it says that the training is complete."""
     task.network.load_state_dict(task.best)
-    file = training.folder / f"{training.name}.pt"
-    weights.save(
-        file,
-        task.network,
-        model=training.network,
-        frames=training.T,
-        seed=training.seed,
-        classes=training.study.classes,
-        input=training.input.model_dump(),
-    )
+    file, network, seed = training.folder / f"{training.name}.pt", training.network, training.seed
+    classes, spec = training.study.classes, training.input.model_dump()
+    weights.save(file, task.network, model=network, frames=training.T, seed=seed, classes=classes, input=spec)
     if logger:
-        with tolerant(f"the weights of {training.network} {training.name}"):
-            log_model(logger.run_id, training, file, task.best_epoch)
-    key = {"model": training.network, "budget": training.budget, "seed": training.seed, "fold": training.fold or 0}
+        with tolerant(f"the weights of {network} {training.name}"):
+            log_model(logger.run_id, training, file, task.best_epoch["val_accuracy"])
+    key = {"model": network, "budget": training.budget, "seed": seed, "fold": training.fold or 0}
     curve = pd.DataFrame([key | row for row in task.curve])
     write_table(curve, training.folder / "curve.csv", training.params.unit)
 

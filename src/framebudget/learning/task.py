@@ -3,6 +3,8 @@
 import inspect
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytorch_lightning as pl
 import torch.nn.functional as F
@@ -29,9 +31,8 @@ class Classification(pl.LightningModule):
         self.network, self.recipe, self.doubly = network, recipe, doubly
         self.replay = Replay(network)
         self.dropouts = [module for module in network.modules() if isinstance(module, ClipDropout)]
-        self.means = nn.ModuleDict(
-            {f"{subset}_{what}": MeanMetric() for subset in ("train", "val") for what in ("loss", "accuracy")}
-        )
+        names = "train_loss", "train_accuracy", "val_loss", "val_accuracy"
+        self.means = nn.ModuleDict({name: MeanMetric() for name in names})
         self.curve: list[dict] = []
         self.best: dict[str, Tensor] = {}
         frozen = nn.ModuleList(network.blocks[: recipe.frozen_stages] if recipe.frozen_stages else [])
@@ -82,8 +83,7 @@ class Classification(pl.LightningModule):
         self.step(batch, "val")
 
     def on_validation_epoch_end(self) -> None:  # Lightning validates before it closes the training epoch
-        row = {name: mean.compute().item() for name, mean in self.means.items()}
-        row["lr"] = self.lr
+        row = {name: mean.compute().item() for name, mean in self.means.items()} | {"lr": self.lr}
         for mean in self.means.values():
             mean.reset()
         if not self.curve or row["val_accuracy"] > max(before["val_accuracy"] for before in self.curve):
@@ -121,24 +121,23 @@ class Classification(pl.LightningModule):
             more["fused"] = True  # Lightning does not clip for it in mixed precision
         if recipe.scheduler == "ReduceLROnPlateau":
             raise UserError("train.scheduler: ReduceLROnPlateau moves on after a checkpoint, and could not be resumed")
-        optimizer = made("optimizer", optim, recipe.optimizer, trained, more | recipe.optimizer_args)
-        scheduler = made("scheduler", optim.lr_scheduler, recipe.scheduler, optimizer, recipe.scheduler_args)
+        with naming("optimizer", recipe.optimizer, arguments := more | recipe.optimizer_args):
+            optimizer = getattr(optim, recipe.optimizer)(trained, **arguments)
+        with naming("scheduler", recipe.scheduler, recipe.scheduler_args):
+            scheduler = getattr(optim.lr_scheduler, recipe.scheduler)(optimizer, **recipe.scheduler_args)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def try_out(self) -> None:
         """As configure_optimizers, and a step of the scheduler, where some first see their arguments."""
         scheduler, recipe = self.configure_optimizers()["lr_scheduler"], self.recipe
-        with warnings.catch_warnings(action="ignore"):  # that no step of the optimizer came before
-            try:
-                scheduler.step()
-            except ArithmeticError as error:
-                raise UserError(
-                    f"train.scheduler: torch's {recipe.scheduler} with {recipe.scheduler_args}: {error}"
-                ) from None
+        with naming("scheduler", recipe.scheduler, recipe.scheduler_args), warnings.catch_warnings(action="ignore"):
+            scheduler.step()  # torch warns that no step of the optimizer came before
 
 
-def made(key: str, module: object, name: str, subject: object, arguments: dict) -> object:
+@contextmanager
+def naming(key: str, name: str, arguments: dict) -> Iterator[None]:
+    """Name the parameter whose value torch does not take."""
     try:
-        return getattr(module, name)(subject, **arguments)
-    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        yield
+    except (AttributeError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise UserError(f"train.{key}: torch's {name} with {arguments}: {error}") from None

@@ -8,88 +8,120 @@ import contextlib
 import hashlib
 import json
 import os
-import subprocess
-from collections.abc import Callable, Iterable
+import socket
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import mlflow
 import numpy as np
 import pandas as pd
 from filelock import FileLock
 from matplotlib.figure import Figure
-from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, Schema, TensorSpec
-from mlflow.utils.mlflow_tags import (
-    MLFLOW_DATASET_CONTEXT,
-    MLFLOW_GIT_COMMIT,
-    MLFLOW_PARENT_RUN_ID,
-    MLFLOW_RUN_NAME,
-    MLFLOW_RUN_NOTE,
-    MLFLOW_SOURCE_NAME,
-)
+from mlflow.utils import mlflow_tags
+from mlflow.utils.git_utils import get_git_commit
+from sqlalchemy.exc import SQLAlchemyError
 
-from framebudget.console import sha256, write_text
-from framebudget.learning.store import REFUSALS, StoreError, knock, refused, tolerant, tracking_uri
+from framebudget.console import UserError, redacted, sha256, write_text
 from framebudget.params import top
 from framebudget.study import PACKAGE, Study, Training, versions
 
 STUDY, TRAINED = "framebudget.study", "framebudget.trained_sha256"  # tags that runs are found by
+REFUSALS = (MlflowException, SQLAlchemyError)  # MLflow passes some errors of its database on
+REMEDIES = {  # by a word of the error
+    "out-of-date database schema":
+        "is of another version of MLflow: use that one, or move it away, or copy it and: mlflow db upgrade {uri}",
+    "locked": "is held by another program: wait for it, or end it",
+    "not a database": "is damaged: move it away, and a new one begins; work/ and DVC have all that the paper needs",
+    "malformed": "is damaged: move it away, and a new one begins; work/ and DVC have all that the paper needs",
+    "database": "cannot be used",
+    "": "does not answer: start it, or unset MLFLOW_TRACKING_URI to log to mlflow.db",
+}  # fmt: skip
+
+# A server that does not answer is given up after seconds, not MLflow's minutes: a training waits for it.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 
-def commit() -> str | None:
-    """The commit that is checked out; None outside of a repository, and where there is no git."""
+class StoreError(UserError):
+    """The MLflow store does not answer, or cannot be used; the message says what to do."""
+
+    def __init__(self, error: Exception):
+        uri, text = tracking_uri(), str(getattr(error, "orig", error))  # SQLAlchemy's own is a page
+        remedy = next(remedy for word, remedy in REMEDIES.items() if word in text)
+        super().__init__(f"MLflow at {uri} {remedy} ({text})".replace("{uri}", uri).replace(uri, redacted(uri)))
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, or `mlflow.db` at the top of the repository, for queued experiments too."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{top() / 'mlflow.db'}"
+
+
+@contextlib.contextmanager
+def tolerant(what: str) -> Iterator[None]:
+    """Continue, with a warning, if MLflow does not take something; everything else fails as usual."""
     try:
-        result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
-    except FileNotFoundError:
-        return None
-    return result.stdout.strip() or None if result.returncode == 0 else None
+        yield
+    except (*REFUSALS, OSError, StoreError) as error:
+        warn(f"does not take {what}; work/ has it ({error})")
+
+
+def warn(fault: str) -> None:
+    print(f"warning: MLflow at {redacted(tracking_uri())} {fault}", file=sys.stderr)
 
 
 def study_run(study: Study) -> tuple[MlflowClient, str]:
     """The store, and in it the id of this study's run, in an experiment named after the data set.
 
-    Raises StoreError if it does not answer, or cannot be used.
+    Raises StoreError.
     """
-    p, uri = study.params, tracking_uri()
-    facts = p.model_dump(exclude={"datasets", "workers", "launcher"}) | {
-        "datasets": {p.dataset: p.data.model_dump(exclude={"evaluate"})}
-    }
-    names = {
-        "dvc.exp_name": os.environ.get("DVC_EXP_NAME"),
-        "dvc.baseline_rev": os.environ.get("DVC_EXP_BASELINE_REV") or commit(),
-    }
-    inputs = [facts, names, *_inputs().values()]
-    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:12]
-    name = names["dvc.exp_name"] or f"{'-'.join(map(str, p.frames))} {p.unit}, {digest[:7]}"
-    knock(uri)
+    p, tags = study.params, _tags()
+    facts = p.model_dump(exclude={"datasets", "workers", "launcher"})
+    facts["datasets"] = {p.dataset: p.data.model_dump(exclude={"evaluate"})}
+    digest = hashlib.sha256(json.dumps([facts, tags], sort_keys=True).encode()).hexdigest()[:12]
+    name = tags.get("dvc.exp_name", f"{'-'.join(map(str, p.frames))} {p.unit}, {digest[:7]}")
+    _knock()
     try:
         # first runs that start at once in this repository would each make the tables (mlflow#4123), and the study
         with FileLock(top() / "mlflow.lock"):
-            client = MlflowClient(uri)
-            place = [_experiment(client, p.dataset, uri)]
+            mlflow.set_tracking_uri(tracking_uri())
+            client = MlflowClient()
+            place = _experiment(client, p.dataset)
             sought = {"filter_string": f"tags.`{STUDY}` = '{digest}'", "order_by": ["start_time", "run_id"]}
-            if found := client.search_runs(place, **sought, max_results=1):
+            if found := client.search_runs([place], **sought, max_results=1):
                 return client, found[0].info.run_id
-            run_id = client.create_run(place[0], tags=_tags(name) | {STUDY: digest}, run_name=name).info.run_id
-            first = client.search_runs(place, **sought, max_results=1)[0].info.run_id
+            run_id = client.create_run(place, tags=tags | {STUDY: digest}, run_name=name).info.run_id
+            first = client.search_runs([place], **sought, max_results=1)[0].info.run_id
             if first != run_id:  # another machine was faster
                 client.delete_run(run_id)
-                return client, first
-            _log_params(client, run_id, facts)
-            _log_clips(client, run_id, study, study.split)
+            else:
+                _describe(client, run_id, facts, study, study.split)
+            return client, first
     except REFUSALS as error:
-        raise StoreError(refused(uri, error)) from None
-    return client, run_id
+        raise StoreError(error) from None
 
 
-def _experiment(client: MlflowClient, name: str, uri: str) -> str:
+def _knock() -> None:
+    """Raises StoreError if a database does not answer; MLflow would wait for two minutes."""
+    try:
+        parts = urlsplit(tracking_uri())
+        if parts.hostname and parts.port and parts.scheme not in ("http", "https"):
+            socket.create_connection((parts.hostname, parts.port), timeout=3).close()
+    except (OSError, ValueError) as error:
+        raise StoreError(error) from None
+
+
+def _experiment(client: MlflowClient, name: str) -> str:
     """Its id. Pictures and models of a local store lie beside it."""
-    database = uri.removeprefix("sqlite:///")
-    where = Path(database).with_name("mlruns").as_uri() if database != uri else None
+    database = tracking_uri().removeprefix("sqlite:///")
+    where = Path(database).absolute().with_name("mlruns").as_uri() if database != tracking_uri() else None
     if client.get_experiment_by_name(name) is None:
         with contextlib.suppress(MlflowException):  # another machine was faster
             client.create_experiment(name, artifact_location=where)
@@ -102,76 +134,56 @@ def training_run(training: Training, note: Path) -> str:
     note: a file that keeps the run's id; if the run it names is there, the training resumes in it.
     """
     client, study = study_run(training.study)
-    run_id = note.read_text() if note.exists() else None
-    with contextlib.suppress(MlflowException):
-        if run_id and client.get_run(run_id).info.lifecycle_stage == "active":
+    with contextlib.suppress(FileNotFoundError, MlflowException):
+        run_id = note.read_text()
+        if client.get_run(run_id).info.lifecycle_stage == "active":
             client.update_run(run_id, "RUNNING")
             return run_id
-    name = f"{training.network}-{training.name}"
-    tags = _tags(name) | {MLFLOW_PARENT_RUN_ID: study, "dvc.stage": os.environ.get("DVC_STAGE", "")}
-    run_id = client.create_run(client.get_run(study).info.experiment_id, tags=tags, run_name=name).info.run_id
+    p, place = training.params, client.get_run(study).info.experiment_id
+    tags = _tags() | {mlflow_tags.MLFLOW_PARENT_RUN_ID: study, "dvc.stage": os.environ.get("DVC_STAGE", "")}
+    run_id = client.create_run(place, tags=tags, run_name=f"{training.network}-{training.name}").info.run_id
     client.update_run(study, "RUNNING")
     write_text(note, run_id)
-    facts = {
-        "model": training.network,
-        training.params.unit: training.budget,
-        "frames": training.T,
-        "seed": training.seed,
-        "fold": training.fold,
-        "protocol": training.params.protocol,
-        "trainer": training.params.trainer.model_dump(),
-        "input": training.input.model_dump(),
-        "train": training.recipe.model_dump(),
-        "weights": training.weights,
-        "weights_sha256": training.weights_sha256,
-    }
-    _log_params(client, run_id, facts)
-    _log_clips(client, run_id, training.study, training.clips())
+    facts = {"model": training.network, p.unit: training.budget, "frames": training.T, "protocol": p.protocol}
+    facts |= {name: getattr(training, name) for name in ("seed", "fold", "weights", "weights_sha256")}
+    sections = {"trainer": p.trainer, "input": training.input, "train": training.recipe}
+    facts |= {name: section.model_dump() for name, section in sections.items()}
+    _describe(client, run_id, facts, training.study, training.clips())
     return run_id
 
 
-def _tags(name: str) -> dict[str, str]:
-    experiment, baseline, head = os.environ.get("DVC_EXP_NAME"), os.environ.get("DVC_EXP_BASELINE_REV"), commit()
+def _tags() -> dict[str, str]:
+    """Where the parameters of a run come from, and what its trainings read, by the hashes that dvc.lock gives it."""
+    experiment, baseline = os.environ.get("DVC_EXP_NAME"), os.environ.get("DVC_EXP_BASELINE_REV")
+    head = get_git_commit(".")
     way = f"`dvc exp apply {experiment}`" if experiment else "`dvc repro`" + (f" at commit `{head}`" if head else "")
     tags = {
-        MLFLOW_SOURCE_NAME: "framebudget",
-        MLFLOW_GIT_COMMIT: head,
-        MLFLOW_RUN_NAME: name,
-        MLFLOW_RUN_NOTE: f"{way} brings this run's parameters and results into the working tree.",
+        mlflow_tags.MLFLOW_SOURCE_NAME: "framebudget",
+        mlflow_tags.MLFLOW_GIT_COMMIT: head,
+        mlflow_tags.MLFLOW_RUN_NOTE: f"{way} brings this run's parameters and results into the working tree.",
         "dvc.exp_name": experiment,
         "dvc.baseline_rev": baseline,
     }
     tags |= {f"version.{package}": number for package, number in versions().items()}
-    tags |= {f"dvc.lock.{path}": md5 for path, md5 in _inputs().items()}
+    for path in map(Path, ("work/split.csv", "work/index.json", "work/weights.json")):
+        if path.exists():
+            tags[f"dvc.lock.{path}"] = hashlib.md5(path.read_bytes()).hexdigest()
     return {key: value for key, value in tags.items() if value}
 
 
-def _inputs() -> dict[str, str]:
-    """What trainings read, by the hashes that dvc.lock gives it."""
-    paths = (Path(f"work/{name}") for name in ("split.csv", "index.json", "weights.json"))
-    return {str(path): hashlib.md5(path.read_bytes()).hexdigest() for path in paths if path.exists()}
+def _describe(client: MlflowClient, run_id: str, facts: dict, study: Study, clips: pd.DataFrame) -> None:
+    """Log parameters, as `section.key`, and rows of the split as an MLflow dataset.
 
-
-def _log_params(client: MlflowClient, run_id: str, facts: dict) -> None:
-    """Those of a section with its name and a dot before their own."""
-    params = [Param(key, str(value)) for key, value in pd.json_normalize(facts).iloc[0].items()]
-    for start in range(0, len(params), 100):  # MLflow takes no more at once
-        client.log_batch(run_id, params=params[start : start + 100])
-
-
-def _log_clips(client: MlflowClient, run_id: str, study: Study, split: pd.DataFrame) -> None:
-    """The clips as an MLflow dataset; its digest is the beginning of the hash that is printed in the paper."""
-    clips = split.drop_duplicates("clip")
-    profile = {"clips": len(clips), "groups": clips["group"].nunique(), "classes": clips["class"].nunique()}
-    profile |= clips["subset"].value_counts().sort_index().to_dict() if split["fold"].nunique() == 1 else {}
-    dataset = Dataset(
-        name=study.params.dataset,
-        digest=study.clips_sha256[:36],
-        source_type="local",
-        source=json.dumps({"uri": study.params.archive or str(study.params.folder)}),
-        profile=json.dumps(profile),
-    )
-    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])])
+    The dataset's digest is the beginning of the hash that is printed in the paper.
+    """
+    mlflow.log_params(pd.json_normalize(facts).iloc[0].to_dict(), run_id=run_id)
+    each = clips.drop_duplicates("clip")
+    profile = {"clips": len(each), "groups": each["group"].nunique(), "classes": each["class"].nunique()}
+    if clips["fold"].nunique() == 1:
+        profile |= each["subset"].value_counts().sort_index().to_dict()
+    source = json.dumps({"uri": study.params.archive or str(study.params.folder)})
+    dataset = Dataset(study.params.dataset, study.clips_sha256[:36], "local", source, profile=json.dumps(profile))
+    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(mlflow_tags.MLFLOW_DATASET_CONTEXT, "training")])])
 
 
 def log_scores(study: Study, scores: Iterable[tuple[Training, dict[str, float]]], means: dict[str, float]) -> None:
@@ -180,10 +192,8 @@ def log_scores(study: Study, scores: Iterable[tuple[Training, dict[str, float]]]
         client, study_id = study_run(study)
         for training, values in scores:
             for run_id in runs_that_made(client, training):
-                for name, value in values.items():
-                    client.log_metric(run_id, f"test_{name}", value)
-        for name, value in means.items():
-            client.log_metric(study_id, f"test_accuracy.{name}", value)
+                mlflow.log_metrics({f"test_{name}": value for name, value in values.items()}, run_id=run_id)
+        mlflow.log_metrics({f"test_accuracy.{name}": value for name, value in means.items()}, run_id=study_id)
         client.set_terminated(study_id)
 
 
@@ -206,39 +216,32 @@ def runs_that_made(client: MlflowClient, training: Training) -> list[str]:
     return [run.info.run_id for run in found]
 
 
-def log_model(run_id: str, training: Training, file: Path, epoch: dict) -> None:
+def log_model(run_id: str, training: Training, file: Path, accuracy: float) -> None:
     """The weights as a model that MLflow can serve, the next version of `framebudget-<network>`.
 
     Of the versions that learned from the very same clips, the one with the best validation accuracy, the first of
     several, has the alias best-<data set>.
-    epoch: the row of the learning curve whose weights these are.
     """
     name, T, crop = f"framebudget-{training.network}", training.T, training.input.crop
-    mlflow.set_tracking_uri(tracking_uri())
     client = MlflowClient()
-    with mlflow.start_run(run_id, log_system_metrics=False) as run:
+    frames = Schema([TensorSpec(np.dtype(np.uint8), (-1, T, -1, -1, 3))])
+    probabilities = Schema([ColSpec("double", label) for label in training.study.classes])
+    with mlflow.start_run(run_id, log_system_metrics=False):
         logged = mlflow.pyfunc.log_model(
             name=training.network,
             loader_module="framebudget.commands.serving",
             data_path=str(file),
             code_paths=[str(PACKAGE)],
-            signature=ModelSignature(
-                Schema([TensorSpec(np.dtype(np.uint8), (-1, T, -1, -1, 3))]),
-                Schema([ColSpec("double", label) for label in training.study.classes]),
-            ),
+            signature=ModelSignature(frames, probabilities),
             input_example=np.full((1, T, crop, crop, 3), 127, np.uint8),
-            pip_requirements=[
-                f"{package}=={version(package)}" for package in (*versions(), "torchvision", "ruamel.yaml")
-            ],
+            pip_requirements=[f"{name}=={version(name)}" for name in (*versions(), "torchvision", "ruamel.yaml")],
         )
     client.set_tag(run_id, TRAINED, sha256(file))
-    clips, accuracy = training.study.clips_sha256[:36], epoch["val_accuracy"]
+    clips = training.study.clips_sha256[:36]
     tags = {"clips": clips, "frames": str(T), "val_accuracy": f"{accuracy:.6f}"}
-    if not client.search_registered_models(f"name = '{name}'"):
-        with contextlib.suppress(MlflowException):  # another training was faster
-            client.create_registered_model(name)
+    with contextlib.suppress(MlflowException):  # there is one
+        client.create_registered_model(name)
     client.create_model_version(name, logged.model_uri, run_id, tags=tags, model_id=logged.model_id)
     rivals = client.search_model_versions(f"name = '{name}' and tag.clips = '{clips}'")
     best = max(rivals, key=lambda version: (float(version.tags["val_accuracy"]), -int(version.version)))
-    dataset = client.get_experiment(run.info.experiment_id).name
-    client.set_registered_model_alias(name, f"best-{dataset}", best.version)
+    client.set_registered_model_alias(name, f"best-{training.params.dataset}", best.version)

@@ -1,13 +1,12 @@
 """The clips of a subset as batches of uint8 frames.
 
-Everything random about a sample depends on (seed, epoch, clip) alone. The sampler hands out (epoch, clip) pairs and the
-data set has no state, so neither the number of workers nor their order changes a sample.
+Everything random about a sample depends on (seed, epoch, clip) alone: neither the number of workers nor their order
+changes a sample.
 """
 
 import pickle
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,17 +17,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from framebudget.console import sha256
 from framebudget.params import Input
 from framebudget.video import sampling, transforms
-from framebudget.video.index import FrameIndex
-from framebudget.video.reader import ClipError, is_pipe_or_device, read_frames
+from framebudget.video.reader import ClipError, read_frames
 from framebudget.video.transforms import View
-
-Item = TypeVar("Item")
 
 
 def check(clips: Path, rows: pd.DataFrame) -> None:
     """Raises ClipError if the sha256 of a clip (`path`, below the folder `clips`) is not the one that fetch stored."""
     stored = {clips / path: digest for path, digest in zip(rows["path"], rows["sha256"], strict=True)}
-    changed = [str(path) for path in stored if is_pipe_or_device(path) or sha256(path) != stored[path]]
+    changed = [str(path) for path, digest in stored.items() if not path.is_file() or sha256(path) != digest]
     if changed:
         raise ClipError(f"{', '.join(changed)}: changed since fetch; run it again: dvc repro -f fetch")
 
@@ -46,16 +42,17 @@ class Clips(Dataset):
         self, clips: Path, rows: pd.DataFrame, T: int, spec: Input, seed: int, views: int | None, crops: int = 1
     ):
         self.folder, self.T, self.spec, self.seed, self.views, self.crops = clips, T, spec, seed, views, crops
-        paths, frames = rows["path"].tolist(), rows["frames"].tolist()
-        spans = [sampling.span(spec, n, fps, T) for n, fps in zip(frames, rows["fps"], strict=True)]
-        items = zip(paths, frames, spans, rows["frame_index"], rows["label"].tolist(), strict=True)
-        self.clips: Packed[tuple[str, int, int, FrameIndex | None, int]] = Packed(items)
-        for path, n, span in zip(paths, frames, spans, strict=True):
-            if spec.short == "error" and span > n:
+        columns = [rows[name].tolist() for name in ("path", "frames", "fps", "frame_index", "label")]
+        items = []
+        for path, frames, fps, index, label in zip(*columns, strict=True):
+            span = sampling.span(spec, frames, fps, T)
+            if spec.short == "error" and span > frames:
                 raise ClipError(
-                    f"{clips / path}: {n} frames, but {span} are needed; lower `frames`, leave the clip out, or set "
-                    "input.short to repeat_last or wrap in params.yaml"
+                    f"{clips / path}: {frames} frames, but {span} are needed; lower `frames`, leave the clip out, or "
+                    "set input.short to repeat_last or wrap in params.yaml"
                 )
+            items.append((path, frames, span, index, label))
+        self.clips = Packed(items)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -63,8 +60,7 @@ class Clips(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, View, int, int]:
         epoch, i = key
         spec, (path, frames, span, index, label) = self.spec, self.clips[i]
-        generator = np.random.default_rng([self.seed, epoch, i])
-        side = spec.short_side
+        side, generator = spec.short_side, np.random.default_rng([self.seed, epoch, i])
         if self.views is None:
             indices_VT = sampling.draw(spec.sampling, frames, self.T, span, generator, spec.short)[None]
             if spec.scale_jitter:
@@ -80,22 +76,22 @@ class Clips(Dataset):
         return torch.from_numpy(frames_NHWC).unflatten(0, indices_VT.shape), view, label, i
 
 
-class Packed(Generic[Item]):
-    """A read-only list that stores its objects pickled in one array and unpickles the one that is asked for.
+class Packed:
+    """A read-only list of tuples, stored pickled in one array; only the one that is asked for is unpickled.
 
     Loader processes share the memory of the array. They would copy a list page by page, because reading an object
     changes its reference count (pytorch#13246), and what an object caches would stay in every worker.
     """
 
-    def __init__(self, objects: Iterable[Item]):
-        pickled = [pickle.dumps(item) for item in objects]
+    def __init__(self, items: Iterable[tuple]):
+        pickled = [pickle.dumps(item) for item in items]
         self.ends = np.cumsum([len(item) for item in pickled])
         self.bytes = np.frombuffer(b"".join(pickled), np.uint8)
 
     def __len__(self) -> int:
         return len(self.ends)
 
-    def __getitem__(self, i: int) -> Item:
+    def __getitem__(self, i: int) -> tuple:
         return pickle.loads(self.bytes[self.ends[i - 1] if i else 0 : self.ends[i]].data)
 
 
@@ -106,18 +102,12 @@ class EpochSampler(Sampler):
     epoch; in order, every clip is taken once.
     """
 
-    def __init__(self, length: int, seed: int, shuffle: bool, rank: int = 0, ranks: int = 1):
-        self.length, self.seed, self.shuffle, self.rank, self.ranks = length, seed, shuffle, rank, ranks
-        self.epoch = 0
+    def __init__(self, length: int, seed: int, shuffle: bool, rank: int, ranks: int):
+        self.length, self.seed, self.shuffle, self.epoch = length, seed, shuffle, 0
+        self.places = range(rank, length // ranks * ranks if shuffle else length, ranks)  # in the order of an epoch
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
-
-    @property
-    def places(self) -> range:
-        """This rank's places in the order of an epoch."""
-        end = self.length // self.ranks * self.ranks if self.shuffle else self.length
-        return range(self.rank, end, self.ranks)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -141,14 +131,9 @@ def loader(clips: Clips, batch_size: int, workers: int, rank: int = 0, ranks: in
     """Batches of frames_BVTHWC (uint8), B views, labels_B and positions_B (the i of each); training is shuffled."""
     training = clips.views is None
     sampler = EpochSampler(len(clips), clips.seed, training, rank, ranks)
+    # one clip alone gives no batch statistics; on several ranks each has at least one
+    drop_last = training and ranks == 1 and len(sampler) > batch_size and len(sampler) % batch_size == 1
     return DataLoader(
-        clips,
-        batch_size=batch_size,
-        sampler=sampler,
-        # one clip alone gives no batch statistics; on several ranks each has at least one
-        drop_last=training and ranks == 1 and len(sampler) > batch_size and len(sampler) % batch_size == 1,
-        collate_fn=collate,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-    )
+        clips, batch_size=batch_size, sampler=sampler, drop_last=drop_last, collate_fn=collate, num_workers=workers,
+        persistent_workers=workers > 0, pin_memory=torch.cuda.is_available(),
+    )  # fmt: skip

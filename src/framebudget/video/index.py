@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -28,7 +28,7 @@ Numbered = Iterator[tuple[int, av.VideoFrame]]
 
 
 class PacketRange(NamedTuple):
-    """Packets `first` to `last`, which yield `frames`; `dts` is where a seek to `first` goes, or None."""
+    """Packets `first` to `last`, which yield `frames`. A seek to `dts`, if not None, finds `first`."""
 
     first: int
     last: int
@@ -42,7 +42,7 @@ class FrameIndex:
 
     frame_of: the frame that each packet of the video stream carries, -1 for none (the second field of a frame, say).
     entries: the packets of key frames at which decoding may begin; each frame up to the next entry comes out right.
-    dts: decoding timestamps of the entries, by which a seek finds them; None where a seek does not lead there.
+    dts: decoding timestamps of the entries; None where a seek does not find the entry.
     skip: whether non-reference frames, which no other frame needs, may be left undecoded.
     unpack: whether packets are counted behind FFmpeg's filter mpeg4_unpack_bframes (DivX put two frames into one).
     """
@@ -53,14 +53,9 @@ class FrameIndex:
     skip: bool
     unpack: bool
 
-    @property
-    def first_frames(self) -> list[int]:
-        """The frame of each entry."""
-        return [self.frame_of[packet] for packet in self.entries]
-
     def by_entry(self, frames: Iterable[int]) -> dict[int, list[int]]:
         """Frames, sorted, under the place in `entries` at which decoding begins to reach them; -1: no entry does."""
-        first_frames, groups = self.first_frames, defaultdict(list)
+        first_frames, groups = [self.frame_of[packet] for packet in self.entries], defaultdict(list)
         for frame in sorted(frames):
             groups[bisect_right(first_frames, frame) - 1].append(frame)
         return groups
@@ -70,13 +65,13 @@ class FrameIndex:
         packet_of = {frame: packet for packet, frame in enumerate(self.frame_of)}
         found: list[PacketRange] = []
         for entry, wanted in self.by_entry(frames).items():
-            first, last = self.entries[entry], max(packet_of[frame] for frame in wanted)
+            last = max(packet_of[frame] for frame in wanted)
             while last + 1 < len(self.frame_of) and self.frame_of[last + 1] < 0:
                 last += 1  # a packet without a frame of its own belongs to the one before
-            part = PacketRange(first, last, self.dts[entry], set(wanted))
-            if found and found[-1].last >= first:  # open GOP: frames displayed before a key frame are stored after it
+            part = PacketRange(self.entries[entry], last, self.dts[entry], set(wanted))
+            if found and found[-1].last >= part.first:  # open GOP: frames shown before a key frame are stored after it
                 before = found.pop()
-                part = PacketRange(before.first, max(before.last, last), before.dts, before.frames | part.frames)
+                part = before._replace(last=max(before.last, last), frames=before.frames | part.frames)
             found.append(part)
         return found
 
@@ -101,8 +96,8 @@ class FrameIndex:
 def build(path: Path) -> FrameIndex | None:
     """Build the index of a clip and prove it: decoding by the index must give the same frames as decoding in order.
 
-    Returns None if it does not, if the decoder does not tell which packet a frame comes from, or if the decoder had to
-    conceal damage, for which it uses whatever it decoded before. Raises ClipError if the clip is broken.
+    Returns None if that fails, or if the decoder conceals damage (it uses whatever it decoded before) or does not tell
+    which packet a frame comes from. Raises ClipError if the clip is broken.
     """
     clip = Clip(path)
     with open_video(path) as video:
@@ -118,7 +113,7 @@ def build(path: Path) -> FrameIndex | None:
 
 
 class Clip:
-    """A clip and the CRC-32 of the pixels of its frames, decoded in order: what decoding by an index must reproduce."""
+    """A clip and the CRC-32 of each frame decoded in order, which decoding by an index must reproduce."""
 
     def __init__(self, path: Path):
         self.path, self.picture = path, Picture()
@@ -141,35 +136,37 @@ def _prove(clip: Clip, unpack: bool) -> FrameIndex | None:
     """Return the index with every shortcut that is proved on the clip, or None if not even the frames are right."""
     with open_video(clip.path) as video:
         packets = [(packet.dts, packet.is_keyframe) for packet in _packets(video, unpack)]
-    frame_of = _frame_of_packets(clip, len(packets), unpack)
-    if not frame_of:
-        return None
-    entries: list[int] = []
-    for packet, (_, is_keyframe) in enumerate(packets):
-        if is_keyframe and frame_of[packet] > (frame_of[entries[-1]] if entries else -1):
-            entries.append(packet)
-    index = _without_bad_entries(clip, FrameIndex(frame_of, entries, [None] * len(entries), skip=False, unpack=unpack))
-    return index and _with_skipping(clip, _with_seeking(clip, index, [dts for dts, _ in packets]))
-
-
-def _frame_of_packets(clip: Clip, packets: int, unpack: bool) -> list[int] | None:
-    """Return the frame that each packet carries, -1 for none; or None if some frame has no packet of its own."""
-    frame_of = [-1] * packets
+    frame_of = [-1] * len(packets)
     digests: list[int] = []
-    for packet, frame in _decode_all(clip, unpack, "DEFAULT"):
+    entries: list[int] = []
+    for packet, frame in _decode_all(clip, unpack):
         if frame_of[packet] >= 0:
             return None
         frame_of[packet] = len(digests)
         digests.append(clip.digest(frame))
-    return frame_of if digests == clip.digests else None
+    if digests != clip.digests:
+        return None
+    for packet, (_, is_keyframe) in enumerate(packets):
+        if is_keyframe and frame_of[packet] > (frame_of[entries[-1]] if entries else -1):
+            entries.append(packet)
+    index = _with_good_entries(clip, frame_of, entries, unpack)
+    if index is None:
+        return None
+    count = Counter(dts for dts, _ in packets)
+    stamps = [packets[entry][0] for entry in index.entries]
+    seeking = replace(index, dts=[dts if count[dts] == 1 else None for dts in stamps])
+    if not clip.wrong(seeking, [frame_of[entry] for entry in index.entries], seek_beyond=0):
+        index = seeking
+    return replace(index, skip=_may_skip(clip, index))
 
 
-def _without_bad_entries(clip: Clip, index: FrameIndex) -> FrameIndex | None:
-    """Remove entries that need packets stored before them; return None if the first one does.
+def _with_good_entries(clip: Clip, frame_of: list[int], entries: list[int], unpack: bool) -> FrameIndex | None:
+    """Leave out entries that need packets stored before them; return None if the first one does.
 
     Decoding the frames of every other entry shows it, because the decoder then starts afresh at each.
     """
-    while index.entries:
+    while entries:
+        index = FrameIndex(frame_of, entries, [None] * len(entries), skip=False, unpack=unpack)
         groups = index.by_entry(range(len(clip.digests)))
         halves = [[frame for entry in groups if entry % 2 == half for frame in groups[entry]] for half in (0, 1)]
         wrong = clip.wrong(index, halves[0]) | clip.wrong(index, halves[1])
@@ -177,35 +174,27 @@ def _without_bad_entries(clip: Clip, index: FrameIndex) -> FrameIndex | None:
             return index
         if not wrong.isdisjoint([*groups.get(-1, []), *groups[0]]):
             return None
-        entries = [packet for entry, packet in enumerate(index.entries) if wrong.isdisjoint(groups[entry])]
-        index = replace(index, entries=entries, dts=[None] * len(entries))
+        entries = [packet for entry, packet in enumerate(entries) if wrong.isdisjoint(groups[entry])]
     return None
 
 
-def _with_seeking(clip: Clip, index: FrameIndex, dts: list[int | None]) -> FrameIndex:
-    """Add the timestamps of the entries, if a seek finds each of them."""
-    count = Counter(dts)
-    seeking = replace(index, dts=[dts[packet] if count[dts[packet]] == 1 else None for packet in index.entries])
-    return index if clip.wrong(seeking, seeking.first_frames, seek_beyond=0) else seeking
+def _may_skip(clip: Clip, index: FrameIndex) -> bool:
+    """Whether all other frames stay the same when the decoder skips non-reference frames.
 
-
-def _with_skipping(clip: Clip, index: FrameIndex) -> FrameIndex:
-    """Let the decoder skip non-reference frames, if no other frame changes when it skips all of them.
-
-    Every frame must come out right, too, when only each fifth is asked for and the decoder skips what it can between.
+    It is tried with all of them skipped, and with each fifth frame asked for and what can be skipped between.
     """
-    for packet, frame in _decode_all(clip, index.unpack, "NONREF"):
+    for packet, frame in _decode_all(clip, index.unpack, skip=True):
         if clip.digest(frame) != clip.digests[index.frame_of[packet]]:
-            return index
+            return False
     skipping = replace(index, skip=True)
-    return index if any(clip.wrong(skipping, range(k, len(clip.digests), 5)) for k in range(5)) else skipping
+    return not any(clip.wrong(skipping, range(k, len(clip.digests), 5)) for k in range(5))
 
 
-def _decode_all(clip: Clip, unpack: bool, skip_frame: Literal["DEFAULT", "NONREF"]) -> Numbered:
+def _decode_all(clip: Clip, unpack: bool, skip: bool = False) -> Numbered:
     """Decode a clip in order; yield (number of its packet, frame) for each frame that tells its packet."""
     with open_video(clip.path) as video:
         decoder = video.stream.codec_context
-        decoder.skip_frame = skip_frame
+        decoder.skip_frame = "NONREF" if skip else "DEFAULT"
         for number, packet in enumerate(_packets(video, unpack)):
             yield from _decode(decoder, packet, number)
         yield from _decode(decoder, None)
@@ -243,4 +232,4 @@ def joined(clips: pd.DataFrame, path: Path = Path("work/index.json")) -> pd.Data
         found = [stored[name] and FrameIndex(**stored[name]) for name in clips["path"]]
     except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} does not fit these clips ({error!r}); make it again: dvc repro -f fetch") from None
-    return clips.assign(frame_index=found)
+    return clips.assign(frame_index=pd.Series(found, clips.index, object))

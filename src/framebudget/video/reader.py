@@ -36,7 +36,7 @@ OPTIONS = {  # FFmpeg would also open playlists: lists of other files, local or 
 
 
 class ClipError(UserError):
-    """A clip that cannot be read, or not completely. The message names the file and what is wrong with it."""
+    """A clip that cannot be read completely. The message names the file and what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -61,54 +61,54 @@ class Video:
 @contextlib.contextmanager
 def open_video(path: Path) -> Iterator[Video]:
     """Open a file. Raises ClipError if it has no video stream, or if decoding fails in the body of the `with`."""
-    if is_pipe_or_device(path):
+    if path.exists() and not path.is_file() and not path.is_dir():  # reading it may never end
         raise ClipError(f"{path}: no file, but a pipe or device")
-    with _clip_errors(path, "cannot be opened as a video"):
-        container = av.open(f"file:{path}", options=OPTIONS, metadata_errors="replace")
-    with container, _clip_errors(path, "broken while decoding"):
-        yield Video(container, _video_stream(path, container))
+    problem = "cannot be opened as a video"
+    try:
+        with av.open(f"file:{path}", options=OPTIONS, metadata_errors="replace") as container:
+            problem = "broken while decoding"
+            yield Video(container, _video_stream(path, container))
+    except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:  # IndexError: PyAV, some FLV files
+        reason = getattr(error, "strerror", None) or str(error) or "out of memory"  # a MemoryError has no message
+        if getattr(error, "errno", None) == errno.EINVAL:
+            reason += f"; such as pictures of more than {MAX_PIXELS:,} pixels"
+        raise ClipError(f"{path}: {problem} ({reason})") from None
 
 
 def probe(path: Path) -> dict:
-    """Decode the whole clip and describe it.
+    """Decode the whole clip and describe it; frames are counted, width and height are as displayed.
 
-    Returns frames (counted), fps (frames per second), width and height (pixels, as displayed), seconds, codec and
-    sha256. Raises ClipError if the file is missing, is not a video, has no frames, or has fewer than its container
-    announces.
+    Raises ClipError if the file is missing, is not a video, has no frames, or has fewer than its container announces.
     """
-    packets = frames = 0
-    sizes = set()
+    packets, sizes = 0, Counter[tuple[int, int]]()
     with open_video(path) as video:
-        avi = video.container.format.name == "avi"
+        stream, avi = video.stream, video.container.format.name == "avi"
         for packet in video.packets():
             packets += packet.dts is not None or packet.size > 0
             if avi and packet.dts is not None:  # an empty AVI chunk repeats the last frame: announced, but no packet
                 packets = max(packets, packet.dts + 1)
-            for frame in video.stream.decode(packet):
-                frames += 1
-                sizes.add((frame.height, frame.width) if frame.rotation // 90 % 2 else (frame.width, frame.height))
-        announced, codec = video.stream.frames, video.stream.codec_context.name
-        width, height = _only_size(path, sizes)
-        if announced > packets or (avi and _riff_bytes(path) > path.stat().st_size):
-            there = f"{packets} of {announced} announced frames are there"
+            for frame in stream.decode(packet):
+                sizes[(frame.height, frame.width) if frame.rotation // 90 % 2 else (frame.width, frame.height)] += 1
+        frames, codec = sizes.total(), stream.codec_context.name
+        if not sizes:
+            raise ClipError(f"{path}: no frame could be decoded")
+        if len(sizes) > 1:
+            raise ClipError(f"{path}: pictures of {len(sizes)} sizes, {sorted(sizes)[:3]}; convert it with ffmpeg")
+        ((width, height),) = sizes
+        if max(width, height) > MAX_ASPECT * min(width, height):
+            raise ClipError(f"{path}: {width}×{height} pixels; no side may be longer than {MAX_ASPECT} times the other")
+        if stream.frames > packets or (avi and _riff_bytes(path) > path.stat().st_size):
+            there = f"{packets} of {stream.frames} announced frames are there"
             raise ClipError(f"{path}: truncated, {there}; copy the file again")
-        fps = float(_frame_rate(path, video.stream))
+        fps = float(_frame_rate(path, stream))
     return {
-        "frames": frames,
-        "fps": round(fps, 6),
-        "width": width,
-        "height": height,
-        "seconds": round(frames / fps, 3),
-        "codec": codec,
-        "sha256": sha256(path),
-    }
+        "frames": frames, "fps": round(fps, 6), "width": width, "height": height, "seconds": round(frames / fps, 3),
+        "codec": codec, "sha256": sha256(path),
+    }  # fmt: skip
 
 
 def glance(path: Path) -> dict:
-    """Return frames and fps as the container states them; nothing is decoded, so frames may be a few off.
-
-    Raises ClipError.
-    """
+    """Return frames and fps as the container states them, frames perhaps a few off. Raises ClipError."""
     with open_video(path) as video:
         stream, rate = video.stream, _frame_rate(path, video.stream)
         duration, unit = stream.duration, stream.time_base
@@ -130,11 +130,8 @@ def read_frames(
     """
     indices_T = np.asarray(indices)
     missing = set(indices_T.tolist())
-    first, last = min(missing), max(missing)
-    if first < 0:
-        raise ClipError(f"{path}: frame {first} was asked for; the first is 0")
-    if index and last > max(index.frame_of):
-        raise ClipError(f"{path}: frame {last} was asked for, but only {max(index.frame_of) + 1} are there")
+    if index and not 0 <= min(missing) <= max(missing) <= max(index.frame_of):
+        index = None  # no such frame; decoding in order counts how many there are
     picture, frames_THWC, number = Picture(short_side), None, -1
     with open_video(path) as video:
         for number, frame in index.decode(video, missing) if index else enumerate(video.frames()):
@@ -148,7 +145,7 @@ def read_frames(
                     return frames_THWC
     if index:
         raise ClipError(f"{path}: frame {min(missing)} did not come out; has the clip changed? dvc repro fetch")
-    raise ClipError(f"{path}: frame {last} was asked for, but only {number + 1} are there")
+    raise ClipError(f"{path}: frame {min(missing)} was asked for, but only {number + 1} are there")
 
 
 def stream_frames(path: Path, rows: np.ndarray, short_side: int) -> Iterator[np.ndarray]:
@@ -202,11 +199,6 @@ class Picture:
         return np.rot90(frame_HWC, frame.rotation // 90) if frame.rotation else frame_HWC
 
 
-def is_pipe_or_device(path: Path) -> bool:
-    """Reading one may never end."""
-    return path.exists() and not path.is_file() and not path.is_dir()
-
-
 def _video_stream(path: Path, container: InputContainer) -> av.VideoStream:
     if not container.streams.video:
         raise ClipError(f"{path}: no video in it")
@@ -219,32 +211,6 @@ def _video_stream(path: Path, container: InputContainer) -> av.VideoStream:
     stream.codec_context.flags |= Flags.copy_opaque  # a frame then carries the `opaque` of its packet
     stream.thread_type = "NONE"
     return stream
-
-
-@contextlib.contextmanager
-def _clip_errors(path: Path, problem: str) -> Iterator[None]:
-    """Turn what PyAV raises into ClipErrors."""
-    try:
-        yield
-    except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:  # IndexError: PyAV, some FLV files
-        reason, number = getattr(error, "strerror", None) or str(error), getattr(error, "errno", None)
-        if isinstance(error, MemoryError) or number == errno.ENOMEM:
-            reason = "it asks for more memory than a clip may take"
-        elif number == errno.EINVAL:
-            reason += f"; such as pictures of more than {MAX_PIXELS:,} pixels"
-        raise ClipError(f"{path}: {problem} ({reason})") from None
-
-
-def _only_size(path: Path, sizes: set[tuple[int, int]]) -> tuple[int, int]:
-    """Width and height of all frames of a clip."""
-    if not sizes:
-        raise ClipError(f"{path}: no frame could be decoded")
-    if len(sizes) > 1:
-        raise ClipError(f"{path}: pictures of {len(sizes)} sizes, {sorted(sizes)[:3]}; convert the clip with ffmpeg")
-    ((width, height),) = sizes
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise ClipError(f"{path}: {width}×{height} pixels; no side may be longer than {MAX_ASPECT} times the other")
-    return width, height
 
 
 def _frame_rate(path: Path, stream: av.VideoStream) -> Fraction:

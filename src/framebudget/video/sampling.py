@@ -36,15 +36,10 @@ def draw(rule: str, frames: int, T: int, span: int, generator: np.random.Generat
     if rule == "static":
         return views(frames, T, span, 1, short)[0]
     if rule == "segments":
-        return segments(frames, T, generator, short)
+        edges = np.arange(T + 1) * max(frames, T) // T  # the lengths of the parts differ by at most one
+        return within(frames, generator.integers(edges[:-1], edges[1:]), short)
     start = generator.integers(max(frames - span, 0) + 1)
     return within(frames, start + spread(span, T), short)
-
-
-def segments(frames: int, T: int, generator: np.random.Generator, short: str) -> np.ndarray:
-    """(T,) frame numbers, one random frame from each of T parts of the clip whose lengths differ by at most one."""
-    edges = np.arange(T + 1) * max(frames, T) // T
-    return within(frames, generator.integers(edges[:-1], edges[1:]), short)
 
 
 def views(frames: int, T: int, span: int, V: int, short: str) -> np.ndarray:

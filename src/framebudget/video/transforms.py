@@ -40,11 +40,8 @@ def random_view(H: int, W: int, crop: int, flip: bool, color_jitter: float, gene
 def even_view(H: int, W: int, crop: int, n: int = 1) -> View:
     """The square in the middle, or n squares spaced evenly from one end of the longer side to the other."""
     top, left = H - crop, W - crop  # the largest possible
-    if n == 1:
-        return View([(top // 2, left // 2)])
-    if W > H:
-        return View([(top // 2, left * k // (n - 1)) for k in range(n)])
-    return View([(top * k // (n - 1), left // 2) for k in range(n)])
+    steps = [(k, n - 1) for k in range(n)] if n > 1 else [(1, 2)]
+    return View([(top // 2, left * k // of) if W > H else (top * k // of, left // 2) for k, of in steps])
 
 
 def inputs(frames_BVTHWC: Tensor, views: list[View], crop: int) -> Tensor:
