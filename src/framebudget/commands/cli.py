@@ -20,9 +20,9 @@ def command(*arguments: tuple[tuple, dict]) -> Callable[[Callable], Callable]:
     """Make a function a subcommand with these arguments. Its docstring is the help."""
 
     def register(run: Callable) -> Callable:
-        looks = vars(usage(run.__doc__))
-        looks = {key: looks[key] for key in ("description", "epilog", "formatter_class")}
-        parser = COMMANDS.add_parser(run.__name__, help=looks["description"], **looks)
+        own = usage(run.__doc__)
+        looks = {"description": own.description, "epilog": own.epilog, "formatter_class": own.formatter_class}
+        parser = COMMANDS.add_parser(run.__name__, help=own.description, **looks)
         parser.set_defaults(run=run)
         for names, options in arguments:
             parser.add_argument(*names, **options)
@@ -48,9 +48,7 @@ def seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
 
 
-MODEL = argument(
-    "--model", default="x3d_m", help="a network in work/, a weight file, or models:/… of MLflow (default: x3d_m)"
-)
+MODEL = argument("--model", default="x3d_m", help="a network in work/, a file, or models:/… of MLflow (default: x3d_m)")
 FRAMES = argument("--frames", type=count, help="frame budget (default: the largest that was trained)")
 
 

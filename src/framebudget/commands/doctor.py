@@ -1,8 +1,6 @@
 """Check that the study has all it needs: one line per check and, for what is missing, the command that helps.
 
-    $ framebudget doctor        (at the top of the repository; changes nothing; exits with 1 if anything is missing)
-
-The first check names missing packages, so this module imports others only where it needs them.
+$ framebudget doctor        (at the top of the repository; changes nothing; exits with 1 if anything is missing)
 """
 
 import json
@@ -54,18 +52,15 @@ def findings(check: Callable) -> Iterator[Finding]:
 
 
 def packages() -> Iterator[Finding]:
-    from packaging.requirements import Requirement
+    from packaging.requirements import Requirement  # not at the top: it may be missing, as all others
 
-    yield Finding(True, f"Python {platform.python_version()}")
-    required = [package for package in map(Requirement, metadata.requires("framebudget")) if not package.marker]
-    for package in required:  # without those for developers, which have a marker
-        found = next(iter(metadata.distributions(name=package.name)), None)
-        if not found or not package.specifier.contains(found.version, prereleases=True):
-            what = (
-                f"{package.name}: {found.version if found else 'nothing'} is installed, {package.specifier} is required"
-            )
+    required = [line for line in metadata.requires("framebudget") if ";" not in line]  # without those for developers
+    yield Finding(True, f"Python {platform.python_version()}; {len(required)} packages are required")
+    for package in map(Requirement, required):
+        version = next((found.version for found in metadata.distributions(name=package.name)), None)
+        if not version or not package.specifier.contains(version, prereleases=True):
+            what = f"{package.name}: {version or 'nothing'} is installed, {package.specifier} is required"
             yield Finding(False, what, f"python -m pip install '{package}', or everything: make .venv/ready")
-    yield Finding(True, f"{len(required)} packages checked")
 
 
 def machine() -> Iterator[Finding]:
@@ -86,9 +81,8 @@ def mlflow() -> Iterator[Finding]:
     from framebudget.learning.store import knock, tracking_uri
 
     knock(uri := tracking_uri())  # a database
-    advice = "start it (mlflow server), or use mlflow.db in this folder: unset MLFLOW_TRACKING_URI"
-    server = uri.startswith("http")
-    yield reached("MLflow", f"{uri}/health", advice) if server else Finding(True, f"MLflow: {redacted(uri)}")
+    address = f"{uri.rstrip('/')}/health" if uri.startswith("http") else uri
+    yield reached("MLflow", address, "start it (mlflow server), or log to mlflow.db: unset MLFLOW_TRACKING_URI")
 
 
 def study() -> Iterator[Finding]:
@@ -123,8 +117,8 @@ def dvc(embedded: bool = True) -> Iterator[Finding]:
         return
     stale = json.loads(status)
     pulled = "data.dvc" not in stale
-    state = "pulled" if pulled else "not pulled, or its clips were changed"
-    yield Finding(pulled, f"data.dvc is {state}", "dvc pull data.dvc", needed=embedded)
+    what = f"data.dvc is {'pulled' if pulled else 'not pulled, or its clips were changed'}"
+    yield Finding(pulled, what, "dvc pull data.dvc", needed=embedded)
     stages = ", ".join(name for name in stale if not name.endswith(".dvc"))
     yield Finding(True, f"out of date: {stages}; dvc repro" if stages else "every stage is up to date")
     remotes, _ = ask(*DVC, "remote", "list")
@@ -147,7 +141,7 @@ def reached(what: str, address: str, advice: str, needed: bool = True, remote: s
                     fault = f"answers {answer.status_code} {answer.reason}"
         except OSError as error:  # of requests, too
             fault = f"does not answer ({type(error).__name__})"
-    else:  # `dvc status --cloud` calls all in sync before the first pull
+    elif remote:  # `dvc status --cloud` calls all in sync before the first pull
         _, fault = ask(*DVC, "list-url", f"remote://{remote}", seconds=REMOTE)
         _, _, missing = fault.rstrip("/").partition(" does not exist: ")
         if missing and address.rstrip("/").endswith(missing):  # a bucket that answers, before the first push

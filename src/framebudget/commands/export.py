@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 
 import onnx
-import pandas as pd
 import torch
 
 from framebudget.commands.serving import load
@@ -82,10 +81,9 @@ def history(model: str, budget: int, fold: int) -> str:
     others = f"{n['validation']} others chose the epoch, {n['test']} were the test."
     training = f"Trained on {n['train']} of {len(split)} clips of {groups} groups; {others}"
     path = Path("work/tables/results.csv")
-    rows = read_table(path).query("model == @model and budget == @budget") if path.exists() else pd.DataFrame()
-    if rows.empty:
+    if not path.exists() or (rows := read_table(path).query("model == @model and budget == @budget")).empty:
         return f"{training} Not evaluated yet."
     row = rows.iloc[0]
-    interval = f", 95 % interval over groups {row.low:.1%} to {row.high:.1%}" if pd.notna(row.low) else ""
+    interval = f", 95 % interval over groups {row.low:.1%} to {row.high:.1%}" if rows["low"].notna().all() else ""
     seeds = f"mean of {row.seeds:.0f} seeds" if row.seeds > 1 else "one seed"
     return f"{training}\n{row.accuracy:.1%} of the test clips ({seeds}{interval})."

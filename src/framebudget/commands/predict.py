@@ -38,12 +38,11 @@ class Batch(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """times: (N, 2) seconds, from and to. probabilities_K: of the video, from the mean of all windows' logits."""
+    """times: (N, 2) seconds, from and to, of N windows."""
 
     video: Path
     times: np.ndarray
-    probabilities_NK: np.ndarray
-    probabilities_K: np.ndarray
+    logits_NK: torch.Tensor
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -72,7 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
             if arguments.timeline:
                 from framebudget.report import plots  # seconds that other predictions need not wait
 
-                figure = plots.timeline(prediction.times, prediction.probabilities_NK, checkpoint["classes"])
+                probabilities_NK = prediction.logits_NK.softmax(1).numpy()
+                figure = plots.timeline(prediction.times, probabilities_NK, checkpoint["classes"])
                 plots.write(figure, arguments.timeline)
     return failed
 
@@ -146,9 +146,7 @@ def predict(
                 bar.update(len(batch.times))
                 if batch.left:
                     continue
-                logits_NK = torch.cat(logits)
-                of_windows, of_video = logits_NK.softmax(1), logits_NK.mean(0).softmax(0)
-                yield Prediction(batch.video, np.array(times), of_windows.numpy(), of_video.numpy())
+                yield Prediction(batch.video, np.array(times), torch.cat(logits))
             times, logits = [], []
 
 
@@ -195,18 +193,19 @@ def batches(video: Path, checkpoint: dict, window: float | None, step: float | N
 
 
 def content_of(prediction: Prediction, checkpoint: dict, top: int, windowed: bool) -> dict:
-    """What is printed: the best classes and, if `windowed`, the best class of each window."""
+    """What is printed: the best classes, by the mean logits, and, if `windowed`, the best class of each window."""
 
-    def best(probabilities_K: np.ndarray, count: int = 1) -> list[dict]:
-        order = np.argsort(-probabilities_K, kind="stable")[:count]
-        return [{"class": checkpoint["classes"][k], "probability": round(float(probabilities_K[k]), 6)} for k in order]
+    def best(logits_K: torch.Tensor, count: int = 1) -> list[dict]:
+        pairs = zip(logits_K.softmax(0).tolist(), checkpoint["classes"], strict=True)
+        pairs = sorted(pairs, key=lambda pair: -pair[0])[:count]
+        return [{"class": name, "probability": round(probability, 6)} for probability, name in pairs]
 
     content = {"video": str(prediction.video), "model": checkpoint["model"], "frames": checkpoint["frames"]}
-    content["classes"] = best(prediction.probabilities_K, top)
+    content["classes"] = best(prediction.logits_NK.mean(0), top)
     if windowed:
-        windows = zip(prediction.times.tolist(), prediction.probabilities_NK, strict=True)
+        windows = zip(prediction.times.tolist(), prediction.logits_NK, strict=True)
         content["windows"] = [
-            {"start": round(start, 3), "end": round(end, 3), **best(p_K)[0]} for (start, end), p_K in windows
+            {"start": round(start, 3), "end": round(end, 3), **best(logits_K)[0]} for (start, end), logits_K in windows
         ]
     return content
 

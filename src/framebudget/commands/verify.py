@@ -1,16 +1,13 @@
 """Run the study in two clones that differ in all that must not matter, and compare every output by its sha256.
 
     $ python -m framebudget.commands.verify                             (make verify)
-    $ python -m framebudget.commands.verify -S frames=[2] -S train.epochs=1 -S datasets.motion.x3d_m.epochs=1 \
-        -S datasets.motion.slowfast_r50.epochs=1                        a small one, in minutes
+    $ python -m framebudget.commands.verify -S frames=[2] -S datasets.motion.x3d_m.epochs=1     a smaller study
     $ python -m framebudget.commands.verify --reference reports/motion  (make verify REFERENCE=reports/motion)
 
-Each clone of the last commit runs its own code in another folder, locale, time zone, umask and hash seed, with another
-number of workers. They share nothing, not even DVC's cache. Exits with 1 if a file differs.
-
-A reference is a kept study with several seeds. One clone runs its parameters on this machine, on the same clips. Exits
-with 1 if a mean test accuracy is further from the kept one than four times the larger of the two standard deviations
-over the seeds: training amplifies the last bits, so another machine is like other seeds.
+Each clone of the last commit has its own folder, locale, time zone, umask, hash seed, number of workers and DVC cache.
+With --reference, one clone runs the parameters of a kept study of several seeds, on the same clips. A mean test
+accuracy differs if it is further from the kept one than four times the larger of the two standard deviations over the
+seeds: training amplifies the last bits, so another machine is like other seeds. Exits with 1 if anything differs.
 """
 
 import json
