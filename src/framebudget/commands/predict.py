@@ -85,11 +85,11 @@ def weight_file(model: str, budget: int | None = None) -> Path:
     if model in NETWORKS:
         files = trained(Path("work", model))
         budgets = sorted({key[0] for key in files})
-        if not budgets:
-            raise UserError(f"work/{model}: no weights; train it first: dvc repro")
-        if budget and budget not in budgets:
-            raise UserError(f"work/{model}: no weights for {budget} frames; trained budgets: {budgets}")
-        return files[min(key for key in files if key[0] == (budget or budgets[-1]))]
+        wanted = budget or max(budgets, default=None)
+        if wanted not in budgets:
+            what = f"no weights for {budget} frames; trained budgets: {budgets}" if budgets else "no weights"
+            raise UserError(f"work/{model}: {what}; train it first: dvc repro")
+        return next(path for key, path in files.items() if key[0] == wanted)
     if budget:
         raise UserError(f"--frames: {model} was trained at one budget; leave the option out")
     if model.startswith(("models:/", "runs:/")):
