@@ -8,14 +8,24 @@ from pathlib import Path
 
 from framebudget.console import UserError, stage, usage
 
-COMMANDS = {}  # function: its arguments
+PARSER = argparse.ArgumentParser(
+    prog="framebudget",
+    description="How many frames does an action need?",
+    epilog="To run the study itself: dvc repro. To check that it has all it needs: framebudget doctor",
+)
+COMMANDS = PARSER.add_subparsers(required=True, metavar="COMMAND")
 
 
 def command(*arguments: tuple[tuple, dict]) -> Callable[[Callable], Callable]:
     """Make a function a subcommand with these arguments. Its docstring is the help."""
 
     def register(run: Callable) -> Callable:
-        COMMANDS[run] = arguments
+        own = usage(run.__doc__)
+        looks = {"description": own.description, "epilog": own.epilog, "formatter_class": own.formatter_class}
+        parser = COMMANDS.add_parser(run.__name__, help=own.description, **looks)
+        parser.set_defaults(run=run)
+        for names, options in arguments:
+            parser.add_argument(*names, **options)
         return run
 
     return register
@@ -38,9 +48,7 @@ def seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
 
 
-MODEL = argument(
-    "--model", default="x3d_m", help="a network in work/, a weight file, or models:/… of MLflow (default: x3d_m)"
-)
+MODEL = argument("--model", default="x3d_m", help="a network in work/, a file, or models:/… of MLflow (default: x3d_m)")
 FRAMES = argument("--frames", type=count, help="frame budget (default: the largest that was trained)")
 
 
@@ -108,20 +116,7 @@ def export(arguments: argparse.Namespace) -> None:
 
 @stage
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="framebudget",
-        description="How many frames does an action need?",
-        epilog="To run the study itself: dvc repro. To check that it has all it needs: framebudget doctor",
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for run, options in COMMANDS.items():
-        own = usage(run.__doc__)
-        looks = {"description": own.description, "epilog": own.epilog, "formatter_class": own.formatter_class}
-        subparser = commands.add_parser(run.__name__, help=own.description, **looks)
-        subparser.set_defaults(run=run)
-        for names, keywords in options:
-            subparser.add_argument(*names, **keywords)
-    arguments = parser.parse_args()
+    arguments = PARSER.parse_args()
     arguments.run(arguments)
 
 

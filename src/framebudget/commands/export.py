@@ -6,13 +6,11 @@ import warnings
 from pathlib import Path
 
 import onnx
-import pandas as pd
 import torch
 
 from framebudget.commands.serving import load
 from framebudget.console import UserError, read_csv, sha256, write_text
 from framebudget.models import NETWORKS
-from framebudget.params import Input
 from framebudget.report.cost import cost
 from framebudget.study import read_table, trained
 from framebudget.video.transforms import MEAN, STD
@@ -25,30 +23,22 @@ def export(file: Path, path: Path) -> None:
 
     file: weights of a training. Raises UserError, before it replaces a file that is not a model card.
     """
-    beside = path.with_suffix(".md")
+    beside, partial = path.with_suffix(".md"), path.with_suffix(".partial")
     if path.suffix != ".onnx" or path.is_dir():
         raise UserError(f"{path}: name a file that ends in .onnx")
     if beside.exists() and SIGNED not in beside.read_text(encoding="utf-8", errors="replace"):
         raise UserError(f"{beside} is not a model card and would be replaced by one; export to another name")
     network, checkpoint = load(file)
-    text = card(checkpoint, file)
-    T, crop = checkpoint["frames"], checkpoint["input"]["crop"]
-    example = torch.zeros(2, 3, T, crop, crop).to(memory_format=torch.channels_last_3d)
+    text, crop = card(checkpoint, file), checkpoint["input"]["crop"]
+    example = torch.zeros(2, 3, checkpoint["frames"], crop, crop).to(memory_format=torch.channels_last_3d)
+    names = {"input_names": ["clips"], "output_names": ["logits"], "dynamic_shapes": ({0: torch.export.Dim("B")},)}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        model = torch.onnx.export(
-            network,
-            (example,),
-            input_names=["clips"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("B")},),
-            dynamo=True,
-            verbose=sys.stdout.isatty(),
-        ).model_proto
+        program = torch.onnx.export(network, (example,), dynamo=True, verbose=sys.stdout.isatty(), **names)
+    model = program.model_proto
     facts = {key: json.dumps(checkpoint[key]) for key in ("model", "frames", "classes", "input")}
     onnx.helper.set_model_props(model, facts)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     onnx.save(model, partial)
     partial.replace(path)
     write_text(beside, text)
@@ -56,53 +46,44 @@ def export(file: Path, path: Path) -> None:
 
 def card(checkpoint: dict, file: Path) -> str:
     """The model card: how to use the network, and how it was trained and tested if its weights are those in work/."""
-    model, T, classes = checkpoint["model"], checkpoint["frames"], checkpoint["classes"]
-    spec, K = Input(**checkpoint["input"]), len(classes)
-    crop = spec.crop
+    model, T, classes, spec = (checkpoint[key] for key in ("model", "frames", "classes", "input"))
+    window = f"{spec['window']:g} seconds" if spec["window"] else "the whole clip"
+    crop, K = spec["crop"], len(classes)
     parameters, gflops = cost(model, K, T, crop)
-    window = f"{spec.window:g} seconds" if spec.window else "the whole clip"
     names = "\n".join(f"{k}. {name}" for k, name in enumerate(classes))
     results = "Not known here: these weights are not from the study in work/."
-    for (budget, *_), path in trained(Path("work", model)).items():
+    for (budget, _, fold), path in trained(Path("work", model)).items():
         if sha256(path) == sha256(file):
-            results = history(model, budget, K)
+            results = history(model, budget, fold)
     return f"""# {NETWORKS[model].name}, {T} frames, {K} classes
 
 Weights `{file.name}`, {SIGNED}: {parameters:.2f} million parameters, {gflops:.2f} GFLOPs a view.
 
 `clips`, float32 (B, 3, {T}, {crop}, {crop}): {T} RGB frames spread evenly over {window}, from the first to the last;
-shorter side scaled to {spec.short_side} pixels (bilinear), the square of {crop} in the middle; divided by 255,
+shorter side scaled to {spec["short_side"]} pixels (bilinear), the square of {crop} in the middle; divided by 255,
 minus {MEAN}, divided by {STD}.
 
 `logits`, float32 (B, {K}), of which a softmax makes probabilities of these classes:
 
 {names}
 
-## Training and test
-
-{results}
-
-## Limits
+{results} Chance is {1 / K:.0%}.
 
 The network answers with one of these {K} classes whatever it sees; its confidence means nothing for other actions.
 The test clips show other people, scenes or source videos than the training clips, but come from the same data set.
 """
 
 
-def history(model: str, budget: int, K: int) -> str:
-    """How the study in work/ trained and tested a network."""
-    split = read_csv(Path("work/split.csv"), {"clip": str, "group": str, "subset": str})
-    clips, folds = split.drop_duplicates("clip"), split["fold"].nunique()
-    n, whole = clips["subset"].value_counts(), f"{len(clips)} clips of {clips['group'].nunique()} groups"
-    training = f"Trained on {folds - 1} of {folds} folds of {whole}."
-    if folds == 1:
-        others = f"{n['validation']} others chose the epoch, {n['test']} were the test"
-        training = f"Trained on {n['train']} of {whole}; {others}."
+def history(model: str, budget: int, fold: int) -> str:
+    """How the study in work/ trained this network, and tested those at its budget."""
+    split = read_csv(Path("work/split.csv"), {"group": str, "subset": str, "fold": int}).query("fold == @fold")
+    n, groups = split["subset"].value_counts(), split["group"].nunique()
+    others = f"{n['validation']} others chose the epoch, {n['test']} were the test."
+    training = f"Trained on {n['train']} of {len(split)} clips of {groups} groups; {others}"
     path = Path("work/tables/results.csv")
-    rows = read_table(path).query("model == @model and budget == @budget") if path.exists() else pd.DataFrame()
-    if rows.empty:
+    if not path.exists() or (rows := read_table(path).query("model == @model and budget == @budget")).empty:
         return f"{training} Not evaluated yet."
     row = rows.iloc[0]
-    interval = f", 95 % interval over groups {row.low:.1%} to {row.high:.1%}" if pd.notna(row.low) else ""
+    interval = f", 95 % interval over groups {row.low:.1%} to {row.high:.1%}" if rows["low"].notna().all() else ""
     seeds = f"mean of {row.seeds:.0f} seeds" if row.seeds > 1 else "one seed"
-    return f"{training}\n{row.accuracy:.1%} of the test clips ({seeds}{interval}). Chance is {1 / K:.0%}."
+    return f"{training}\n{row.accuracy:.1%} of the test clips ({seeds}{interval})."

@@ -1,9 +1,8 @@
-"""The classes of any video, as a whole and over time, as a network that the study has trained sees them."""
+"""The classes of any video, as a whole and over time, by a network that the study has trained."""
 
 import argparse
 import itertools
 import json
-import re
 import signal
 import sys
 from collections.abc import Iterable, Iterator
@@ -40,19 +39,21 @@ class Batch(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """times: seconds, (N, 2), from and to. probabilities_NK: of each window.
-    probabilities_K: of the video, from the mean of all windows' logits."""
+    """times: (N, 2) seconds, from and to, of N windows."""
 
     video: Path
     times: np.ndarray
-    probabilities_NK: np.ndarray
-    probabilities_K: np.ndarray
+    logits_NK: torch.Tensor
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Predict as the arguments of `framebudget predict` say. Returns 1 if a video could not be read."""
     streamed, windowed = arguments.videos == ["-"], bool(arguments.window)
-    lists = names_on_stdin() if streamed else [list(videos_of(arguments.videos))]
+    if streamed:  # one list a line, so that a video is answered before the next one is named
+        sys.stdin.reconfigure(errors="surrogateescape")  # as Python decodes file names
+        lists = ([Path(line.rstrip("\n"))] for line in sys.stdin if line.strip())
+    else:
+        lists = [videos_of(arguments.videos)]
     named = streamed or len(lists[0]) > 1
     if arguments.timeline and (named or not windowed):
         raise UserError("--timeline works only for one video, with --window")
@@ -72,15 +73,10 @@ def run(arguments: argparse.Namespace) -> int:
             if arguments.timeline:
                 from framebudget.report import plots  # seconds that other predictions need not wait
 
-                figure = plots.timeline(prediction.times, prediction.probabilities_NK, checkpoint["classes"])
+                probabilities_NK = prediction.logits_NK.softmax(1).numpy()
+                figure = plots.timeline(prediction.times, probabilities_NK, checkpoint["classes"])
                 plots.write(figure, arguments.timeline)
     return failed
-
-
-def names_on_stdin() -> Iterator[list[Path]]:
-    """One list for each line, so that a video is answered before the next one is named."""
-    sys.stdin.reconfigure(errors="surrogateescape")  # as Python decodes file names
-    return ([Path(line.rstrip("\n"))] for line in sys.stdin if line.strip())
 
 
 def weight_file(model: str, budget: int | None = None) -> Path:
@@ -91,79 +87,84 @@ def weight_file(model: str, budget: int | None = None) -> Path:
     if model in NETWORKS:
         files = trained(Path("work", model))
         budgets = sorted({key[0] for key in files})
-        if not budgets:
-            raise UserError(f"work/{model}: no weights; train it first: dvc repro")
-        if budget and budget not in budgets:
-            raise UserError(f"work/{model}: no weights for {budget} frames; trained budgets: {budgets}")
-        return files[min(key for key in files if key[0] == (budget or budgets[-1]))]
+        wanted = budget or max(budgets, default=None)
+        if wanted not in budgets:
+            what = f"no weights for {budget} frames; trained budgets: {budgets}" if budgets else "no weights"
+            raise UserError(f"work/{model}: {what}; train it first: dvc repro")
+        return next(path for key, path in files.items() if key[0] == wanted)
     if budget:
         raise UserError(f"--frames: {model} was trained at one budget; leave the option out")
-    if re.match(r"(models|runs):/", model):
+    if model.startswith(("models:/", "runs:/")):
         return registered_weights(model)
-    if Path(model).is_file():
-        return Path(model)
-    raise UserError(f"--model {model}: not a network ({', '.join(NETWORKS)}), a weight file or models:/… of MLflow")
+    if not Path(model).is_file():
+        raise UserError(f"--model {model}: not a network ({', '.join(NETWORKS)}), a weight file or models:/… of MLflow")
+    return Path(model)
 
 
 def registered_weights(uri: str) -> Path:
     """Download the weights of a model such as models:/framebudget-x3d_m@best-motion. Raises UserError."""
     from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
 
-    from framebudget.learning.tracking import tracking_uri
+    from framebudget.learning.tracking import REFUSALS, tracking_uri
 
     try:
         files = list(Path(download_artifacts(uri, tracking_uri=tracking_uri())).rglob("*.pt"))
-    except (MlflowException, OSError) as error:
+    except (*REFUSALS, OSError) as error:
         raise UserError(f"--model {uri}: MLflow at {redacted(tracking_uri())} does not have it ({error})") from None
     if len(files) != 1:
         raise UserError(f"--model {uri}: not a model of this project")
     return files[0]
 
 
-def videos_of(names: Iterable[str]) -> Iterator[Path]:
+def videos_of(names: Iterable[str]) -> list[Path]:
     """The files themselves, and all videos in folders. Raises UserError for a folder without any."""
+    videos = []
     for path in map(Path, names):
-        if path.is_dir():
-            videos = sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEOS and file.is_file())
-            if not videos:
-                raise UserError(f"{path}: no video in this folder ({', '.join(sorted(VIDEOS))})")
-            yield from videos
-        else:
-            yield path
+        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEOS and file.is_file())
+        if path.is_dir() and not found:
+            raise UserError(f"{path}: no video in this folder ({', '.join(sorted(VIDEOS))})")
+        videos += found or [path]
+    return videos
 
 
 def predict(
     videos: Iterable[Path], network: nn.Module, checkpoint: dict, window: float | None = None, step: float | None = None
 ) -> Iterator[Prediction | ClipError]:
-    """What the network sees in each video, in their order, or why a video cannot be read.
+    """The prediction for each video, in their order, or why it cannot be read. A thread reads ahead.
 
     window: seconds; takes a window of this length every `step` seconds (default: half a window) and one at the end.
     None: three windows as long as in training, evenly over the video.
-    A thread reads ahead while the network computes.
     """
-    times, logits, crop = [], [], checkpoint["input"]["crop"]
     replay, device = Replay(network), next(network.parameters()).device
+    times, logits = [], []
     with tqdm(desc="predict", total=0, unit="window", delay=2, leave=False, disable=None) as bar:
         for batch in ahead(read(videos, checkpoint, window, step)):
             if isinstance(batch, ClipError):
-                times, logits = [], []
                 yield batch
-                continue
-            logits.append(middle_logits(replay, batch.frames_NTHWC, crop, device).cpu())
-            times += batch.times
-            bar.total = bar.n + len(batch.times) + batch.left  # known so far
-            bar.update(len(batch.times))
-            if not batch.left:
-                logits_NK, times_N2 = torch.cat(logits), np.array(times)
-                times, logits = [], []
-                probabilities_K = logits_NK.mean(0).softmax(0)
-                yield Prediction(batch.video, times_N2, logits_NK.softmax(1).numpy(), probabilities_K.numpy())
+            else:
+                logits.append(middle_logits(replay, batch.frames_NTHWC, checkpoint["input"]["crop"], device).cpu())
+                times += batch.times
+                bar.total = bar.n + len(batch.times) + batch.left  # known so far
+                bar.update(len(batch.times))
+                if batch.left:
+                    continue
+                yield Prediction(batch.video, np.array(times), torch.cat(logits))
+            times, logits = [], []
+
+
+def ahead(items: Iterator) -> Iterator:
+    """The same items; a thread makes the next one while one is in use."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
 
 
 def read(
     videos: Iterable[Path], checkpoint: dict, window: float | None = None, step: float | None = None
 ) -> Iterator[Batch | ClipError]:
+    """The windows of each video, in order."""
     for video in videos:
         try:
             yield from batches(video, checkpoint, window, step)
@@ -172,18 +173,15 @@ def read(
 
 
 def batches(video: Path, checkpoint: dict, window: float | None, step: float | None) -> Iterator[Batch]:
-    """The windows of a video, in order. Raises ClipError."""
     spec, T = Input(**checkpoint["input"]), checkpoint["frames"]
-    if window:
-        spec = spec.model_copy(update={"window": window})
+    spec = spec.model_copy(update={"window": window or spec.window})
     facts = glance(video) if window else probe(video)
     frames, fps = facts["frames"], facts["fps"]
     span = sampling.span(spec, frames, fps, T)
+    last = max(frames - span, 0)
+    starts = sampling.spread(last + 1, VIEWS)
     if window:
-        last = max(frames - span, 0)
         starts = np.unique([*np.arange(0, last, max(round((step or window / 2) * fps), 1)), last])
-    else:
-        starts = sampling.views(frames, T, span, VIEWS, "repeat_last")[:, 0]
     try:
         rows = sampling.within(frames, starts[:, None] + sampling.spread(span, T), spec.short)
     except ValueError as error:
@@ -196,31 +194,21 @@ def batches(video: Path, checkpoint: dict, window: float | None, step: float | N
         yield Batch(video, times, frames_NTHWC, len(rows) - first - len(times))
 
 
-def ahead(items: Iterator) -> Iterator:
-    """The same items; a thread makes the next one while one is in use."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = pool.submit(next, items, None)
-            yield item
-
-
 def content_of(prediction: Prediction, checkpoint: dict, top: int, windowed: bool) -> dict:
-    """What is printed: the best classes and, if `windowed`, the best class of each window."""
-    classes = checkpoint["classes"]
-    pairs = sorted(zip(classes, prediction.probabilities_K.tolist(), strict=True), key=lambda pair: -pair[1])
-    content = {
-        "video": str(prediction.video),
-        "model": checkpoint["model"],
-        "frames": checkpoint["frames"],
-        "classes": [{"class": name, "probability": round(probability, 6)} for name, probability in pairs[:top]],
-    }
+    """What is printed: the best classes, by the mean logits, and, if `windowed`, the best class of each window."""
+
+    def best(logits_K: torch.Tensor, count: int = 1) -> list[dict]:
+        pairs = zip(logits_K.softmax(0).tolist(), checkpoint["classes"], strict=True)
+        pairs = sorted(pairs, key=lambda pair: -pair[0])[:count]
+        return [{"class": name, "probability": round(probability, 6)} for probability, name in pairs]
+
+    content = {"video": str(prediction.video), "model": checkpoint["model"], "frames": checkpoint["frames"]}
+    content["classes"] = best(prediction.logits_NK.mean(0), top)
     if windowed:
+        windows = zip(prediction.times.tolist(), prediction.logits_NK, strict=True)
         content["windows"] = [
-            {"start": round(start, 3), "end": round(end, 3), "class": classes[p_K.argmax()],
-             "probability": round(float(p_K.max()), 6)}
-            for (start, end), p_K in zip(prediction.times.tolist(), prediction.probabilities_NK, strict=True)
-        ]  # fmt: skip
+            {"start": round(start, 3), "end": round(end, 3), **best(logits_K)[0]} for (start, end), logits_K in windows
+        ]
     return content
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from framebudget.models import NETWORKS, weights
@@ -29,22 +29,20 @@ class Facts(Strict):
     classes: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=2)]
     input: Input
 
-    @field_validator("classes")
-    @classmethod
-    def are_names(cls, classes: list[str]) -> list[str]:
-        if len(set(classes)) < len(classes) or any(name != printable(name) for name in classes):
-            raise ValueError("a class is listed twice, or has characters that control a terminal")
-        return classes
-
     @model_validator(mode="after")
-    def fits(self) -> "Facts":
+    def usable(self) -> "Facts":
+        if len(set(self.classes)) < len(self.classes) or any(name != printable(name) for name in self.classes):
+            raise ValueError("a class is listed twice, or has characters that control a terminal")
         if self.frames * self.input.short_side**2 > LARGEST:
             raise ValueError(f"{self.frames} frames of {self.input.short_side}² pixels; {LARGEST:,} are allowed in all")
         return self
 
 
 def load(file: Path, device: str = "cpu") -> tuple[nn.Module, dict]:
-    """The network on this device, ready to predict, and what its file holds: model, frames, classes, input. Raises WeightsError."""
+    """The network on this device, ready to predict, and what its file holds: model, frames, classes, input.
+
+    Raises WeightsError.
+    """
     checkpoint = weights.read(file)
     try:
         Facts(**{key: checkpoint[key] for key in Facts.model_fields.keys() & checkpoint.keys()})

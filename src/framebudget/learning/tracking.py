@@ -87,7 +87,7 @@ def study_run(study: Study) -> tuple[MlflowClient, str]:
     facts["datasets"] = {p.dataset: p.data.model_dump(exclude={"evaluate"})}
     digest = hashlib.sha256(json.dumps([facts, tags], sort_keys=True).encode()).hexdigest()[:12]
     name = tags.get("dvc.exp_name", f"{'-'.join(map(str, p.frames))} {p.unit}, {digest[:7]}")
-    _knock()
+    knock()
     try:
         # first runs that start at once in this repository would each make the tables (mlflow#4123), and the study
         with FileLock(top() / "mlflow.lock"):
@@ -108,7 +108,7 @@ def study_run(study: Study) -> tuple[MlflowClient, str]:
         raise StoreError(error) from None
 
 
-def _knock() -> None:
+def knock() -> None:
     """Raises StoreError if a database does not answer; MLflow would wait for two minutes."""
     try:
         parts = urlsplit(tracking_uri())

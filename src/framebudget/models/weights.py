@@ -22,14 +22,11 @@ def unpickled(path: Path) -> dict:
                     raise ValueError("compressed")  # torch never does that; a few bytes could fill the memory
                 if damaged := archive.testzip():  # torch does not compare checksums
                     raise ValueError(f"checksum of {damaged}")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such weight file") from None
     except Exception as error:  # a damaged pickle can raise whatever Python has
         raise WeightsError(f"{path}: not a PyTorch checkpoint, or damaged ({type(error).__name__})") from None
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path}: not a PyTorch checkpoint, but a {type(content).__name__}")
-    return content
 
 
 def read(path: Path) -> dict:
@@ -42,10 +39,7 @@ def read(path: Path) -> dict:
 
 
 def load(network: nn.Module, path: Path, head: str | None = None) -> None:
-    """Load a weight file strictly, except for keys that begin with `head`: these keep their initial values.
-
-    Raises WeightsError.
-    """
+    """Load a weight file strictly; keys that begin with `head` keep their initial values. Raises WeightsError."""
     own, given = network.state_dict(), read(path)["model_state"]
     if head:
         own = {key: value for key, value in own.items() if not key.startswith(head)}
