@@ -79,6 +79,15 @@ def test_a_study_of_one_network_has_every_plot(budgets, tmp_path):
         assert any("SlowFast R50" in name for name in names)
 
 
+def test_a_row_of_a_confusion_is_a_true_class():
+    table = pd.DataFrame(
+        {"label": ["a", "a", "a", "c"], "prediction": ["a", "b", "b", "b"], "model": "x3d_m", "budget": 6}
+    )
+    (axes,) = plots.confusion(table.assign(p_a=0, p_b=0, p_c=0), "frames").axes
+    assert [text.get_text() for text in axes.texts] == ["33", "67", "0", "0", "0", "0", "0", "100", "0"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
+
+
 def test_networks_keep_their_color_and_others_get_one(monkeypatch):
     known = [plots.style_of(model) for model in ("x3d_m", "slowfast_r50")]
     monkeypatch.setitem(NETWORKS, "a_small_one", NETWORKS["x3d_m"])

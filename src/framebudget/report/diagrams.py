@@ -38,25 +38,25 @@ def stages(model: str, T: int, crop: int) -> tuple[list[list[Stage]], Stage | No
             slow, fast = ({name: block.multipathway_blocks[p] for name, block in trunk.items()} for p in (0, 1))
             slow["pool"], fast["pool"] = network.blocks[5].pool
             lines = [(clip[:, :, slow_frames(T)], slow), (clip, fast)]
-            fusions = {slow[name]: trunk[name].multipathway_fusion.conv_fast_to_slow for name in TRUNK[:-1]}
+            fusions = [trunk[name].multipathway_fusion.conv_fast_to_slow for name in TRUNK[:-1]]
+            laterals = {module: fusion.out_channels for module, fusion in zip(slow.values(), fusions, strict=False)}
         else:
             pool = getattr(network.blocks[-1], "pool", None)  # in the head of X3D
             head = {"conv5": pool.pre_conv, "pool5": pool.pool, "fc1": pool.post_conv} if pool else {}
-            lines, fusions = [(clip, trunk | head)], {}
+            lines, laterals = [(clip, trunk | head)], {}
         _, found = outputs(network, [module for _, modules in lines for module in modules.values()], clip)
 
     def stage(name: str, module: nn.Module) -> Stage:
-        lateral = fusions[module].out_channels if module in fusions else 0
-        return Stage(name, *found[module].shape[1:], len(getattr(module, "res_blocks", [])), lateral)
+        return Stage(name, *found[module].shape[1:], len(getattr(module, "res_blocks", [])), laterals.get(module, 0))
 
     pathways = [[Stage("clip", *x.shape[1:]), *starmap(stage, modules.items())] for x, modules in lines]
     return pathways, pathways[0][-1]._replace(name="concat", lateral=pathways[1][-1].C) if joined else None
 
 
 def network(model: str, T: int, crop: int) -> Figure:
-    """The stages of a network as boxes, for T frames of crop×crop pixels, and a table of their shapes.
+    """The stages of a network, for T frames of crop×crop pixels, as boxes and as a table of their shapes.
 
-    A box is √C wide and √H high and has a slice for every frame. The strip on a slow box is what its lateral adds.
+    A box is √C wide and √H high and has a slice for every frame; a strip on it is what the lateral connection adds.
     """
     pathways, joined = stages(model, T, crop)
     columns = [*zip(*pathways, strict=True), *([(joined,)] if joined else [])]
@@ -102,7 +102,7 @@ def network(model: str, T: int, crop: int) -> Figure:
 
 
 def box(axes: Axes, x: float, y: float, stage: Stage, unit: np.ndarray, colors: list[Color]) -> tuple[Bbox, float]:
-    """Draw a stage around (x, y), lateral channels in the second color; its place, and their middle on its front."""
+    """Draw a stage around (x, y), lateral channels in the second color. Returns its place, and x of their middle."""
     channels = np.array([0, stage.C, stage.C + stage.lateral])
     edges = channels / channels[-1] * unit[0] * channels[-1] ** 0.5
     size, back = np.array([edges[-1], unit[1] * stage.H**0.5]), unit[2] * stage.T * BACK

@@ -229,9 +229,9 @@ def _finish_accuracy(axes: Axes) -> Figure:
 
 
 def timeline(times: np.ndarray, probabilities_NK: np.ndarray, classes: list[str], most: int = 6) -> Figure:
-    """Probabilities over a video of the classes that are most often the likeliest, `most` at most, below their ribbon.
+    """Probabilities over a video of the classes that are most often the likeliest, below their ribbon.
 
-    times: (N, 2), the start and the end of each window in seconds.
+    times: (N, 2), the start and the end of each window in seconds. most: so many classes have a line.
     """
     best_N = probabilities_NK.argmax(1)
     classes_K, often_K = np.unique(best_N, return_counts=True)

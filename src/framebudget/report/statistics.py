@@ -167,10 +167,7 @@ def _pairs(configurations: Iterable[Configuration]) -> list[tuple[str, Configura
 
 
 def _rights(predictions: pd.DataFrame) -> dict[Configuration, pd.DataFrame]:
-    """Which test clips every configuration gets right: rows by (group, clip), one column per seed.
-
-    Raises ValueError unless every training was tested on the same clips, each once.
-    """
+    """Is a test clip right? Rows by (group, clip), a column per seed. ValueError if a training lacks clips."""
     clips = predictions.assign(right=predictions["label"] == predictions["prediction"])
     rights = clips.pivot(index=["group", "clip"], columns=TRAINING, values="right").sort_index(axis=1)
     if (missing := rights.columns[rights.isna().any()]).size:

@@ -105,9 +105,8 @@ def sampling_over_epochs(frames: int, fps: float, T: int, spec: Input, seed: int
 def seen(clips: list[tuple]) -> Figure:
     """The frames that networks saw and, below them, where in them they looked: the brighter, the more.
 
-    clips: (class, prediction, confidence, source such as "X3D-M, 6 frames", frames uint8 (T, H, W, C)) for every clip
-    and, for all of them or none, maps in 0..1 (T, h, w) of the predicted class over the same frames, at any resolution.
-    Of more than 8 frames, the figure shows 8, evenly spaced.
+    clips: (class, prediction, confidence, source such as "X3D-M, 6 frames", frames uint8 (T, H, W, C)) for each; and
+    for all or none, maps in 0..1 (T, h, w) at any resolution. Of more than 8 frames, the figure shows 8, evenly spaced.
     """
     sheet = [_rows(*clip[4:]) for clip in clips]
     columns = max(6, *(len(rows[0]) for rows in sheet))  # the titles need the width of six
