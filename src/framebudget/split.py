@@ -30,9 +30,8 @@ def main() -> None:
     folds = subsets(manifest, rule)
     if p.protocol == "published":
         folds = [as_published(subset, rule.seed) for subset in folds]
-    tables = [manifest.assign(fold=fold, subset=subset) for fold, subset in enumerate(folds)]
-    split = pd.concat(tables)
-    test, leaks = (split["subset"] == "test").sum(), sum(map(leaked, tables))
+    split = pd.concat([manifest.assign(fold=fold, subset=subset) for fold, subset in enumerate(folds)])
+    test, leaks = (split["subset"] == "test").sum(), sum(leaked(rows) for _, rows in split.groupby("fold"))
     print(f"{leaks} of {test} test clips share their group with clips of training or validation")
     write_csv(split, Path("work/split.csv"))
 
