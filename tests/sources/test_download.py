@@ -22,14 +22,17 @@ def test_a_file_comes_whole_whatever_happens_on_the_way(server, url, tmp_path, f
     assert len(server.asked) == len(faults) + 1
 
 
-def test_what_does_not_come_leaves_no_file_and_comes_another_time(server, url, tmp_path):
+def test_another_process_resumes_it_where_it_was_cut(server, url, tmp_path):
     server.always = "cut"
-    with pytest.raises(DownloadError, match=r"weights.pyth: .*run the same command again"):
+    with pytest.raises(DownloadError, match=r"weights.pyth: .* are kept in .*weights.pyth.partial"):
         download(url, tmp_path / "weights.pyth")
     assert not (tmp_path / "weights.pyth").exists()
-    server.always = None
+    held = (tmp_path / "weights.pyth.partial").stat().st_size
+    assert held > len(CONTENT) / 2
+    server.always, server.sent = None, 0
     download(url, tmp_path / "weights.pyth")
     assert (tmp_path / "weights.pyth").read_bytes() == CONTENT
+    assert server.sent == len(CONTENT) - held
 
 
 def test_two_that_want_it_at_once_ask_for_it_once(server, url, tmp_path):
@@ -37,6 +40,21 @@ def test_two_that_want_it_at_once_ask_for_it_once(server, url, tmp_path):
         list(users.map(lambda _: download(url, tmp_path / "weights.pyth"), range(2)))
     assert (tmp_path / "weights.pyth").read_bytes() == CONTENT
     assert len(server.asked) == 1
+
+
+def test_killed_before_the_last_rename_it_asks_for_nothing_more(server, url, tmp_path):
+    (tmp_path / "weights.pyth.partial").write_bytes(CONTENT)
+    (tmp_path / "weights.pyth.partial.etag").write_text(server.etag)
+    download(url, tmp_path / "weights.pyth")
+    assert (tmp_path / "weights.pyth").read_bytes() == CONTENT
+    assert server.sent == 0
+
+
+def test_a_file_that_has_changed_begins_anew(server, url, tmp_path):
+    (tmp_path / "weights.pyth.partial").write_bytes(b"of another time")
+    (tmp_path / "weights.pyth.partial.etag").write_text('"0"')
+    download(url, tmp_path / "weights.pyth")
+    assert (tmp_path / "weights.pyth").read_bytes() == CONTENT
 
 
 def test_a_missing_file_is_an_error_at_once(server, tmp_path):

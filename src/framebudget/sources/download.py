@@ -1,29 +1,30 @@
-"""Download files; a connection that fails is tried again."""
+"""Download files: retry a connection that fails, and resume a file where it was cut."""
 
 import time
 import zipfile
 import zlib
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import requests
+import urllib3
 from filelock import FileLock
 from remotezip import RemoteIOError
 from tqdm import tqdm
-from urllib3.exceptions import HTTPError
 
-from framebudget.console import UserError, new_file
+from framebudget.console import UserError
 
 TRIES = 5
 PAUSE = 1.0  # seconds before the second try, twice as long before each one after it
 TIMEOUT = 30  # seconds without a byte
-FAULTS = requests.RequestException, HTTPError, RemoteIOError, zipfile.BadZipFile, zlib.error, EOFError
+FAULTS = (
+    requests.RequestException, urllib3.exceptions.HTTPError, RemoteIOError, zipfile.BadZipFile, zlib.error, EOFError
+)  # fmt: skip
 
 
 class DownloadError(UserError):
-    """A file that is not here and cannot be downloaded; the message names it."""
+    """A file that is not here and cannot be downloaded; the message names the URL and what is kept of it."""
 
 
 def retried(act: Callable, tries: int = TRIES) -> Any:
@@ -40,21 +41,46 @@ def retried(act: Callable, tries: int = TRIES) -> Any:
 
 
 def download(url: str, path: Path) -> None:
-    """Download a file, unless it exists. Raises DownloadError."""
+    """Download a file, unless it exists. <path>.partial keeps the beginning, and the next call resumes there.
+
+    Raises DownloadError.
+    """
+    partial, etag, lock = (path.with_name(path.name + end) for end in (".partial", ".partial.etag", ".lock"))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(path.with_name(path.name + ".lock")):
+        with FileLock(lock), requests.Session() as session:
             if not path.exists():
-                retried(partial(attempt, url, path))
+                retried(lambda: resume(session, url, partial, etag))
+                partial.replace(path)
+                etag.unlink()
     except FAULTS as error:
-        way_out = "run the same command again, or download the file by other means and name it in params.yaml"
-        raise DownloadError(f"{url}: {error}; {way_out}") from None
+        kept = partial.stat().st_size if partial.exists() else 0
+        raise DownloadError(
+            f"{url}: {error}. {kept:,} bytes are kept in {partial}; to resume, run the same command again, or download "
+            "the file by other means and name it in params.yaml"
+        ) from None
 
 
-def attempt(url: str, path: Path) -> None:
-    with requests.get(url, stream=True, timeout=TIMEOUT) as response, new_file(path) as unfinished:
+def resume(session: requests.Session, url: str, partial: Path, etag: Path) -> None:
+    """Download the rest of a partial file, or all of it if its ETag, kept in a file, is no longer the server's."""
+    held, version = partial.stat().st_size if partial.exists() else 0, etag.read_text() if etag.exists() else ""
+    headers = {"Accept-Encoding": "identity"}
+    if held and version:
+        headers |= {"Range": f"bytes={held}-", "If-Range": version}
+    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        total = response.headers.get("Content-Range", "").rpartition("/")[2]
+        if response.status_code == 416 and total == str(held):
+            return
         response.raise_for_status()
-        progress = {"desc": path.name, "total": response.raw.length_remaining, "disable": None}
-        with unfinished.open("wb") as file, tqdm.wrapattr(file, "write", **progress) as out:
+        if response.status_code != 206:
+            held, total = 0, response.headers.get("Content-Length", "")
+            etag.write_text(response.headers.get("ETag", ""))
+        progress = {"desc": url.rsplit("/", 1)[1], "initial": held, "total": int(total) if total.isdigit() else None}
+        with (
+            partial.open("ab" if held else "wb") as file,
+            tqdm.wrapattr(file, "write", **progress, disable=None) as out,
+        ):
             for chunk in response.iter_content(2**16):
                 out.write(chunk)
+    if total.isdigit() and partial.stat().st_size != int(total):
+        raise EOFError(f"{partial.stat().st_size} of {total} bytes came")
