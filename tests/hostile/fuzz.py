@@ -34,6 +34,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
+from unittest.mock import patch
 
 import av
 import numpy as np
@@ -282,8 +283,8 @@ def given_weights() -> dict[str, bytes]:
 
 
 def read_weights(path: Path) -> None:
-    NETWORKS.update(tiny_networks())
-    serving.load(path)
+    with patch.dict(NETWORKS, tiny_networks()):
+        serving.load(path)
 
 
 def states() -> dict[str, bytes]:

@@ -72,8 +72,8 @@ def middle_logits(
 
 
 class Served:
-    def __init__(self, file: Path):
-        self.network, self.checkpoint = load(file)
+    def __init__(self, file: str):
+        self.network, self.checkpoint = load(Path(file))
 
     def predict(self, frames_BTHWC: np.ndarray, params: dict | None = None) -> pd.DataFrame:
         """Probabilities (B, K), one column per class."""
@@ -81,5 +81,4 @@ class Served:
         return pd.DataFrame(logits_BK.softmax(1).numpy(), columns=self.checkpoint["classes"])
 
 
-def _load_pyfunc(file: str) -> Served:
-    return Served(Path(file))
+_load_pyfunc = Served  # the name that MLflow calls
