@@ -18,8 +18,8 @@ from mlflow.tracking import MlflowClient
 
 from framebudget import params
 from framebudget.console import sha256
-from framebudget.learning import callbacks
-from framebudget.learning.callbacks import PatientLogger
+from framebudget.learning import logger as logging
+from framebudget.learning.logger import PatientLogger
 from framebudget.learning.tracking import StoreError, log_model, runs_that_made, study_run, tolerant, training_run
 from framebudget.models import NETWORKS, weights
 from framebudget.study import Study, Training
@@ -224,7 +224,7 @@ def test_a_database_that_does_not_answer_is_said_at_once_and_its_password_never(
 def test_what_a_server_misses_follows_when_it_is_back(here, monkeypatch, capsys):
     store = os.environ["MLFLOW_TRACKING_URI"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := free_address())
-    monkeypatch.setattr(callbacks, "PAUSE", 0)
+    monkeypatch.setattr(logging, "PAUSE", 0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the test need not wait
     with serving_mlflow(here, uri, store):
         logger = PatientLogger(training_run(training(), here / "run"))

@@ -16,8 +16,9 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from torch import nn
 
 from framebudget.console import UserError, sha256
-from framebudget.learning.callbacks import LastEpoch, PatientLogger, Progress
+from framebudget.learning.callbacks import LastEpoch, Progress
 from framebudget.learning.data import ClipData
+from framebudget.learning.logger import PatientLogger
 from framebudget.learning.runtime import prepare
 from framebudget.learning.task import Classification
 from framebudget.learning.tracking import log_model, tolerant, training_run

@@ -1,0 +1,56 @@
+"""Lightning's MLflow logger, for a server that may go away."""
+
+import time
+from collections.abc import Mapping
+
+from mlflow.entities import Metric
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from pytorch_lightning.loggers import MLFlowLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from framebudget.learning.tracking import REFUSALS, tracking_uri, warn
+
+PAUSE = 30.0  # seconds until a server that did not answer is asked again
+
+
+class PatientLogger(MLFlowLogger):
+    """Training continues without the server; metrics wait here until it is back, each with its own time.
+
+    Every ten seconds, the use of CPU, memory, disk, network and GPU is logged, too.
+    """
+
+    def __init__(self, run_id: str):
+        super().__init__(tracking_uri=tracking_uri(), run_id=run_id)
+        self.study = self.experiment.get_run(run_id).data.tags[MLFLOW_PARENT_RUN_ID]
+        self.waiting: list[Metric] = []
+        self.ask_again = 0.0
+        self.monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=tracking_uri())
+        self.monitor.start()
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        now = int(time.time() * 1000)
+        self.waiting += [Metric(name, float(value), now, step or 0) for name, value in metrics.items()]
+        if time.monotonic() >= self.ask_again:
+            self.send()
+
+    def send(self) -> None:
+        try:
+            self.experiment.log_batch(self.run_id, metrics=self.waiting)
+            self.waiting.clear()
+        except REFUSALS as error:
+            if not self.ask_again:
+                warn(f"does not answer; training goes on, and what it measures follows when it is back ({error})")
+            self.ask_again = time.monotonic() + PAUSE
+
+    @rank_zero_only
+    def finalize(self, status: str = "success") -> None:
+        self.monitor.finish()
+        self.send()
+        try:
+            for run_id in (self.run_id, self.study):
+                self.experiment.set_terminated(run_id, "FAILED" if status == "failed" else "FINISHED")
+        except REFUSALS as error:
+            lost = f"{len(self.waiting)} metrics short: they are in work/<model>/curves.csv"
+            warn(f"does not answer; run {self.run_id} is left open there, {lost} ({error})")
