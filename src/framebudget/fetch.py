@@ -31,7 +31,8 @@ from framebudget.sources.folder import SourceError, find_clips, listed
 from framebudget.sources.ucf101 import fetch_clips
 from framebudget.sources.weights import local
 from framebudget.video import index
-from framebudget.video.reader import ClipError, probe
+from framebudget.video.container import ClipError
+from framebudget.video.reader import probe
 
 
 @stage

@@ -32,6 +32,7 @@ def test_onnxruntime_gives_the_same_logits_for_any_batch(tmp_path, monkeypatch, 
     file, classes = tmp_path / f"{T}f-s0.pt", ["Ähre", "b", "c"]
     weights.save(file, network, model=model, frames=T, classes=classes, input=input)
     export(file, tmp_path / "out/network.onnx")
+    assert b"framebudget/" not in (tmp_path / "out/network.onnx").read_bytes()  # no path of this machine
     session = onnxruntime.InferenceSession(tmp_path / "out/network.onnx")
     network, checkpoint = serving.load(file)
     for B in (1, 3):
@@ -57,7 +58,7 @@ def test_onnxruntime_gives_the_same_logits_for_any_batch(tmp_path, monkeypatch, 
                           "subset": ["train"] * 3 + ["validation", "test"]})  # fmt: skip
     split.to_csv(tmp_path / "work/split.csv")
     text = card(checkpoint, file)
-    assert "3 of 5 clips of 2 groups; 1 others chose the epoch, 1 were the test." in text
+    assert "3 of 5 clips of 2 groups; 1 for validation, 1 for the test." in text
     assert "Not evaluated yet." in text
     (tmp_path / "work/tables").mkdir()
     row = {"model": model, "frames": T, "accuracy": 0.625, "low": 0.5, "high": 0.75, "seeds": 2}

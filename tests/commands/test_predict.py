@@ -16,7 +16,8 @@ from framebudget import params
 from framebudget.commands import predict, serving
 from framebudget.models import NETWORKS, weights
 from framebudget.sources.motion import draw_scene, render, write_clip
-from framebudget.video.reader import ClipError, glance, read_frames, stream_frames
+from framebudget.video.container import ClipError
+from framebudget.video.reader import glance, read_frames, stream_frames
 from tests.conftest import ROOT, run
 
 CLASSES = ["Approach", "Recede", "SpinClockwise"]

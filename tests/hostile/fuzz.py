@@ -56,8 +56,9 @@ from framebudget.sources.motion import draw_scene, render
 from framebudget.sources.ucf101 import fetch_clips
 from framebudget.split import leaked, subsets
 from framebudget.video import index
+from framebudget.video.container import ClipError
 from framebudget.video.dataset import Clips
-from framebudget.video.reader import ClipError, glance, probe, read_frames, stream_frames
+from framebudget.video.reader import glance, probe, read_frames, stream_frames
 from tests.conftest import ROOT
 from tests.hostile.mutate import mutated
 

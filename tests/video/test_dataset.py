@@ -11,9 +11,10 @@ import torch
 
 from framebudget.params import Input
 from framebudget.sources.folder import find_clips
+from framebudget.video.container import ClipError
 from framebudget.video.dataset import Clips, collate, loader
 from framebudget.video.index import build
-from framebudget.video.reader import ClipError, probe
+from framebudget.video.reader import probe
 from framebudget.video.transforms import even_view, inputs
 
 INPUT = Input(short_side=40, crop=32, window=0.6, sampling="dynamic", stride=2, short="repeat_last", flip=True,

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from framebudget.sources.motion import draw_scene, render
+from framebudget.video.container import ClipError
 from framebudget.video.index import FrameIndex, build
-from framebudget.video.reader import ClipError, probe, read_frames
+from framebudget.video.reader import probe, read_frames
 from tests.conftest import decode_all
 
 X264, X265 = "x264-params", "x265-params"

@@ -38,6 +38,8 @@ def export(file: Path, path: Path) -> None:
     model = program.model_proto
     facts = {key: json.dumps(checkpoint[key]) for key in ("model", "frames", "classes", "input")}
     onnx.helper.set_model_props(model, facts)
+    for node in model.graph.node:
+        node.ClearField("metadata_props")  # torch's stack traces, which name the folders of this machine
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, partial)
     partial.replace(path)
@@ -78,7 +80,7 @@ def history(model: str, budget: int, fold: int) -> str:
     """How the study in work/ trained this network, and tested those at its budget."""
     split = read_csv(Path("work/split.csv"), {"group": str, "subset": str, "fold": int}).query("fold == @fold")
     n, groups = split["subset"].value_counts(), split["group"].nunique()
-    others = f"{n['validation']} others chose the epoch, {n['test']} were the test."
+    others = f"{n['validation']} for validation, {n['test']} for the test."
     training = f"Trained on {n['train']} of {len(split)} clips of {groups} groups; {others}"
     path = Path("work/tables/results.csv")
     if not path.exists() or (rows := read_table(path).query("model == @model and budget == @budget")).empty:

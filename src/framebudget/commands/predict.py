@@ -23,7 +23,8 @@ from framebudget.params import Input
 from framebudget.sources.folder import VIDEOS, printable
 from framebudget.study import trained
 from framebudget.video import sampling
-from framebudget.video.reader import ClipError, glance, probe, stream_frames
+from framebudget.video.container import ClipError
+from framebudget.video.reader import glance, probe, stream_frames
 
 VIEWS = 3  # windows of a video when no length is asked for
 BATCH = 8  # windows that the network takes at once

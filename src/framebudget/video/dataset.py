@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from framebudget.console import sha256
 from framebudget.params import Input
 from framebudget.video import sampling, transforms
-from framebudget.video.reader import ClipError, read_frames
+from framebudget.video.container import ClipError
+from framebudget.video.reader import read_frames
 from framebudget.video.transforms import View
 
 

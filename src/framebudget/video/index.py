@@ -21,7 +21,7 @@ import pandas as pd
 from av.bitstream import BitStreamFilterContext
 
 from framebudget.console import UserError
-from framebudget.video.reader import Picture, Video, open_video
+from framebudget.video.container import Picture, Video, open_video
 
 SEEK_BEYOND = 100  # packets: a seek is quicker than reading past this many
 Numbered = Iterator[tuple[int, av.VideoFrame]]
@@ -230,6 +230,8 @@ def joined(clips: pd.DataFrame, path: Path = Path("work/index.json")) -> pd.Data
     try:
         stored = json.loads(path.read_text())
         found = [stored[name] and FrameIndex(**stored[name]) for name in clips["path"]]
-    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; make it: dvc repro -f fetch") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} does not fit these clips ({error!r}); make it again: dvc repro -f fetch") from None
     return clips.assign(frame_index=pd.Series(found, clips.index, object))

@@ -1,0 +1,108 @@
+"""An open clip: its packets and frames as PyAV gives them, and frames as pictures.
+
+Decoding takes one thread: a loader has several workers, and PyAV's own threads can deadlock when a reader stops early.
+"""
+
+import contextlib
+import errno
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+from av.codec.context import Flags
+from av.container import InputContainer
+from av.video.reformatter import VideoReformatter
+from numpy.lib.stride_tricks import as_strided
+
+from framebudget.console import UserError
+
+MAX_PIXELS = 8192 * 4320  # of a frame, 8K: a small file can hold one that fills the memory
+OPTIONS = {  # FFmpeg would also open playlists: lists of other files, local or remote, under any name
+    "format_whitelist": "avi,mov,matroska,mpeg,mpegvideo,mpegts,asf,flv,ogg",
+    "protocol_whitelist": "file",
+    "max_pixels": str(MAX_PIXELS),
+}
+
+
+class ClipError(UserError):
+    """A clip that cannot be read completely. The message names the file and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """An open file and its video stream."""
+
+    container: InputContainer
+    stream: av.VideoStream
+
+    def packets(self) -> Iterator[av.Packet]:
+        """All packets in file order, and the empty one at the end that makes the decoder release its last frames."""
+        packets = cast("Generator[av.Packet]", self.container.demux(self.stream))
+        with contextlib.closing(packets):  # PyAV leaks memory if its generator is dropped halfway without being closed
+            yield from packets
+
+    def frames(self) -> Iterator[av.VideoFrame]:
+        """All frames in display order."""
+        for packet in self.packets():
+            yield from self.stream.decode(packet)
+
+
+@contextlib.contextmanager
+def open_video(path: Path) -> Iterator[Video]:
+    """Open a file. Raises ClipError if it has no video stream, or if decoding fails in the body of the `with`."""
+    if path.exists() and not path.is_file() and not path.is_dir():  # reading it may never end
+        raise ClipError(f"{path}: no file, but a pipe or device")
+    problem = "cannot be opened as a video"
+    try:
+        with av.open(f"file:{path}", options=OPTIONS, metadata_errors="replace") as container:
+            problem = "broken while decoding"
+            yield Video(container, _video_stream(path, container))
+    except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:  # IndexError: PyAV, some FLV files
+        reason = getattr(error, "strerror", None) or str(error) or "out of memory"  # a MemoryError has no message
+        if getattr(error, "errno", None) == errno.EINVAL:
+            reason += f"; such as pictures of more than {MAX_PIXELS:,} pixels"
+        raise ClipError(f"{path}: {problem} ({reason})") from None
+
+
+def _video_stream(path: Path, container: InputContainer) -> av.VideoStream:
+    if not container.streams.video:
+        raise ClipError(f"{path}: no video in it")
+    stream = container.streams.best("video")  # not the cover picture
+    if not isinstance(stream, av.VideoStream) or not stream.codec_context:
+        raise ClipError(f"{path}: FFmpeg has no decoder for it; convert the clip")
+    if stream.width * stream.height > MAX_PIXELS:
+        raise ClipError(f"{path}: {stream.width}×{stream.height}; no picture may have more than {MAX_PIXELS:,} pixels")
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # for frames larger than the header states
+    stream.codec_context.flags |= Flags.copy_opaque  # a frame then carries the `opaque` of its packet
+    stream.thread_type = "NONE"
+    return stream
+
+
+class Picture:
+    """Turns a decoded frame into an upright RGB array (H, W, 3), scaled to `short_side` if there is one.
+
+    Raises ValueError if a frame has another size than the first.
+    """
+
+    def __init__(self, short_side: int | None = None):
+        self.short_side = short_side
+        self.size: tuple[int, int] | None = None
+        self.scale, self.convert = VideoReformatter(), VideoReformatter()  # setting one up costs more than a frame
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        width, height = frame.width, frame.height
+        self.size = self.size or (width, height)
+        if self.size != (width, height):
+            raise ValueError(f"pictures of several sizes, {self.size} and {(width, height)}")
+        if self.short_side:
+            scale = self.short_side / min(width, height)
+            width, height = round(width * scale), round(height * scale)
+            if scale > 0.5 and frame.format.name.startswith("yuv"):  # three times faster, slightly less sharp in color
+                frame = self.scale.reformat(frame, width, height, "yuv422p", interpolation="BILINEAR")
+        (plane,) = self.convert.reformat(frame, width, height, "rgb24", interpolation="BILINEAR").planes
+        pixels = np.frombuffer(plane, np.uint8)  # type: ignore[call-overload]  # PyAV's stubs omit the buffer protocol
+        frame_HWC = as_strided(pixels, (height, width, 3), (plane.line_size, 3, 1))  # a view: to_ndarray() copies
+        return np.rot90(frame_HWC, frame.rotation // 90) if frame.rotation else frame_HWC
