@@ -1,4 +1,4 @@
-# A bare machine with git, make and Python >= 3.11 is enough for every target.
+# Every target needs only git, make and Python >= 3.11.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3
 PORT ?= 5000
@@ -9,30 +9,30 @@ paper: .venv/ready  ## from the clips to paper/paper.pdf
 	dvc pull --quiet data.dvc
 	dvc repro
 
-# More threads than cores, as two processes would have, wait for each other.
+# Two test processes would run more threads than cores, which then wait for each other.
 test test-all coverage: export OMP_NUM_THREADS := 1
 
 test: .venv/ready  ## every test that is not slow
 	python $(PYTEST) -m "not slow"
 
-test-all: .venv/ready  ## and the slow ones: faults injected for real
+test-all: .venv/ready  ## also the slow tests, which inject real faults
 	python $(PYTEST)
 
-coverage: .venv/ready  ## which lines and branches of src/ the tests run
+coverage: .venv/ready  ## which lines and branches of src/ the tests cover
 	coverage erase
 	coverage run $(PYTEST) -m "not slow"
 	coverage combine --quiet
 	coverage report
 
-lint: .venv/ready  ## the rules of the code, its format and its types
+lint: .venv/ready  ## check code rules, format and types
 	ruff check src tests benchmarks reports
 	ruff format --check src tests benchmarks reports
 	mypy
 
-verify: .venv/ready  ## two unlike clones: are all bytes the same? CHANGES='-S …', or REFERENCE=reports/motion
+verify: .venv/ready  ## do two unlike clones give the same bytes? CHANGES='-S …', or REFERENCE=reports/motion
 	python -m framebudget.commands.verify $(CHANGES) $(if $(REFERENCE),--reference $(REFERENCE))
 
-# One process is enough for one user; the others would wait for jobs of language models.
+# One process is enough for one user. The others would wait for jobs of language models.
 ui: export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 ui: .venv/ready  ## the MLflow UI with every run, on this machine only; PORT=5000
 	@echo 'Open http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning'

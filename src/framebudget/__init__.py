@@ -1,6 +1,6 @@
 """Frame Budget: how many frames does an action need?
 
-One module a DVC stage (`fetch`, `split`, `train`, `evaluate`, `figures`, `paper`); the folders hold what they use.
+Each DVC stage is a module: `fetch`, `split`, `train`, `evaluate`, `figures`, `paper`. The folders hold shared code.
 
-Shapes are named by suffix everywhere: B batch, V views, C channels, T frames, H height, W width, K classes.
+Tensor names end in their shape: B batch, V views, C channels, T frames, H height, W width, K classes.
 """

@@ -1,4 +1,4 @@
-"""Errors and command lines; tables and files, which are never half written."""
+"""Errors, command lines, tables and files. No file is ever left half written."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # half a second that `framebudget --help` does not need
+if TYPE_CHECKING:  # saves `framebudget --help` half a second
     import pandas as pd
 
 MANIFEST = {"clip": str, "path": str, "class": str, "group": str, "frames": int, "fps": float, "sha256": str}
 SPLIT = MANIFEST | {"label": int, "fold": int, "subset": str}
 PREDICTIONS = {"seed": int, "clip": str, "group": str, "label": str, "prediction": str}
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # first characters of cells that a spreadsheet runs, and the escape
-MACHINE = {  # errors of the system that no code can prevent
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # first characters of cells that spreadsheets would run, and the escape
+MACHINE = {  # system errors that no code can prevent
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE,
     errno.ENFILE, errno.ENAMETOOLONG, errno.EPIPE,
 }  # fmt: skip
-REMEDIES = {  # torch, SQLite and the system word the same fault differently, and not always as an OSError
+REMEDIES = {  # torch, SQLite and the system word the same fault differently, not always as an OSError
     r"No space left|disk is full|file write failed|unexpected pos": "the disk is full; make room",
     r"out of memory|allocate memory|bad_alloc":
-        "memory ran out; lower train.batch_size, input.crop, frames or workers (params.yaml)",
+        "out of memory; lower train.batch_size, input.crop, frames or workers (params.yaml)",
     r"DataLoader worker|process pool":
         "a process that reads clips was killed; if memory ran out, lower workers (params.yaml)",
 }  # fmt: skip
@@ -38,7 +38,7 @@ BUG = "error: this is a bug in Frame Budget; please report it with the traceback
 
 
 class UserError(Exception):
-    """What a person can put right. The message says what went wrong, where, and what to do."""
+    """An error that the user can fix. The message says what went wrong, where, and what to do."""
 
 
 def usage(doc: str) -> argparse.ArgumentParser:
@@ -51,14 +51,14 @@ def usage(doc: str) -> argparse.ArgumentParser:
 
 
 def stage(main: Callable[[], None]) -> Callable[[], None]:
-    """Print a UserError, or a fault of the machine, as one line and exit with 1; after Ctrl-C, exit with 130.
+    """Print a UserError or a machine fault as one line and exit with 1; after Ctrl-C, exit with 130.
 
-    Anything else is a bug: it shows its traceback. FRAMEBUDGET_DEBUG=1 shows every traceback.
+    Any other error is a bug and prints its traceback. With FRAMEBUDGET_DEBUG=1, every error does.
     """
 
     def run() -> None:
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(AttributeError):  # a test replaces the streams
+            with contextlib.suppress(AttributeError):  # tests replace the streams
                 stream.reconfigure(errors="backslashreplace")  # a name that a terminal cannot show must not end a study
         try:
             main()
@@ -74,7 +74,7 @@ def stage(main: Callable[[], None]) -> Callable[[], None]:
 
 
 def explanation(error: Exception) -> str | None:
-    """The message for a UserError or a fault of the machine; None for a bug."""
+    """The message for a UserError or a machine fault; None for a bug."""
     if isinstance(error, UserError):
         return str(error)
     text = "out of memory" if isinstance(error, MemoryError) else str(error)
@@ -85,7 +85,7 @@ def explanation(error: Exception) -> str | None:
 
 
 def read_csv(path: Path, columns: dict[str, type]) -> pd.DataFrame:
-    """Read a table that `write_csv` wrote, with at least these columns. A class NA and a group 01 stay as they are.
+    """Read a table that `write_csv` wrote, with at least these columns. Names like NA and 01 stay strings.
 
     Raises UserError if the file or a column is missing, or a column holds another type or a number below 0.
     """
@@ -112,13 +112,13 @@ def read_yaml(path: Path) -> object:
         return YAML(typ="safe").load(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run from the top of the repository") from None
-    except Exception as error:  # a tag on what it does not fit can raise whatever Python has
+    except Exception as error:  # a tag on the wrong kind of value can raise any Python error
         raise UserError(f"{path} is not YAML: {error}") from None
 
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` if the block succeeds."""
+    """A temporary path to write to; it replaces `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     yield partial
@@ -127,9 +127,9 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """An empty folder to write into, which replaces `path` if the block succeeds.
+    """An empty folder to write into; it replaces `path` if the block succeeds.
 
-    A process that is killed leaves the old folder, none, or the new one, never a part of one.
+    A killed process leaves the old folder, no folder, or the new one, never part of one.
     """
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -142,7 +142,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table, whole or not at all; equal tables give equal bytes. A ' escapes what a spreadsheet would run."""
+    """Write a table, whole or not at all; equal tables give equal bytes. A ' escapes cells a spreadsheet would run."""
     for name in table.columns[table.dtypes == "str"]:
         formula = table[name].str.startswith(FORMULA)
         if formula.any():
@@ -162,7 +162,7 @@ def sha256(path: Path) -> str:
 
 
 def redacted(url: str) -> str:
-    """The URL, with *** for the password that it may contain."""
+    """The URL with its password, if any, replaced by ***."""
     return re.sub(r"(://[^/@:]*:)[^/@]*@", r"\1***@", url)
 
 

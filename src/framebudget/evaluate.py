@@ -10,8 +10,8 @@ writes  work/predictions.csv    one row for every test clip, model, budget and s
         work/tables/            results, comparisons, classes and reliability, as .csv and as booktabs .tex;
                                 provenance.json
 
-A clip is seen in several windows, placed evenly over it, and maybe several squares of each; their logits are averaged
-before the softmax. All else is computed from the predictions alone (report/statistics.py).
+A network sees several evenly spaced windows of each clip, and optionally several squares of each window. Their logits
+are averaged before the softmax. All scores are computed from the predictions alone (report/statistics.py).
 """
 
 import contextlib
@@ -53,7 +53,7 @@ def main() -> None:
 
 @torch.inference_mode()
 def predict(training: Training) -> pd.DataFrame:
-    """One row for every test clip: its label, what the network predicts, and a probability for every class."""
+    """One row for every test clip: its label, the network's prediction, and a probability for every class."""
     study, p, test = training.study, training.params, training.clips("test")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = NETWORKS[training.network]
@@ -62,7 +62,7 @@ def predict(training: Training) -> pd.DataFrame:
     replay = Replay(for_evaluation(module.to(device)))
     views = p.data.evaluate
     data = Clips(p.folder, test, training.T, training.input, training.seed, views.views, views.crops)
-    # in one place from the start: small tensors, kept between large ones that are freed, would pin the heap
+    # allocated once: small tensors that are kept between large ones that are freed would fragment the heap
     probabilities_NK = np.empty((len(test), len(study.classes)), np.float32)
     batches = loader(data, training.recipe.batch_size, p.workers)
     bar = tqdm(batches, desc=f"evaluate {network.name} {training.name}", unit="batch", disable=None)
@@ -80,7 +80,7 @@ def predict(training: Training) -> pd.DataFrame:
 
 
 def report(study: Study, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Write what follows from the predictions, work/tables and work/metrics.json. Returns the table of results."""
+    """Compute work/tables and work/metrics.json from the predictions. Returns the table of results."""
     p, K = study.params, len(study.classes)
     results = statistics.summary(predictions, p.data.evaluate.top_k)
     results.insert(2, "crop", [p.input(model).crop for model in results["model"]])
@@ -91,7 +91,7 @@ def report(study: Study, predictions: pd.DataFrame) -> pd.DataFrame:
     tables = {
         "results": (results, "Test accuracy at every frame budget; GFLOPs per view at the given crop."),
         "comparisons": (statistics.comparisons(predictions), "Test accuracy of b minus that of a."),
-        "classes": (statistics.per_class(predictions), "How the test clips of each class are recognised."),
+        "classes": (statistics.per_class(predictions), "How the test clips of each class are recognized."),
         "reliability": (statistics.reliability(predictions), "Accuracy of predictions by their confidence."),
     }
     provenance = {"clips_sha256": study.clips_sha256, "versions": versions()}
@@ -104,13 +104,13 @@ def report(study: Study, predictions: pd.DataFrame) -> pd.DataFrame:
     accuracy = {}
     for model, rows in results.groupby("model", sort=False):
         by_budget = {f"{row.budget}{p.unit[0]}": row.accuracy for row in rows.itertuples()}
-        accuracy[model] = by_budget if len(p.frames) > 1 else rows["accuracy"].item()  # `frames` is a column itself
+        accuracy[model] = by_budget if len(p.frames) > 1 else rows["accuracy"].item()  # `frames` has its own column
     write_text(Path("work/metrics.json"), json.dumps({"accuracy": accuracy}, indent=2) + "\n")
     return results
 
 
 def tell(study: Study, predictions: pd.DataFrame, results: pd.DataFrame) -> None:
-    """Log the test metrics to MLflow: a training's, of its own test clips; the study's, of the table of results."""
+    """Log test metrics to MLflow: each training's on its own test clips, and the study's table of results."""
     scores = []
     for training in study.trainings():
         (row,) = statistics.scores(training.rows(predictions), study.params.data.evaluate.top_k).to_dict("records")
@@ -119,7 +119,7 @@ def tell(study: Study, predictions: pd.DataFrame, results: pd.DataFrame) -> None
 
 
 def forget(trainings: Iterable[Training]) -> None:
-    """Remove what these trainings kept in work/unfinished. Others may wait there to be resumed."""
+    """Remove these trainings from work/unfinished. Others there may still be resumed."""
     for training in trainings:
         trained = sha256(training.file)
         for curve in Path("work/unfinished").glob(f"{training.network}-{training.name}-*/curve.csv"):

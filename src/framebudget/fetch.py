@@ -6,7 +6,7 @@ reads   the clips               <clips>/<class>/<video>; fetch does not copy the
         params.yaml             clips, models, datasets.<dataset>.{fetch, <model>.weights}
 writes  work/manifest.csv       clip, path, class, group, frames, fps, width, height, seconds, codec, sha256
         work/index.json         which packet carries which frame, so that a reader decodes only what it needs
-        work/skipped.csv        path and reason of every file that is not used
+        work/skipped.csv        path and reason of every skipped file
         work/weights.json       the sha256 of the start weights of each network
         data/ucf101             for UCF101: the wanted clips of the public archive, kept between runs
 
@@ -53,18 +53,18 @@ def main() -> None:
 
 
 def sha256_of_weights(p: params.Params, model: str) -> str | None:
-    """Of the weights that the trainings of this network start from; downloads them if they are not here."""
+    """The sha256 of the weights that this network's trainings start from. Downloads them if needed."""
     if model not in p.models:
-        return "not in models"  # not null: a network that joins `models` later makes only its own training stale
+        return "not in models"  # not null: adding the network to `models` later makes only its stage stale
     if (given := p.weights(model)) is None:
         return None
-    from framebudget.models import NETWORKS  # imports torch, which a study from scratch need not wait for here
+    from framebudget.models import NETWORKS  # imports torch, which is slow and not needed from scratch
 
     return sha256(local(given, NETWORKS[model].zoo))
 
 
 def decode(clips: Path, rows: list[dict]) -> pd.DataFrame:
-    """The manifest, with the column `frame_index`. Raises SourceError, which names every clip that is broken."""
+    """The manifest, with the column `frame_index`. Raises SourceError, which names every broken clip."""
     with ProcessPoolExecutor(initializer=confine) as pool:
         results = pool.map(survey, [clips / row["path"] for row in rows], chunksize=4)
         results = list(tqdm(results, total=len(rows), desc="decode", unit="clip", disable=None))
@@ -74,7 +74,7 @@ def decode(clips: Path, rows: list[dict]) -> pd.DataFrame:
 
 
 def confine() -> None:
-    """Make this process of a pool end with its parent, and (on Linux) limit it to 1 GiB more than it has now:
+    """Make this pool process end with its parent and, on Linux, limit it to 1 GiB more memory than it has now:
     a small MP4 can make FFmpeg allocate gigabytes."""
 
     def end_with_parent() -> None:
@@ -89,7 +89,7 @@ def confine() -> None:
 
 
 def survey(path: Path) -> dict | str:
-    """The facts about a clip, its frame index among them; or why it cannot be used."""
+    """The facts about a clip, including its frame index, or the reason it cannot be used."""
     try:
         return probe(path) | {"frame_index": index.build(path)}
     except ClipError as error:
@@ -97,8 +97,8 @@ def survey(path: Path) -> dict | str:
 
 
 def without_copies(manifest: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """The manifest with one clip of each content, as a copy could be on the other side of the split; and (path, reason)
-    of each copy. Raises SourceError if a clip and its copy are in two classes."""
+    """Drop copies, which could end up on both sides of the split. Returns the manifest and (path, reason) of each copy.
+    Raises SourceError if a clip and its copy are in two classes."""
     first = manifest.sort_values("path", key=lambda path: path.str.len(), kind="stable").drop_duplicates("sha256")
     pairs = manifest.drop(first.index).merge(first, on="sha256", suffixes=("", "_first"))
     both = (pairs["path_first"] + " and " + pairs["path"])[pairs["class"] != pairs["class_first"]]
@@ -108,7 +108,7 @@ def without_copies(manifest: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str
 
 
 def summarize(manifest: pd.DataFrame, skipped: pd.DataFrame, pattern: str | None) -> None:
-    """Print what is used and what is skipped."""
+    """Print the clips that are used and the files that are skipped."""
     print(f"{len(manifest)} clips of {manifest['class'].nunique()} classes:")
     for name, rows in manifest.groupby("class"):
         print(f"{len(rows):6}  {name}")
@@ -117,8 +117,8 @@ def summarize(manifest: pd.DataFrame, skipped: pd.DataFrame, pattern: str | None
         print(f"in {len(groups)} groups: {listed(groups, 30)}")
         for _, alike in groups.groupby(groups.str.split("/").str[-1].str.casefold()):
             if len(alike) > 1:
-                print(f"groups {' and '.join(alike)} differ only in case or folder; if they are one, training and test "
-                      "may share it: rename the clips, or let fetch.group match no folder ([^/] for .)")  # fmt: skip
+                print(f"groups {' and '.join(alike)} differ only in case or folder; if they are the same, training and "
+                      "test may share it: rename clips, or let fetch.group match no folder ([^/] for .)")  # fmt: skip
     else:
         print("fetch.group is null: every clip is its own group. If clips share a person, a scene or a source video, "
               "set fetch.group; otherwise the test accuracy is too high")  # fmt: skip

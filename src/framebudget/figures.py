@@ -5,7 +5,7 @@
 reads   work/split.csv, work/index.json, work/predictions.csv, work/tables/{results, reliability}.csv, work/<model>/,
         and some test clips
         params.yaml             protocol, models, frames, seeds, datasets.<dataset>.{input, evaluate, <model>}
-writes  work/figures/           one .pdf and .png a figure; figures.json names them: a study has those that it can have
+writes  work/figures/           one .pdf and .png per figure; figures.json lists them, because not every study has all
 """
 
 import json
@@ -64,7 +64,7 @@ def figures(study: Study, predictions: pd.DataFrame) -> Iterator[tuple[str, Figu
     yield "convolution", diagrams.convolution()
     yield "curves", plots.learning_curves(curves, p.unit)
     yield "frames", plots.accuracy_against_frames(results, scores, 1 / len(study.classes), p.unit)
-    if p.protocol == "sound":  # as published, all budgets cost the same
+    if p.protocol == "sound":  # in the published protocol, all budgets cost the same
         yield "gflops", plots.accuracy_against_gflops(results)
     yield "confusion", plots.confusion(predictions, p.unit)
     yield "reliability", plots.reliability(reliability, p.unit)
@@ -76,7 +76,7 @@ def figures(study: Study, predictions: pd.DataFrame) -> Iterator[tuple[str, Figu
 
 
 def examples(study: Study, budgets: list[int]) -> list:
-    """One test clip of each of three classes, the first, the middle and the last, as `strips.strips` takes them."""
+    """One test clip each of the first, the middle and the last class, in the form that `strips.strips` takes."""
     test = study.split[study.split["subset"] == "test"].drop_duplicates("class").sort_values("class")
     picked = test.iloc[sorted({0, len(test) // 2, len(test) - 1})]
     first = {training.budget: training for training in reversed(study.trainings(study.params.models[0]))}
@@ -87,7 +87,7 @@ def examples(study: Study, budgets: list[int]) -> list:
 
 
 def sampled_over_epochs(study: Study) -> Figure:
-    """Of the training clip of median length, for the first training at the smallest budget."""
+    """How the first training at the smallest budget samples the training clip of median length."""
     training = min(study.trainings(study.params.models[0]), key=lambda one: (one.budget, one.seed, one.fold or 0))
     clips = training.clips("train").reset_index(drop=True)
     clip = clips.sort_values("frames", kind="stable").iloc[len(clips) // 2]
@@ -97,7 +97,7 @@ def sampled_over_epochs(study: Study) -> Figure:
 
 
 def seen(study: Study, row: tuple, mapped: bool) -> tuple:
-    """A row of predictions as `strips.seen` takes it, with a map of where the network saw its prediction or without."""
+    """A row of predictions in the form that `strips.seen` takes. mapped: with a map of the evidence for it."""
     training = study.tested_on(row.clip, row.model, row.budget, row.seed)
     clip = training.clips("test").query("clip == @row.clip")
     _, frames = window(training, *clip.itertuples())
@@ -117,7 +117,7 @@ def window(training: Training, clip: tuple) -> tuple[np.ndarray, np.ndarray]:
 
 
 def evidence(training: Training, clip: pd.DataFrame, prediction: str) -> np.ndarray:
-    """Where the network saw this class in the clip, (T, crop, crop) in 0..1. clip: its row of the split."""
+    """Where in the clip the network sees this class: (T, crop, crop) in 0..1. clip: its row of the split."""
     classes, spec = training.study.classes, training.input
     network = NETWORKS[training.network].build(len(classes))
     weights.load(network, training.file)

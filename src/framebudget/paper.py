@@ -33,7 +33,7 @@ def main() -> None:
         "recipes": {model: p.input(model).model_dump() | p.recipe(model).model_dump() for model in p.models},
         "unit": p.unit,
     }
-    with tempfile.TemporaryDirectory() as fonts:  # Typst takes folders; it shall see no other fonts of the system
+    with tempfile.TemporaryDirectory() as fonts:  # Typst takes folders, and must not see other system fonts
         for font in others.values():
             shutil.copy(font, fonts)
         pdf = typeset([names.FOLDER, fonts], {key: json.dumps(value) for key, value in inputs.items()})

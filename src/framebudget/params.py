@@ -94,7 +94,7 @@ class Input(Strict):
 
 
 class Trainer(Strict):
-    """As Lightning's Trainer takes them, and torch's names; the timeout is DDPStrategy's, in seconds."""
+    """Values for Lightning's Trainer, and torch's names. The timeout is DDPStrategy's, in seconds."""
 
     devices: Count | Literal["auto"]
     num_nodes: Count
@@ -130,8 +130,8 @@ class Train(Strict):
     def overridden(self, section: dict[str, JsonValue], name: str) -> "Train":
         """This recipe with the values of a section that are not null.
 
-        The section's arguments are added to those above, unless it names another optimizer or scheduler: they start
-        anew with it. Raises ValueError with the keys of the section, which is called `name`, that are wrong.
+        The section's arguments are added to this recipe's, or replace them if the section names another optimizer or
+        scheduler. Raises ValueError, which names the wrong keys of the section `name`.
         """
         values, section = self.model_dump(), given(section)
         for kind, arguments in ARGUMENTS.items():
@@ -182,7 +182,7 @@ class Params(Strict):
     @classmethod
     def without_repeats(cls, values: list) -> list:
         if len(set(values)) < len(values):
-            raise ValueError(f"a value stands twice in {values}")
+            raise ValueError(f"a value appears twice in {values}")
         return values
 
     @pydantic.model_validator(mode="after")
@@ -190,7 +190,7 @@ class Params(Strict):
         if self.dataset not in self.datasets:
             raise ValueError(f"dataset: {self.dataset!r} is not one of {', '.join(self.datasets)}")
         if self.protocol == "published" and self.data.split.folds:
-            raise ValueError(f"datasets.{self.dataset}.split.folds: null, where protocol is published")
+            raise ValueError(f"datasets.{self.dataset}.split.folds: must be null if protocol is published")
         for network in self.models:
             if network not in self.data.networks:
                 raise ValueError(f"models: datasets.{self.dataset} has no section {network}")
@@ -200,7 +200,7 @@ class Params(Strict):
                 name = f"datasets.{dataset}.{network}"
                 complete(section, {"weights", *SIZES, *Train.model_fields}, name)
                 if not isinstance(section["weights"], str | None):
-                    raise ValueError(f"{name}.weights: a file, a URL, kinetics400, or null")
+                    raise ValueError(f"{name}.weights: must be a file, a URL, kinetics400, or null")
                 self.recipe(network, dataset)
                 self.input(network, dataset)
         return self
@@ -211,7 +211,7 @@ class Params(Strict):
         return self.datasets[self.dataset]
 
     def recipe(self, network: str, dataset: str | None = None) -> Train:
-        """`train`, overridden by what the data set says for all networks, and then for this one."""
+        """`train`, overridden by the data set's section for all networks, then by its section for this one."""
         data = self.datasets[dataset := dataset or self.dataset]
         own = {key: value for key, value in data.networks[network].items() if key in Train.model_fields}
         recipe = self.train.overridden(data.train, f"datasets.{dataset}.train")
@@ -236,14 +236,14 @@ class Params(Strict):
 
     @property
     def archive(self) -> str | None:
-        """The zip that the clips are read out of, a file or the data set's URL; None if the clips lie in a folder."""
+        """The zip that the clips are read out of, a file or the data set's URL; None if the clips are in a folder."""
         if self.data.fetch.archive and self.clips.endswith(".zip"):
             return self.clips
         return self.data.fetch.archive if self.clips == EMBEDDED else None
 
     @property
     def folder(self) -> Path:
-        """Where the clips lie. What is read out of an archive lies there once for all copies of the repository.
+        """Where the clips are. All copies of the repository share the clips that are read out of an archive.
 
         Raises ParamsError for a data set whose clips do not come with the project.
         """
@@ -255,21 +255,21 @@ class Params(Strict):
 
 
 def given(section: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """Without the keys that are null."""
+    """The section without keys that are null."""
     return {key: value for key, value in section.items() if value is not None}
 
 
 def complete(section: dict, keys: set[str], name: str) -> None:
     """Raises ValueError unless a section has exactly these keys: `-S` can only change a key that is there."""
     faults = [f"{name}.{key}: unknown key" for key in section if key not in keys]
-    faults += [f"{name}.{key}: missing; null is the value above" for key in sorted(keys - section.keys())]
+    faults += [f"{name}.{key}: missing; null takes the value above" for key in sorted(keys - section.keys())]
     if faults:
         raise ValueError("\n".join(faults))
 
 
 @contextlib.contextmanager
 def faults_of(section: str) -> Iterator[None]:
-    """Name the keys of what is wrong as they stand in params.yaml."""
+    """Raise errors with their keys' full names in params.yaml."""
     try:
         yield
     except ValidationError as error:
@@ -291,9 +291,9 @@ def explain(error: ValidationError, prefix: str = "") -> str:
         key = (prefix + ".".join(map(str, fault["loc"]))).rstrip(".")
         if fault["type"] == "extra_forbidden":
             lines.append(f"{key}: unknown key")
-        elif fault["type"] == "missing":  # what was found is all that stands around it
+        elif fault["type"] == "missing":  # the found value would be the whole section
             lines.append(f"{key}: missing")
-        elif fault["type"] == "value_error":  # ours: says it all
+        elif fault["type"] == "value_error":  # our own message, complete
             lines.append(f"{key}: {fault['ctx']['error']}".removeprefix(": "))
         else:
             lines.append(f"{key}: {fault['msg']} (found {brief.repr(fault['input'])})")

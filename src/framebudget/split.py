@@ -2,7 +2,7 @@
 
     $ python -m framebudget.split           (dvc repro split)
 
-reads   work/manifest.csv       one row a clip, from fetch
+reads   work/manifest.csv       one row per clip, from fetch
         params.yaml             protocol, datasets.<dataset>.split
 writes  work/split.csv          the manifest, with label (0 … K-1, classes sorted by name), fold and subset; cross-
                                 validation repeats it for every fold
@@ -78,7 +78,7 @@ def official_test(manifest: pd.DataFrame, number: int) -> pd.Series:
 
 
 def as_published(subset: pd.Series, seed: int) -> pd.Series:
-    """As the study that is redone here split: the test clips choose the epoch, 3 % of the training clips are tested."""
+    """Split as in the study redone here: the test clips choose the epoch, and 3 % of the training clips are tested."""
     subset = subset.map({"train": "train", "validation": "train", "test": "validation"})
     training = subset.index[subset == "train"]
     subset[np.random.default_rng(seed).choice(training, max(1, round(0.03 * len(training))), replace=False)] = "test"

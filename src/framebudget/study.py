@@ -37,7 +37,7 @@ TRAINED = re.compile(r"(\d+)f-s(\d+)(?:-k(\d+))?")
 
 @dataclass(frozen=True)
 class Study:
-    """split: work/split.csv with the column `frame_index`; in cross-validation, each clip once a fold."""
+    """split: work/split.csv with the column `frame_index`; in cross-validation, each clip once per fold."""
 
     params: Params
     split: pd.DataFrame
@@ -85,7 +85,7 @@ class Study:
 class Training:
     """One network at one budget from one seed: the unit of work, of MLflow runs and of resuming.
 
-    T: frames of a view. fold: whose clips it is tested on; None without cross-validation.
+    T: frames of a view. fold: the fold that it is tested on; None without cross-validation.
     input, recipe: as this training uses them, after all overrides.
     """
 
@@ -104,12 +104,12 @@ class Training:
 
     @property
     def name(self) -> str:
-        """8f-s0, or 8f-s0-k3: of its files and, after the network's, of its run in MLflow."""
+        """8f-s0, or 8f-s0-k3: names its files and, after the network's key, its run in MLflow."""
         return f"{self.budget}f-s{self.seed}" + ("" if self.fold is None else f"-k{self.fold}")
 
     @property
     def file(self) -> Path:
-        """The trained weights, when the stage has ended."""
+        """The trained weights, once the stage has finished."""
         return Path("work") / self.network / f"{self.name}.pt"
 
     @property
@@ -125,7 +125,7 @@ class Training:
         return rows if subset is None else rows[rows["subset"] == subset]
 
     def rows(self, predictions: pd.DataFrame) -> pd.DataFrame:
-        """Its own among the predictions of a study."""
+        """Its own rows of a study's predictions."""
         tested = predictions["clip"].isin(self.clips("test")["clip"])
         budget, seed = predictions["budget"] == self.budget, predictions["seed"] == self.seed
         return predictions[tested & (predictions["model"] == self.network) & budget & seed]
@@ -137,7 +137,7 @@ class Training:
 
     @cached_property
     def weights_sha256(self) -> str | None:
-        """The sha256 of those weights, as `fetch` has seen them."""
+        """The sha256 of those weights, as `fetch` recorded it."""
         try:
             return json.loads(Path("work/weights.json").read_text())[self.network]
         except (ValueError, KeyError, TypeError):
@@ -145,7 +145,7 @@ class Training:
 
     @cached_property
     def identity(self) -> str:
-        """A digest of all that determines its result: parameters, clips, given weights, torch, and the code it runs."""
+        """A digest of all that determines the result: parameters, clips, given weights, torch, and the code it runs."""
         facts = [
             self.network,
             self.params.protocol,
@@ -179,7 +179,7 @@ def trained(folder: Path) -> dict[tuple[int, int, int], Path]:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that results depend on."""
+    """Versions of the packages that results depend on."""
     return {name: version(name) for name in ("torch", "pytorchvideo", "pytorch-lightning", "av", "numpy")}
 
 
@@ -209,7 +209,7 @@ def on_disk(table: pd.DataFrame, unit: str) -> pd.DataFrame:
 
 
 def _renamed(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
-    """`budget` is also two columns of the comparisons, `budget_a` and `budget_b`, and a value of their column `of`."""
+    """Comparisons also have `budget` in `budget_a` and `budget_b`, and as a value of their column `of`."""
     names = {old + side: new + side for old, new in names.items() for side in ("", "_a", "_b")}
     table = table.rename(columns=names)
     return table.assign(of=table["of"].replace(names)) if "of" in table else table

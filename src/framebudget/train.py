@@ -7,13 +7,13 @@ reads   work/split.csv, work/index.json, and the clips that they name; work/weig
         params.yaml             protocol, frames, seeds, trainer, train, datasets.<dataset>.{input, train, <network>}
 writes  work/<network>/curves.csv           model, frames, seed, fold, epoch, losses, accuracies, learning rate
         work/<network>/<frames>f-s<seed>.pt the weights of the epoch with the best validation accuracy
-        mlflow.db                           one run for each
+        mlflow.db                           one run for each training
         work/unfinished/                    the state of interrupted trainings, and finished ones until evaluate has
                                             read them: DVC removes the outputs of a stage that it could not record
 
 The same parameters give the same bytes on one machine, however many workers decode and however often the training was
-interrupted: to resume it, run the same command again; it continues after the last full epoch. For a network that is not
-in `models`, the table of curves has no rows and nothing is trained.
+interrupted. To resume it, run the same command again: it continues after the last full epoch. For a network that is not
+in `models`, nothing is trained and the table of curves has no rows.
 """
 
 import logging
@@ -51,8 +51,8 @@ def main() -> None:
 
 
 def alone(network: str) -> FileLock:
-    """Two processes would spoil each other's states. Raises UserError if there is another."""
-    # the workers of one that was killed need some seconds
+    """Lock out other processes, which would overwrite this one's state. Raises UserError if there is one."""
+    # the workers of a killed process take a few seconds to end
     lock = FileLock(Path("work") / f"{network}.lock", timeout=10)
     try:
         lock.acquire()
@@ -72,7 +72,7 @@ def begin(study: Study, trainings: list[Training]) -> None:
     window = {"window"} if study.params.protocol == "published" else set()  # it is the budget there
     facts = {"weights": first.weights} | first.input.model_dump(exclude=window) | first.recipe.model_dump()
     recipe = ", ".join(f"{key} {'null' if value is None else value}" for key, value in facts.items())
-    print(f"{NETWORKS[first.network].name} is trained with")
+    print(f"Training {NETWORKS[first.network].name} with")
     print(textwrap.fill(recipe, 100, initial_indent="    ", subsequent_indent="    "))
 
 
@@ -91,5 +91,5 @@ if __name__ == "__main__":
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     warnings.filterwarnings("ignore", module="pytorchvideo")
-    warnings.filterwarnings("ignore", "Grad strides do not match")  # of weights that are channels last
+    warnings.filterwarnings("ignore", "Grad strides do not match")  # the weights are channels last
     main()

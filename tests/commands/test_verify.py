@@ -56,7 +56,7 @@ def test_only_the_same_clips_and_several_seeds_can_be_compared(work):
     with pytest.raises(UserError, match="slowfast_r50 at budget 6: several seeds are needed"):
         verify.accuracies_beside(MOTION, work)
     change(work, "frames == 6", frames=5)
-    with pytest.raises(UserError, match="motion: nothing of slowfast_r50 at budget 5"):
+    with pytest.raises(UserError, match="motion: no predictions of slowfast_r50 at budget 5"):
         verify.accuracies_beside(MOTION, work)
 
 

@@ -48,8 +48,8 @@ def test_locked_while_a_network_trains_nothing_is_lost_but_what_mlflow_was_to_be
         other.execute("BEGIN EXCLUSIVE")
         output = training.communicate()[1]
     assert training.returncode == 0, output
-    assert "does not answer; training goes on" in output
-    assert "mlflow.db does not take the weights of x3d_m" in output
+    assert "does not answer; training continues" in output
+    assert "mlflow.db does not accept the weights of x3d_m" in output
     assert digest(fresh / "work/x3d_m") == digest(trained / "work/x3d_m")
 
 
@@ -60,7 +60,7 @@ def test_a_damaged_database_is_moved_away_and_nothing_else_is_lost(fresh, traine
     with database.open("r+b") as file:
         file.seek(where)
         file.write(os.urandom(database.stat().st_size - where))
-    assert "mlflow.db is damaged: move it away, and a new one begins" in refused(fresh)
+    assert "mlflow.db is damaged: move it away to start a new one" in refused(fresh)
     database.rename(fresh / "broken.db")
     run(*TRAIN, cwd=fresh)
     assert digest(fresh / "work/x3d_m") == digest(trained / "work/x3d_m")
@@ -86,7 +86,7 @@ def test_a_database_of_a_newer_mlflow_is_left_as_it_is(fresh, trained):
         newer.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
         newer.commit()
     before = database.read_bytes()
-    assert "is of another version of MLflow: use that one, or move it away" in refused(fresh)
+    assert "was made by another version of MLflow: use that one, move it away" in refused(fresh)
     assert database.read_bytes() == before
 
 

@@ -207,10 +207,10 @@ def test_what_never_ends_is_no_clip(clip):
     Path("Spin/zero.avi").symlink_to("/dev/zero")
     rows, skipped = find_clips(Path(), None)
     assert [row["path"] for row in rows] == ["Spin/b.avi", "Sway/a.avi"]
-    assert skipped == [(f"Spin/{name}.avi", "no file, but a pipe or device") for name in ("endless", "zero")]
+    assert skipped == [(f"Spin/{name}.avi", "a pipe or device, not a file") for name in ("endless", "zero")]
     for name in ("endless", "zero"):
         for read in (probe, glance, build):
-            with pytest.raises(ClipError, match=f"Spin/{name}.avi: no file, but a pipe or device"):
+            with pytest.raises(ClipError, match=f"Spin/{name}.avi: a pipe or device, not a file"):
                 read(Path(f"Spin/{name}.avi"))
     seen = pd.DataFrame([{"path": "Spin/endless.avi", "sha256": ""}])  # it was a clip when fetch saw it
     with pytest.raises(ClipError, match=r"Spin/endless\.avi: changed since fetch"):
@@ -376,7 +376,8 @@ def test_a_planted_state_ends_the_training(clips, tmp_path):
     torch.save({"state_dict": Malice()}, folder / "last.ckpt")
     result = run("python", "-m", "framebudget.train", "x3d_m", cwd=study, check=False)
     assert result.returncode == 1
-    assert "last.ckpt: not a PyTorch checkpoint, or damaged (UnpicklingError); rm -r work/unfinished/" in result.stderr
+    says = "last.ckpt: not a PyTorch checkpoint, or damaged (UnpicklingError); to start over: rm -r work/unfinished/"
+    assert says in result.stderr
     assert not (study / "planted").exists()
 
 
@@ -425,7 +426,8 @@ def test_networks_that_no_training_has_left(monkeypatch, change, says):
 
 def test_a_state_of_something_else():
     torch.save({"state_dict": {}}, "last.ckpt")
-    with pytest.raises(UserError, match=r"last\.ckpt: not the state of a training, best, curve, .* missing; rm -r"):
+    says = r"last\.ckpt: not the state of a training, best, curve, .* missing; to start over: rm -r"
+    with pytest.raises(UserError, match=says):
         LastEpoch(Path("last.ckpt"))
 
 

@@ -234,8 +234,8 @@ def test_what_a_server_misses_follows_when_it_is_back(here, monkeypatch, capsys)
     with tolerant("the pictures"):
         study_run(training().study)
     said = capsys.readouterr().err
-    assert said.count("training goes on") == 1
-    assert f"MLflow at {uri} does not take the pictures; work/ has it" in said
+    assert said.count("training continues") == 1
+    assert f"MLflow at {uri} does not accept the pictures; work/ has it" in said
     with serving_mlflow(here, uri, store):
         logger.log_metrics({"val_accuracy": 0.4}, 4)
         logger.finalize()

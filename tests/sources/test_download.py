@@ -65,5 +65,5 @@ def test_a_missing_file_is_an_error_at_once(server, tmp_path):
 
 def test_without_network(server, tmp_path):
     server.server_close()
-    with pytest.raises(DownloadError, match=r"weights.pyth: .*download the file by other means"):
+    with pytest.raises(DownloadError, match=r"weights.pyth: .*download the file yourself"):
         download(server.url + "weights.pyth", tmp_path / "weights.pyth")

@@ -1,4 +1,4 @@
-"""The `framebudget` command: every subcommand is a function below its arguments. `--help` loads nothing slow."""
+"""The `framebudget` command. Each subcommand is a function below its arguments. `--help` imports nothing slow."""
 
 import argparse
 import contextlib
@@ -11,7 +11,7 @@ from framebudget.console import UserError, stage, usage
 PARSER = argparse.ArgumentParser(
     prog="framebudget",
     description="How many frames does an action need?",
-    epilog="To run the study itself: dvc repro. To check that it has all it needs: framebudget doctor",
+    epilog="To run the study itself: dvc repro. To check that everything is in place: framebudget doctor",
 )
 COMMANDS = PARSER.add_subparsers(required=True, metavar="COMMAND")
 
@@ -48,8 +48,8 @@ def seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
 
 
-MODEL = argument("--model", default="x3d_m", help="a network in work/, a file, or models:/… of MLflow (default: x3d_m)")
-FRAMES = argument("--frames", type=count, help="frame budget (default: the largest that was trained)")
+MODEL = argument("--model", default="x3d_m", help="a network in work/, a file, or MLflow's models:/… (default: x3d_m)")
+FRAMES = argument("--frames", type=count, help="frame budget (default: the largest trained)")
 
 
 @command(
@@ -68,7 +68,7 @@ def motion(arguments: argparse.Namespace) -> None:
 
 @command()
 def doctor(_: argparse.Namespace) -> None:
-    """Check that the study has all it needs; exit with 1 if anything is missing.
+    """Check that everything the study needs is in place; exit with 1 if anything is missing.
 
     $ framebudget doctor
     """
@@ -78,17 +78,17 @@ def doctor(_: argparse.Namespace) -> None:
 
 
 @command(
-    argument("videos", nargs="+", help="files, folders, or - for names on standard input, as they come"),
+    argument("videos", nargs="+", help="files, folders, or - to read names from standard input as they arrive"),
     MODEL,
     FRAMES,
-    argument("--top", type=count, default=5, help="how many classes (default: 5)"),
+    argument("--top", type=count, default=5, help="how many classes to print (default: 5)"),
     argument("--json", action="store_true", help="one JSON object per video, on one line"),
     argument("--window", type=seconds, help="slide windows of this many seconds over the video"),
     argument("--step", type=seconds, help="seconds from one window to the next (default: half a window)"),
     argument("--timeline", type=Path, metavar="PICTURE", help="draw the probabilities over time: .png, .svg or .pdf"),
 )
 def predict(arguments: argparse.Namespace) -> None:
-    """Print the best classes of videos, as a whole or over time, by a network that `dvc repro` has trained.
+    """Predict the classes of videos, as a whole or over time, with a network that `dvc repro` trained.
 
     $ framebudget predict data/motion/Sway --model slowfast_r50 --frames 16
     $ framebudget predict match.mp4 --window 2 --timeline match.png
@@ -102,9 +102,9 @@ def predict(arguments: argparse.Namespace) -> None:
     sys.exit(run(arguments))
 
 
-@command(argument("onnx", type=Path, help="file to write; the card has the same name with .md"), MODEL, FRAMES)
+@command(argument("onnx", type=Path, help="file to write; the model card gets the same name with .md"), MODEL, FRAMES)
 def export(arguments: argparse.Namespace) -> None:
-    """Write a trained network as ONNX, for any batch size, and a model card beside it.
+    """Export a trained network to ONNX, for any batch size, with a model card beside it.
 
     $ framebudget export x3d_m.onnx --model x3d_m --frames 16
     """

@@ -1,6 +1,6 @@
-"""Check that the study has all it needs: one line per check and, for what is missing, the command that helps.
+"""Check that everything the study needs is in place. Prints a line per check and, for a failure, the command to fix it.
 
-$ framebudget doctor        (at the top of the repository; changes nothing; exits with 1 if anything is missing)
+$ framebudget doctor        (run at the top of the repository; changes nothing; exits with 1 if anything is missing)
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from framebudget.console import UserError, redacted
 
-SERVER, COMMAND, REMOTE = 3, 30, 10  # seconds until a server, a command, and one that asks a remote must have answered
+SERVER, COMMAND, REMOTE = 3, 30, 10  # timeouts in seconds: a server, a command, a command that contacts a remote
 DVC = sys.executable, "-m", "dvc"
 
 
@@ -25,11 +25,11 @@ class Finding(NamedTuple):
     ok: bool
     what: str
     advice: str = ""
-    needed: bool = True  # by the study as params.yaml describes it
+    needed: bool = True  # by the study in params.yaml
 
 
 def examine(*checks: Callable) -> int:
-    """Print what these checks find, or all of them. Returns the exit status: 1 if the study lacks anything."""
+    """Run these checks, or all of them, and print the findings. Returns the exit status: 1 if anything is missing."""
     missing = 0
     for check in checks or (packages, machine, mlflow, study):
         for ok, what, advice, needed in findings(check):
@@ -42,19 +42,19 @@ def examine(*checks: Callable) -> int:
 
 
 def findings(check: Callable) -> Iterator[Finding]:
-    """What a check yields, and what it raises."""
+    """The findings that a check yields, and one for the error that it raises."""
     try:
         yield from check()
-    except UserError as error:  # says what to do
+    except UserError as error:  # its message says what to do
         yield Finding(False, str(error).replace("\n", "\n    "))
     except (ImportError, OSError, ValueError) as error:  # a package is missing or broken
         yield Finding(False, f"{check.__name__}: {error}", "make .venv/ready && source .venv/bin/activate")
 
 
 def packages() -> Iterator[Finding]:
-    from packaging.requirements import Requirement  # not at the top: it may be missing, as all others
+    from packaging.requirements import Requirement  # not at the top: like any package, it may be missing
 
-    required = [line for line in metadata.requires("framebudget") if ";" not in line]  # without those for developers
+    required = [line for line in metadata.requires("framebudget") if ";" not in line]  # without development extras
     yield Finding(True, f"Python {platform.python_version()}; {len(required)} packages are required")
     for package in map(Requirement, required):
         version = next((found.version for found in metadata.distributions(name=package.name)), None)
@@ -66,9 +66,9 @@ def packages() -> Iterator[Finding]:
 def machine() -> Iterator[Finding]:
     commit, fault = ask("git", "rev-parse", "--short", "HEAD")
     what = f"git commit {commit.strip()}" if commit else f"no git repository with a commit here ({fault})"
-    yield Finding(not fault, what, "cd to the top of a clone of it; or: git init && git add -A && git commit -m all")
+    yield Finding(not fault, what, "cd to the top of a clone; or: git init && git add -A && git commit -m all")
     free = shutil.disk_usage(".").free / 1e9  # 2 GB: weights in work/ and in DVC's cache, and unfinished trainings
-    advice = "make room for 2 GB; to delete what no experiment uses: dvc gc -w --all-experiments"
+    advice = "free 2 GB; to delete files that no experiment uses: dvc gc -w --all-experiments"
     yield Finding(free >= 2, f"{free:,.1f} GB free on this disk", advice)
 
     import torch
@@ -80,7 +80,7 @@ def machine() -> Iterator[Finding]:
 def mlflow() -> Iterator[Finding]:
     from framebudget.learning.tracking import knock, tracking_uri
 
-    knock()  # a database
+    knock()  # raises if a database does not answer
     uri = tracking_uri()
     address = f"{uri.rstrip('/')}/health" if uri.startswith("http") else uri
     yield reached("MLflow", address, "start it (mlflow server), or log to mlflow.db: unset MLFLOW_TRACKING_URI")
@@ -106,11 +106,11 @@ def study() -> Iterator[Finding]:
     except UserError:
         if not p.archive:
             raise
-        yield reached(f"clips of {p.dataset}", p.archive, "download them by other means, and: -S clips=PATH")
+        yield reached(f"clips of {p.dataset}", p.archive, "download them yourself, then: -S clips=PATH")
 
 
 def dvc(embedded: bool = True) -> Iterator[Finding]:
-    """The embedded clips, what is out of date, and every remote. embedded: whether the study uses these clips."""
+    """Check the embedded clips, the stages and every remote. embedded: whether the study uses the embedded clips."""
     status, fault = ask(*DVC, "status", "--json")
     if fault:
         busy = " is busy, " in fault or "Unable to acquire lock" in fault  # another DVC command is running
@@ -129,7 +129,7 @@ def dvc(embedded: bool = True) -> Iterator[Finding]:
 
 
 def reached(what: str, address: str, advice: str, needed: bool = True, remote: str = "") -> Finding:
-    """Whether a file or folder exists, or a server answers. remote: the name of the address in DVC."""
+    """Check that a file or folder exists, or that a server answers. remote: the name of the address in DVC."""
     fault = ""
     if "://" not in address:
         fault = "" if Path(address).exists() else "no such file or folder"
@@ -137,22 +137,22 @@ def reached(what: str, address: str, advice: str, needed: bool = True, remote: s
         import requests
 
         try:
-            with requests.get(address, timeout=SERVER, stream=True) as answer:  # not all servers know HEAD
-                if answer.status_code >= (500 if remote else 400):  # the top of a remote need not be a page
+            with requests.get(address, timeout=SERVER, stream=True) as answer:  # some servers reject HEAD
+                if answer.status_code >= (500 if remote else 400):  # the root of a remote may not be a page
                     fault = f"answers {answer.status_code} {answer.reason}"
-        except OSError as error:  # of requests, too
+        except OSError as error:  # requests' errors are OSErrors
             fault = f"does not answer ({type(error).__name__})"
-    elif remote:  # `dvc status --cloud` calls all in sync before the first pull
+    elif remote:  # before the first pull, `dvc status --cloud` reports everything in sync
         _, fault = ask(*DVC, "list-url", f"remote://{remote}", seconds=REMOTE)
         _, _, missing = fault.rstrip("/").partition(" does not exist: ")
-        if missing and address.rstrip("/").endswith(missing):  # a bucket that answers, before the first push
+        if missing and address.rstrip("/").endswith(missing):  # the bucket answers, but nothing was pushed yet
             fault = ""
     return Finding(not fault, f"{what}: {redacted(address)}, {fault or 'reachable'}", advice, needed)
 
 
 def ask(*command: str, seconds: float = COMMAND) -> tuple[str, str]:
-    """What a command prints and, if it fails, why."""
-    wide = os.environ | {"COLUMNS": "9999"}  # or DVC breaks the lines of its tables
+    """Run a command. Returns its output and, if it fails, the reason."""
+    wide = os.environ | {"COLUMNS": "9999"}  # or DVC wraps its tables
     try:
         run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds, env=wide)
         return run.stdout, ""

@@ -1,4 +1,4 @@
-"""A trained network as ONNX, and a model card beside it."""
+"""Export a trained network to ONNX, with a model card beside it."""
 
 import json
 import sys
@@ -19,9 +19,9 @@ SIGNED = "trained and exported by Frame Budget"
 
 
 def export(file: Path, path: Path) -> None:
-    """Write `path`, clips (B, 3, T, crop, crop) float32 -> logits (B, K), and the model card, the same name with .md.
+    """Write `path`: clips (B, 3, T, crop, crop) float32 -> logits (B, K). The model card gets the same name with .md.
 
-    file: weights of a training. Raises UserError, before it replaces a file that is not a model card.
+    file: trained weights. Raises UserError, also if the .md file exists and is not a model card.
     """
     beside, partial = path.with_suffix(".md"), path.with_suffix(".partial")
     if path.suffix != ".onnx" or path.is_dir():
@@ -47,7 +47,7 @@ def export(file: Path, path: Path) -> None:
 
 
 def card(checkpoint: dict, file: Path) -> str:
-    """The model card: how to use the network, and how it was trained and tested if its weights are those in work/."""
+    """The model card: how to use the network and, if its weights are in work/, how they were trained and tested."""
     model, T, classes, spec = (checkpoint[key] for key in ("model", "frames", "classes", "input"))
     window = f"{spec['window']:g} seconds" if spec["window"] else "the whole clip"
     crop, K = spec["crop"], len(classes)
@@ -59,25 +59,25 @@ def card(checkpoint: dict, file: Path) -> str:
             results = history(model, budget, fold)
     return f"""# {NETWORKS[model].name}, {T} frames, {K} classes
 
-Weights `{file.name}`, {SIGNED}: {parameters:.2f} million parameters, {gflops:.2f} GFLOPs a view.
+Weights `{file.name}`, {SIGNED}: {parameters:.2f} million parameters, {gflops:.2f} GFLOPs per view.
 
 `clips`, float32 (B, 3, {T}, {crop}, {crop}): {T} RGB frames spread evenly over {window}, from the first to the last;
-shorter side scaled to {spec["short_side"]} pixels (bilinear), the square of {crop} in the middle; divided by 255,
+shorter side scaled to {spec["short_side"]} pixels (bilinear), center crop of {crop} × {crop}; divided by 255,
 minus {MEAN}, divided by {STD}.
 
-`logits`, float32 (B, {K}), of which a softmax makes probabilities of these classes:
+`logits`, float32 (B, {K}), which a softmax turns into probabilities of these classes:
 
 {names}
 
 {results} Chance is {1 / K:.0%}.
 
-The network answers with one of these {K} classes whatever it sees; its confidence means nothing for other actions.
+Whatever it sees, the network answers with one of these {K} classes. Its confidence means nothing for other actions.
 The test clips show other people, scenes or source videos than the training clips, but come from the same data set.
 """
 
 
 def history(model: str, budget: int, fold: int) -> str:
-    """How the study in work/ trained this network, and tested those at its budget."""
+    """How the study in work/ trained this network, and the test result of all seeds at its budget."""
     split = read_csv(Path("work/split.csv"), {"group": str, "subset": str, "fold": int}).query("fold == @fold")
     n, groups = split["subset"].value_counts(), split["group"].nunique()
     others = f"{n['validation']} for validation, {n['test']} for the test."

@@ -1,4 +1,4 @@
-"""The classes of any video, as a whole and over time, by a network that the study has trained."""
+"""Predict the classes of any video, as a whole and over time, with a trained network."""
 
 import argparse
 import itertools
@@ -26,12 +26,12 @@ from framebudget.video import sampling
 from framebudget.video.container import ClipError
 from framebudget.video.reader import glance, probe, stream_frames
 
-VIEWS = 3  # windows of a video when no length is asked for
-BATCH = 8  # windows that the network takes at once
+VIEWS = 3  # windows per video without --window
+BATCH = 8  # windows per forward pass
 
 
 class Batch(NamedTuple):
-    """Up to BATCH windows of a video. times: seconds, from and to. left: how many windows follow."""
+    """Up to BATCH windows of a video. times: start and end in seconds. left: how many windows follow."""
 
     video: Path
     times: list[tuple[float, float]]
@@ -40,7 +40,7 @@ class Batch(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """times: (N, 2) seconds, from and to, of N windows."""
+    """times: (N, 2), start and end of each window in seconds."""
 
     video: Path
     times: np.ndarray
@@ -48,10 +48,10 @@ class Prediction(NamedTuple):
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Predict as the arguments of `framebudget predict` say. Returns 1 if a video could not be read."""
+    """Run `framebudget predict`. Returns the exit status: 1 if a video could not be read."""
     streamed, windowed = arguments.videos == ["-"], bool(arguments.window)
-    if streamed:  # one list a line, so that a video is answered before the next one is named
-        sys.stdin.reconfigure(errors="surrogateescape")  # as Python decodes file names
+    if streamed:  # one list per line: answer each video before the next is named
+        sys.stdin.reconfigure(errors="surrogateescape")  # the way Python decodes file names
         lists = ([Path(line.rstrip("\n"))] for line in sys.stdin if line.strip())
     else:
         lists = [videos_of(arguments.videos)]
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("--timeline works only for one video, with --window")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network, checkpoint = load(weight_file(arguments.model, arguments.frames), device)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly when `| head` has read enough, as other commands do
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # like other commands, end quietly when `| head` has read enough
     failed = 0
     for videos in lists:
         for prediction in predict(videos, network, checkpoint, arguments.window, arguments.step):
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
             tqdm.write(json.dumps(content, ensure_ascii=False) if arguments.json else as_text(content, named))
             sys.stdout.flush()
             if arguments.timeline:
-                from framebudget.report import plots  # seconds that other predictions need not wait
+                from framebudget.report import plots  # takes seconds, and only the timeline needs it
 
                 probabilities_NK = prediction.logits_NK.softmax(1).numpy()
                 figure = plots.timeline(prediction.times, probabilities_NK, checkpoint["classes"])
@@ -81,9 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def weight_file(model: str, budget: int | None = None) -> Path:
-    """The weights that `--model` and `--frames` name: of a network in work/, a file, or a model of MLflow.
+    """The weight file for `--model` (a network in work/, a file, or an MLflow model) and `--frames`.
 
-    Of a network in work/: the largest budget if none is named, the first seed and fold. Raises UserError.
+    A network in work/ has several: takes the first seed and fold, and by default the largest budget. Raises UserError.
     """
     if model in NETWORKS:
         files = trained(Path("work", model))
@@ -118,7 +118,7 @@ def registered_weights(uri: str) -> Path:
 
 
 def videos_of(names: Iterable[str]) -> list[Path]:
-    """The files themselves, and all videos in folders. Raises UserError for a folder without any."""
+    """Expand each folder to all videos in it. Raises UserError for a folder without any."""
     videos = []
     for path in map(Path, names):
         found = sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEOS and file.is_file())
@@ -131,10 +131,10 @@ def videos_of(names: Iterable[str]) -> list[Path]:
 def predict(
     videos: Iterable[Path], network: nn.Module, checkpoint: dict, window: float | None = None, step: float | None = None
 ) -> Iterator[Prediction | ClipError]:
-    """The prediction for each video, in their order, or why it cannot be read. A thread reads ahead.
+    """Yield, for each video in order, its prediction or the reason it cannot be read. A thread reads ahead.
 
     window: seconds; takes a window of this length every `step` seconds (default: half a window) and one at the end.
-    None: three windows as long as in training, evenly over the video.
+    None: three windows as long as in training, spread evenly over the video.
     """
     replay, device = Replay(network), next(network.parameters()).device
     times, logits = [], []
@@ -154,7 +154,7 @@ def predict(
 
 
 def ahead(items: Iterator) -> Iterator:
-    """The same items; a thread makes the next one while one is in use."""
+    """Yield the same items; a thread prepares the next one while the caller uses the current one."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, items, None)
         while (item := coming.result()) is not None:
@@ -196,7 +196,7 @@ def batches(video: Path, checkpoint: dict, window: float | None, step: float | N
 
 
 def content_of(prediction: Prediction, checkpoint: dict, top: int, windowed: bool) -> dict:
-    """What is printed: the best classes, by the mean logits, and, if `windowed`, the best class of each window."""
+    """The result to print: the best classes by mean logits and, if `windowed`, the best class of each window."""
 
     def best(logits_K: torch.Tensor, count: int = 1) -> list[dict]:
         pairs = zip(logits_K.softmax(0).tolist(), checkpoint["classes"], strict=True)

@@ -1,4 +1,4 @@
-"""A trained network from its weight file, ready to predict. MLflow serves it through this module (flavor: pyfunc)."""
+"""Load a trained network, ready to predict. MLflow serves models through this module (flavor: pyfunc)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ LARGEST = 2**28  # pixels of one window: 64 frames of 2048², for example
 
 
 class Facts(Strict):
-    """What a weight file of this project holds besides the weights."""
+    """The facts that this project's weight files store beside the weights."""
 
     model: Literal[*NETWORKS]
     frames: Frames
@@ -39,7 +39,7 @@ class Facts(Strict):
 
 
 def load(file: Path, device: str = "cpu") -> tuple[nn.Module, dict]:
-    """The network on this device, ready to predict, and what its file holds: model, frames, classes, input.
+    """The network on this device, ready to predict, and its checkpoint with model, frames, classes and input.
 
     Raises WeightsError.
     """
@@ -51,7 +51,7 @@ def load(file: Path, device: str = "cpu") -> tuple[nn.Module, dict]:
         raise WeightsError(f"{file}: not written by a training of this project; {faults}") from None
     model, K = checkpoint["model"], len(checkpoint["classes"])
     head = checkpoint["model_state"].get(NETWORKS[model].head + "weight")
-    if not isinstance(head, Tensor) or head.shape[:1] != (K,):  # before a network of that size is built
+    if not isinstance(head, Tensor) or head.shape[:1] != (K,):  # before building a network of that size
         raise WeightsError(f"{file}: weights of another network; their last layer does not have {K} classes")
     network = NETWORKS[model].build(K)
     weights.load(network, file)
@@ -64,7 +64,7 @@ def load(file: Path, device: str = "cpu") -> tuple[nn.Module, dict]:
 def middle_logits(
     network: Callable[[Tensor], Tensor], frames_BTHWC: np.ndarray, crop: int, device: str = "cpu"
 ) -> Tensor:
-    """logits_BK of the square in the middle of uint8 frames, which are at least as large as the crop."""
+    """logits_BK for the center crop of uint8 frames, which must be at least as large as the crop."""
     frames_BVTHWC = torch.from_numpy(frames_BTHWC)[:, None].to(device)
     view = even_view(*frames_BTHWC.shape[2:4], crop)
     clips_BVCTHW = inputs(frames_BVTHWC, [view] * len(frames_BTHWC), crop)

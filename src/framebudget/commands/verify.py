@@ -1,4 +1,4 @@
-"""Run the study in two clones that differ in all that must not matter, and compare every output by its sha256.
+"""Run the study in two clones whose differences must not matter, and compare the sha256 of every output.
 
     $ python -m framebudget.commands.verify                             (make verify)
     $ python -m framebudget.commands.verify -S frames=[2] -S datasets.motion.x3d_m.epochs=1     a smaller study
@@ -6,8 +6,8 @@
 
 Each clone of the last commit has its own folder, locale, time zone, umask, hash seed, number of workers and DVC cache.
 With --reference, one clone runs the parameters of a kept study of several seeds, on the same clips. A mean test
-accuracy differs if it is further from the kept one than four times the larger of the two standard deviations over the
-seeds: training amplifies the last bits, so another machine is like other seeds. Exits with 1 if anything differs.
+accuracy may differ from the kept one by up to four standard deviations over the seeds (the larger of the two studies'):
+training amplifies rounding, so another machine acts like other seeds. Exits with 1 if anything differs.
 """
 
 import json
@@ -32,8 +32,8 @@ FACTOR = 4
 @stage
 def main() -> None:
     parser = usage(__doc__)
-    parser.add_argument("-S", "--set-param", action="append", default=[], help="as of dvc exp run")
-    parser.add_argument("--reference", type=Path, help="a kept study; -S may leave out budgets of it")
+    parser.add_argument("-S", "--set-param", action="append", default=[], help="as in dvc exp run")
+    parser.add_argument("--reference", type=Path, help="a kept study; -S may leave out some of its budgets")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if arguments.reference:
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def run_study(clone: Path, place: tuple, changes: list[str], kept: Path | None = None) -> dict[str, str]:
-    """The sha256 of every output of every stage, with the parameters of a kept study or those of the last commit."""
+    """Run a kept study's parameters, or the last commit's. Returns the sha256 of every output of every stage."""
     environment, umask, workers = place
     environment = {**os.environ, **environment, "PYTHONPATH": str(clone / "src")}
     environment.pop("MLFLOW_TRACKING_URI", None)
@@ -72,7 +72,7 @@ def run_study(clone: Path, place: tuple, changes: list[str], kept: Path | None =
 
 
 def with_parameters_of(kept: Path, path: Path) -> str:
-    """The parameters of a kept study, but for where the clips are; keys that its version did not have are null."""
+    """The parameters of a kept study, except where the clips are; keys that its version did not have are null."""
     own, theirs = read_yaml(path), read_yaml(kept / "params.yaml")
     for name, data in theirs["datasets"].items():
         for key, section in data.items():
@@ -82,13 +82,13 @@ def with_parameters_of(kept: Path, path: Path) -> str:
 
 
 def digests_beside(first: dict[str, str], second: dict[str, str]) -> pd.DataFrame:
-    """The beginning of every output's sha256 in both clones, and whether they are the same."""
+    """Every output's sha256 in both clones, shortened, and whether the full ones are equal."""
     table = pd.DataFrame({"first": first, "second": second}).fillna("missing").sort_index()
     return table.apply(lambda digests: digests.str[:16]).assign(same=table["first"] == table["second"])
 
 
 def accuracies_beside(reference: Path, work: Path) -> pd.DataFrame:
-    """Test accuracies of a kept study and of one that was just run: mean and standard deviation over the seeds.
+    """Test accuracies of a kept study and of this run: mean and standard deviation over the seeds.
 
     Raises UserError if the two tested on different clips, or if one has a single seed.
     """
@@ -98,7 +98,7 @@ def accuracies_beside(reference: Path, work: Path) -> pd.DataFrame:
     table = here.join(kept, lsuffix="_here", rsuffix="_kept")
     for (model, budget), seeds in table[["seeds_here", "seeds_kept"]].min(axis=1, skipna=False).items():
         if pd.isna(seeds):
-            raise UserError(f"{reference}: nothing of {model} at budget {budget}")
+            raise UserError(f"{reference}: no predictions of {model} at budget {budget}")
         if seeds < 2:
             raise UserError(f"{model} at budget {budget}: several seeds are needed to tell a difference from chance")
     difference, std = table["mean_here"] - table["mean_kept"], table[["std_here", "std_kept"]].max(axis=1)
@@ -107,7 +107,7 @@ def accuracies_beside(reference: Path, work: Path) -> pd.DataFrame:
 
 
 def scores(folder: Path, tables: Path) -> tuple[pd.DataFrame, object]:
-    """mean, std and seeds, by model and budget; and which clips they rest on."""
+    """mean, std and seeds by model and budget, and the clips behind them."""
     rows = read_predictions(folder / "predictions.csv")
     hits = (rows["label"] == rows["prediction"]).groupby([rows["model"], rows["budget"], rows["seed"]]).mean()
     table = hits.groupby(["model", "budget"]).agg(mean="mean", std="std", seeds="count")

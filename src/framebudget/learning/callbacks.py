@@ -1,4 +1,4 @@
-"""Keep the state of a training after every epoch, and report its progress."""
+"""Save the state of a training after every epoch, and report its progress."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from framebudget.models import weights
 
 
 class LastEpoch(Checkpoint):
-    """Keep the state after the last full epoch, to resume from, in one file that is replaced as a whole."""
+    """Save the state after every full epoch, to resume from, in one file that is replaced as a whole."""
 
     KEYS = frozenset({
         "pytorch-lightning_version", "epoch", "global_step", "loops", "state_dict", "optimizer_states", "lr_schedulers",
@@ -25,7 +25,7 @@ class LastEpoch(Checkpoint):
             if self.found and (missing := self.KEYS - weights.unpickled(path).keys()):
                 raise UserError(f"{path}: not the state of a training, {', '.join(sorted(missing))} missing")
         except UserError as error:
-            raise UserError(f"{error}; rm -r {path.parent}, and this training begins again") from None
+            raise UserError(f"{error}; to start over: rm -r {path.parent}") from None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *args) -> None:
         partial = self.path.with_suffix(".partial")
@@ -35,7 +35,7 @@ class LastEpoch(Checkpoint):
 
 
 class Progress(TQDMProgressBar):
-    """On a terminal, one bar an epoch."""
+    """One bar per epoch, on a terminal only."""
 
     def __init__(self, title: str):
         super().__init__(refresh_rate=int(sys.stderr.isatty()))

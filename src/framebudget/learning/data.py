@@ -1,4 +1,4 @@
-"""The Lightning data module: the clips of a study as the batches of one training."""
+"""The Lightning data module: batches of clips for one training."""
 
 import pytorch_lightning as pl
 from torch import Tensor
@@ -11,17 +11,17 @@ from framebudget.video.transforms import inputs
 
 
 class ClipData(pl.LightningDataModule):
-    """Training clips, drawn anew every epoch, and validation clips, one view each."""
+    """Training clips, sampled anew every epoch, and validation clips, one view each."""
 
     def __init__(self, training: Training):
         super().__init__()
         self.training = training
 
     def check_shares(self, ranks: int) -> None:
-        """Raises UserError if so many devices, over all machines, cannot each have their part."""
+        """Raises UserError if the clips cannot be shared among this many devices over all machines."""
         batch_size = self.training.recipe.batch_size
         if batch_size % ranks:
-            raise UserError(f"train.batch_size: {batch_size} clips cannot be shared out evenly to {ranks} devices")
+            raise UserError(f"train.batch_size: {batch_size} clips cannot be split evenly across {ranks} devices")
         for subset in ("train", "validation"):
             if (clips := len(self.training.clips(subset))) < ranks:
                 raise UserError(f"trainer.devices: {clips} {subset} clips are too few for {ranks} devices")
@@ -37,7 +37,7 @@ class ClipData(pl.LightningDataModule):
         clips = Clips(p.folder, training.clips(subset), training.T, training.input, training.seed, views)
         rank, ranks = self.trainer.global_rank, self.trainer.world_size
         loaded = loader(clips, training.recipe.batch_size // ranks, p.workers, rank, ranks)
-        # Lightning does this too, but in a resumed training only after the workers have begun to read
+        # Lightning does this too, but when it resumes a training, only after the workers have begun to read
         loaded.sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
         return loaded
 

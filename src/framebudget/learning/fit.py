@@ -35,7 +35,7 @@ def fit(training: Training) -> None:
     prepare(training.seed)
     title = f"{network.name} {training.name}"
     task = Classification(initial(training), training.recipe, p.protocol == "published" and network.softmax)
-    task.try_out()  # errors that can be known now are raised before a run or other ranks begin
+    task.try_out()  # fail before an MLflow run or another rank starts
     resume = LastEpoch(folder / "last.ckpt")
     with clear(p.trainer.timeout):
         trainer = trainer_of(training, [resume, Progress(title)])
@@ -53,7 +53,7 @@ def fit(training: Training) -> None:
 
 
 def initial(training: Training) -> nn.Module:
-    """The network as the training starts from it. Raises UserError if the given weights have changed since `fetch`."""
+    """The network with its start weights. Raises UserError if the given weights have changed since `fetch`."""
     options, network = training.params.trainer, NETWORKS[training.network]
     file = local(training.weights, network.zoo) if training.weights else None
     if training.weights_sha256 != (file and sha256(file)):
@@ -64,7 +64,7 @@ def initial(training: Training) -> nn.Module:
     if file:
         weights.load(module, file, network.head)
     if options.compile:
-        torch.compiler.reset()  # what came before must not decide what is compiled, or a resumed training differs
+        torch.compiler.reset()  # or earlier trainings affect what is compiled, and a resumed one differs
         module.compile(dynamic=False)
     return module
 
@@ -74,18 +74,18 @@ def trainer_of(training: Training, callbacks: list[Callback]) -> pl.Trainer:
     options = p.trainer.model_dump(include={"devices", "num_nodes", "strategy", "precision"})
     if p.trainer.strategy == "ddp" or (p.trainer.devices, p.trainer.num_nodes) != (1, 1):
         options["strategy"] = DDPStrategy(timeout=timedelta(seconds=p.trainer.timeout))
-    if SLURMEnvironment.detect():  # its requeueing would load the state of one training into the next
+    if SLURMEnvironment.detect():  # requeueing would load the state of one training into the next
         options["plugins"] = [SLURMEnvironment(auto_requeue=False)]
     return pl.Trainer(
         max_epochs=training.recipe.epochs, gradient_clip_val=training.recipe.gradient_clip, accelerator="auto",
-        use_distributed_sampler=False,  # ours divides the clips itself
+        use_distributed_sampler=False,  # our sampler divides the clips itself
         deterministic=True, num_sanity_val_steps=0, enable_model_summary=False, logger=False, callbacks=callbacks,
         **options,
     )  # fmt: skip
 
 
 def keep(training: Training, task: Classification, logger: PatientLogger | None) -> None:
-    """Write the weights of the best epoch, and the curve last: it says that the training is complete."""
+    """Write the weights of the best epoch, then the curve, which marks the training as complete."""
     task.network.load_state_dict(task.best)
     file, network, seed = training.folder / f"{training.name}.pt", training.network, training.seed
     classes, spec = training.study.classes, training.input.model_dump()
@@ -100,7 +100,7 @@ def keep(training: Training, task: Classification, logger: PatientLogger | None)
 
 @contextmanager
 def clear(timeout: int) -> Iterator[None]:
-    """Turn Lightning's and gloo's errors into messages; and SIGTERM, after which Lightning would end with 0."""
+    """Turn errors of Lightning and gloo into messages. Exit with 143 after SIGTERM; Lightning would exit with 0."""
     try:
         yield
     except SIGTERMException:

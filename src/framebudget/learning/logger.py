@@ -1,4 +1,4 @@
-"""Lightning's MLflow logger, for a server that may go away."""
+"""Lightning's MLflow logger, for a server that may go down."""
 
 import time
 from collections.abc import Mapping
@@ -11,13 +11,13 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from framebudget.learning.tracking import REFUSALS, tracking_uri, warn
 
-PAUSE = 30.0  # seconds until a server that did not answer is asked again
+PAUSE = 30.0  # seconds before retrying a server that did not answer
 
 
 class PatientLogger(MLFlowLogger):
-    """Training continues without the server; metrics wait here until it is back, each with its own time.
+    """Training continues without the server. Metrics wait here, each with its own time, until the server is back.
 
-    Every ten seconds, the use of CPU, memory, disk, network and GPU is logged, too.
+    Also logs the use of CPU, memory, disk, network and GPU every ten seconds.
     """
 
     def __init__(self, run_id: str):
@@ -41,7 +41,7 @@ class PatientLogger(MLFlowLogger):
             self.waiting.clear()
         except REFUSALS as error:
             if not self.ask_again:
-                warn(f"does not answer; training goes on, and what it measures follows when it is back ({error})")
+                warn(f"does not answer; training continues, and its metrics follow when MLflow is back ({error})")
             self.ask_again = time.monotonic() + PAUSE
 
     @rank_zero_only
@@ -52,5 +52,5 @@ class PatientLogger(MLFlowLogger):
             for run_id in (self.run_id, self.study):
                 self.experiment.set_terminated(run_id, "FAILED" if status == "failed" else "FINISHED")
         except REFUSALS as error:
-            lost = f"{len(self.waiting)} metrics short: they are in work/<model>/curves.csv"
-            warn(f"does not answer; run {self.run_id} is left open there, {lost} ({error})")
+            lost = f"without {len(self.waiting)} metrics, which are in work/<model>/curves.csv"
+            warn(f"does not answer; run {self.run_id} stays open there, {lost} ({error})")

@@ -19,9 +19,9 @@ from framebudget.params import Train
 
 
 class Classification(pl.LightningModule):
-    """Cross-entropy on logits. Means over an epoch weigh every clip the same.
+    """Cross-entropy on logits. Means over an epoch weight every clip equally.
 
-    doubly: take the loss of a softmax of the softmax, as with PyTorchVideo's X3D head (models/x3d.py:575).
+    doubly: take the loss of the softmax of a softmax, as PyTorchVideo's X3D head does (models/x3d.py:575).
     curve: one row per epoch. best: the network's weights after the first epoch with the best validation accuracy. A
     checkpoint contains both.
     """
@@ -66,10 +66,10 @@ class Classification(pl.LightningModule):
         return loss
 
     def on_train_start(self) -> None:
-        self.trainer.should_stop = self.enough()  # it was killed after its last epoch
+        self.trainer.should_stop = self.enough()  # if it was killed after its last epoch
 
     def on_train_epoch_start(self) -> None:
-        self.lr = self.optimizers().param_groups[0]["lr"]  # by the time of validation, the schedule has moved on
+        self.lr = self.optimizers().param_groups[0]["lr"]  # by validation, the scheduler has already stepped
         self.start, self.clips = time.perf_counter(), 0
 
     def training_step(self, batch: tuple[Tensor, Tensor, list[int]]) -> Tensor:
@@ -100,7 +100,7 @@ class Classification(pl.LightningModule):
         return max(self.curve, key=lambda row: row["val_accuracy"])
 
     def enough(self) -> bool:
-        """All epochs are done, or `patience` of them without a better validation accuracy."""
+        """Whether all epochs are done, or the last `patience` did not improve the validation accuracy."""
         accuracies = [row["val_accuracy"] for row in self.curve]
         waited = len(accuracies) - 1 - accuracies.index(max(accuracies)) if accuracies else 0
         return len(accuracies) >= self.recipe.epochs or waited >= self.recipe.patience
@@ -112,15 +112,15 @@ class Classification(pl.LightningModule):
         self.curve, self.best = checkpoint["curve"], checkpoint["best"]
 
     def configure_optimizers(self) -> dict:
-        """By torch's names. Raises UserError where torch does not take them, or their arguments."""
+        """Look both up by torch's names. Raises UserError if torch rejects a name or its arguments."""
         recipe = self.recipe
         trained = [weight for weight in self.parameters() if weight.requires_grad]
         more = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
         kernel = getattr(optim, recipe.optimizer, None)
         if isinstance(kernel, type) and "fused" in inspect.signature(kernel).parameters and not recipe.gradient_clip:
-            more["fused"] = True  # Lightning does not clip for it in mixed precision
+            more["fused"] = True  # Lightning does not clip for a fused optimizer in mixed precision
         if recipe.scheduler == "ReduceLROnPlateau":
-            raise UserError("train.scheduler: ReduceLROnPlateau moves on after a checkpoint, and could not be resumed")
+            raise UserError("train.scheduler: ReduceLROnPlateau steps after a checkpoint, and could not be resumed")
         with naming("optimizer", recipe.optimizer, arguments := more | recipe.optimizer_args):
             optimizer = getattr(optim, recipe.optimizer)(trained, **arguments)
         with naming("scheduler", recipe.scheduler, recipe.scheduler_args):
@@ -128,15 +128,15 @@ class Classification(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def try_out(self) -> None:
-        """As configure_optimizers, and a step of the scheduler, where some first see their arguments."""
+        """Call configure_optimizers and step the scheduler once, when some first check their arguments."""
         scheduler, recipe = self.configure_optimizers()["lr_scheduler"], self.recipe
         with naming("scheduler", recipe.scheduler, recipe.scheduler_args), warnings.catch_warnings(action="ignore"):
-            scheduler.step()  # torch warns that no step of the optimizer came before
+            scheduler.step()  # torch warns that the optimizer has not stepped before
 
 
 @contextmanager
 def naming(key: str, name: str, arguments: dict) -> Iterator[None]:
-    """Name the parameter whose value torch does not take."""
+    """Turn an error of torch into a UserError that names the parameter."""
     try:
         yield
     except (AttributeError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:

@@ -1,7 +1,7 @@
-"""MLflow: a run for every study, and nested in it one for every training.
+"""MLflow: a run for every study, and nested in it a run for every training.
 
-A tag of the study's run is a hash of what determines its trainings: by it, all stages of a `dvc repro` find the run and
-log to it, and so does a resumed one. A DVC experiment has a run of its own: `dvc.exp_name` is a tag of every run.
+The study's run is tagged with a hash of everything that determines its trainings. All stages of a `dvc repro`, resumed
+or not, find the run by this hash. Each DVC experiment gets its own run, because `dvc.exp_name` is a tag of every run.
 """
 
 import contextlib
@@ -33,19 +33,19 @@ from framebudget.console import UserError, redacted, sha256, write_text
 from framebudget.params import top
 from framebudget.study import PACKAGE, Study, Training, versions
 
-STUDY, TRAINED = "framebudget.study", "framebudget.trained_sha256"  # tags that runs are found by
-REFUSALS = (MlflowException, SQLAlchemyError)  # MLflow passes some errors of its database on
-REMEDIES = {  # by a word of the error
+STUDY, TRAINED = "framebudget.study", "framebudget.trained_sha256"  # tags to find runs by
+REFUSALS = (MlflowException, SQLAlchemyError)  # MLflow lets some database errors through
+REMEDIES = {  # by words in the error
     "out-of-date database schema":
-        "is of another version of MLflow: use that one, or move it away, or copy it and: mlflow db upgrade {uri}",
+        "was made by another version of MLflow: use that one, move it away, or copy it and: mlflow db upgrade {uri}",
     "locked": "is held by another program: wait for it, or end it",
-    "not a database": "is damaged: move it away, and a new one begins; work/ and DVC have all that the paper needs",
-    "malformed": "is damaged: move it away, and a new one begins; work/ and DVC have all that the paper needs",
+    "not a database": "is damaged: move it away to start a new one; work/ and DVC have everything the paper needs",
+    "malformed": "is damaged: move it away to start a new one; work/ and DVC have everything the paper needs",
     "database": "cannot be used",
     "": "does not answer: start it, or unset MLFLOW_TRACKING_URI to log to mlflow.db",
 }  # fmt: skip
 
-# A server that does not answer is given up after seconds, not MLflow's minutes: a training waits for it.
+# Give up on a silent server after seconds, not after MLflow's minutes, because training waits for it.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
@@ -54,7 +54,7 @@ class StoreError(UserError):
     """The MLflow store does not answer, or cannot be used; the message says what to do."""
 
     def __init__(self, error: Exception):
-        uri, text = tracking_uri(), str(getattr(error, "orig", error))  # SQLAlchemy's own is a page
+        uri, text = tracking_uri(), str(getattr(error, "orig", error))  # SQLAlchemy's own message is a page long
         remedy = next(remedy for word, remedy in REMEDIES.items() if word in text)
         super().__init__(f"MLflow at {uri} {remedy} ({text})".replace("{uri}", uri).replace(uri, redacted(uri)))
 
@@ -66,11 +66,11 @@ def tracking_uri() -> str:
 
 @contextlib.contextmanager
 def tolerant(what: str) -> Iterator[None]:
-    """Continue, with a warning, if MLflow does not take something; everything else fails as usual."""
+    """Turn errors of MLflow into a warning, and continue. Other errors are raised as usual."""
     try:
         yield
     except (*REFUSALS, OSError, StoreError) as error:
-        warn(f"does not take {what}; work/ has it ({error})")
+        warn(f"does not accept {what}; work/ has it ({error})")
 
 
 def warn(fault: str) -> None:
@@ -78,7 +78,7 @@ def warn(fault: str) -> None:
 
 
 def study_run(study: Study) -> tuple[MlflowClient, str]:
-    """The store, and in it the id of this study's run, in an experiment named after the data set.
+    """The client and the id of this study's run, in an experiment named after the data set. Creates a missing run.
 
     Raises StoreError.
     """
@@ -89,7 +89,7 @@ def study_run(study: Study) -> tuple[MlflowClient, str]:
     name = tags.get("dvc.exp_name", f"{'-'.join(map(str, p.frames))} {p.unit}, {digest[:7]}")
     knock()
     try:
-        # first runs that start at once in this repository would each make the tables (mlflow#4123), and the study
+        # processes that start together in this repository would each create the tables (mlflow#4123) and the study
         with FileLock(top() / "mlflow.lock"):
             mlflow.set_tracking_uri(tracking_uri())
             client = MlflowClient()
@@ -109,7 +109,7 @@ def study_run(study: Study) -> tuple[MlflowClient, str]:
 
 
 def knock() -> None:
-    """Raises StoreError if a database does not answer; MLflow would wait for two minutes."""
+    """Raises StoreError if a database does not answer. MLflow would wait for two minutes."""
     try:
         parts = urlsplit(tracking_uri())
         if parts.hostname and parts.port and parts.scheme not in ("http", "https"):
@@ -119,7 +119,7 @@ def knock() -> None:
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
-    """Its id. Pictures and models of a local store lie beside it."""
+    """Its id; created if missing. A local store keeps pictures and models beside the database."""
     database = tracking_uri().removeprefix("sqlite:///")
     where = Path(database).absolute().with_name("mlruns").as_uri() if database != tracking_uri() else None
     if client.get_experiment_by_name(name) is None:
@@ -129,9 +129,9 @@ def _experiment(client: MlflowClient, name: str) -> str:
 
 
 def training_run(training: Training, note: Path) -> str:
-    """The id of the run `<network>-<frames>f-s<seed>`, in that of its study, with the parameters that shaped it.
+    """The id of the run `<network>-<frames>f-s<seed>`, nested in its study's run, with the parameters that shaped it.
 
-    note: a file that keeps the run's id; if the run it names is there, the training resumes in it.
+    note: the file that keeps the run's id; if that run still exists, the training resumes in it.
     """
     client, study = study_run(training.study)
     with contextlib.suppress(FileNotFoundError, MlflowException):
@@ -153,14 +153,14 @@ def training_run(training: Training, note: Path) -> str:
 
 
 def _tags() -> dict[str, str]:
-    """Where the parameters of a run come from, and what its trainings read, by the hashes that dvc.lock gives it."""
+    """Where the parameters of a run come from, and the hashes (as in dvc.lock) of the files its trainings read."""
     experiment, baseline = os.environ.get("DVC_EXP_NAME"), os.environ.get("DVC_EXP_BASELINE_REV")
     head = get_git_commit(".")
     way = f"`dvc exp apply {experiment}`" if experiment else "`dvc repro`" + (f" at commit `{head}`" if head else "")
     tags = {
         mlflow_tags.MLFLOW_SOURCE_NAME: "framebudget",
         mlflow_tags.MLFLOW_GIT_COMMIT: head,
-        mlflow_tags.MLFLOW_RUN_NOTE: f"{way} brings this run's parameters and results into the working tree.",
+        mlflow_tags.MLFLOW_RUN_NOTE: f"{way} restores this run's parameters and results in the working tree.",
         "dvc.exp_name": experiment,
         "dvc.baseline_rev": baseline,
     }
@@ -174,7 +174,7 @@ def _tags() -> dict[str, str]:
 def _describe(client: MlflowClient, run_id: str, facts: dict, study: Study, clips: pd.DataFrame) -> None:
     """Log parameters, as `section.key`, and rows of the split as an MLflow dataset.
 
-    The dataset's digest is the beginning of the hash that is printed in the paper.
+    The dataset's digest is the beginning of the hash printed in the paper.
     """
     mlflow.log_params(pd.json_normalize(facts).iloc[0].to_dict(), run_id=run_id)
     each = clips.drop_duplicates("clip")
@@ -187,7 +187,7 @@ def _describe(client: MlflowClient, run_id: str, facts: dict, study: Study, clip
 
 
 def log_scores(study: Study, scores: Iterable[tuple[Training, dict[str, float]]], means: dict[str, float]) -> None:
-    """Test metrics: each training's, and, as in the paper's first table, the study's."""
+    """Log test metrics: each training's and, as in the paper's first table, the study's."""
     with tolerant("the test metrics"):
         client, study_id = study_run(study)
         for training, values in scores:
@@ -198,7 +198,7 @@ def log_scores(study: Study, scores: Iterable[tuple[Training, dict[str, float]]]
 
 
 def log_pictures(study: Study, folder: Path, draw: Callable[[Training], dict[str, Figure]]) -> None:
-    """The paper's figures, in `folder`, to the study; and to every training those that `draw` makes of it, by name."""
+    """Log the paper's figures, in `folder`, to the study's run, and those that `draw` returns to each training's."""
     with tolerant("the pictures"):
         client, study_id = study_run(study)
         for path in sorted(folder.glob("*.png")):
@@ -210,17 +210,17 @@ def log_pictures(study: Study, folder: Path, draw: Callable[[Training], dict[str
 
 
 def runs_that_made(client: MlflowClient, training: Training) -> list[str]:
-    """The ids of the runs that ended in its weights: several if it was repeated, none if not in this store."""
+    """The ids of the runs that produced its weights: several if it was repeated, none if not in this store."""
     experiment = client.get_experiment_by_name(training.params.dataset)
     found = client.search_runs([experiment.experiment_id], f"tags.`{TRAINED}` = '{sha256(training.file)}'")
     return [run.info.run_id for run in found]
 
 
 def log_model(run_id: str, training: Training, file: Path, accuracy: float) -> None:
-    """The weights as a model that MLflow can serve, the next version of `framebudget-<network>`.
+    """Log the weights as a model that MLflow can serve, and register it as the next version of `framebudget-<network>`.
 
-    Of the versions that learned from the very same clips, the one with the best validation accuracy, the first of
-    several, has the alias best-<data set>.
+    Among the versions trained on exactly the same clips, the one with the best validation accuracy gets the alias
+    best-<data set>. If several are equally good, it is the first.
     """
     name, T, crop = f"framebudget-{training.network}", training.T, training.input.crop
     client = MlflowClient()
@@ -239,7 +239,7 @@ def log_model(run_id: str, training: Training, file: Path, accuracy: float) -> N
     client.set_tag(run_id, TRAINED, sha256(file))
     clips = training.study.clips_sha256[:36]
     tags = {"clips": clips, "frames": str(T), "val_accuracy": f"{accuracy:.6f}"}
-    with contextlib.suppress(MlflowException):  # there is one
+    with contextlib.suppress(MlflowException):  # it exists already
         client.create_registered_model(name)
     client.create_model_version(name, logged.model_uri, run_id, tags=tags, model_id=logged.model_id)
     rivals = client.search_model_versions(f"name = '{name}' and tag.clips = '{clips}'")

@@ -1,4 +1,4 @@
-"""The networks, at any frame budget: clips_BCTHW -> logits_BK. Every module here that has a `NETWORK` adds one."""
+"""The networks, at any frame budget: clips_BCTHW -> logits_BK. Every module here with a `NETWORK` adds one."""
 
 import warnings
 from importlib import import_module

@@ -1,10 +1,10 @@
-"""How the networks are computed on a CUDA device: channels last, few launches, nothing stored twice.
+"""How a CUDA device computes the networks: channels last, few launches, nothing stored twice.
 
-Stock X3D-M spends its step in the backward of the depthwise convolutions and of BatchNorm, and in launching kernels.
+Stock X3D-M spends its time in the backward of depthwise convolutions and of BatchNorm, and in launching kernels.
 Here depthwise convolutions are Triton kernels (kernels/), and so is every BatchNorm with its activation, residual sum
 and squeeze-and-excitation; pointwise convolutions are matrix products; replay.py replays steps as CUDA graphs.
 
-Inner widths are padded with zeros to a multiple of 8 (54 -> 56), which tensor cores and 16-byte loads ask for.
+Inner widths are padded with zeros to a multiple of 8 (54 -> 56), which tensor cores and 16-byte loads need.
 """
 
 import contextlib
@@ -16,18 +16,18 @@ from pytorchvideo.models.stem import ResNetBasicStem
 from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 
-with contextlib.suppress(ImportError):  # Triton comes with torch where there may be a CUDA device, and nowhere else
+with contextlib.suppress(ImportError):  # only builds of torch with CUDA come with Triton
     from framebudget.models.kernels import norm as norms
     from framebudget.models.kernels.depthwise import depthwise, depthwise_gradients
 
 NONE, RELU, SILU = 0, 1, 2
 ACTIVATIONS = {nn.ReLU: RELU, nn.SiLU: SILU, nn.Identity: NONE, type(None): NONE}
-SPLIT = 256  # rows of a part, at least, in the weight gradient of a matrix product
+SPLIT = 256  # minimum rows per part in the weight gradient of a matrix product
 TAKEN = torch.float32, torch.bfloat16, torch.float16
 
 
 class Pointwise(torch.autograd.Function):
-    """x_BTHWC · weight_OIᵀ. Its weight gradient sums over hundreds of thousands of rows: in parts, then over those."""
+    """x_BTHWC · weight_OIᵀ. Its weight gradient sums hundreds of thousands of rows: within parts, then over parts."""
 
     @staticmethod
     def forward(ctx, x_BTHWC: Tensor, weight_OI: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class Depthwise(torch.autograd.Function):
 
 
 class NormAct(torch.autograd.Function):
-    """act(BatchNorm(x) + residual), of the batch's own statistics; the running ones are updated."""
+    """act(BatchNorm(x) + residual) with the batch's own statistics. Updates the running ones."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, norm: nn.BatchNorm3d, act: int):
@@ -89,7 +89,7 @@ class NormAct(torch.autograd.Function):
 class GatedNormAct(torch.autograd.Function):
     """act(gate · BatchNorm(x)), the gate of each clip and channel from squeeze-and-excitation.
 
-    What squeezing asks for, the clips' means after the norm, follows from the sums that the norm takes anyway.
+    Squeezing needs the clips' means after the norm, which follow from sums that the norm computes anyway.
     parameters: weight and bias of the norm, and of both layers of the gate.
     """
 
@@ -140,7 +140,7 @@ def gated_affine(
 
 
 def padded(tensor: Tensor, width: int) -> Tensor:
-    """Zeros up to this many channels behind the last dimension's own."""
+    """Pad the last dimension with zeros to this many channels."""
     return F.pad(tensor, (0, width - tensor.shape[-1])) if tensor.shape[-1] < width else tensor
 
 
@@ -155,8 +155,8 @@ def channels_first(x_BTHWC: Tensor) -> Tensor:
 
 
 def takes(x: Tensor) -> bool:
-    """Whether this module computes with such a tensor. Several ranks share their statistics, and torch.compile fuses,
-    what the modules of layers.py compute."""
+    """Whether this module handles such a tensor. Otherwise layers.py does, where ranks can share statistics and
+    torch.compile can fuse."""
     ranks = distributed.is_initialized() and distributed.get_world_size() > 1
     return x.is_cuda and x.dtype in TAKEN and not ranks and not torch.compiler.is_compiling()
 
@@ -186,7 +186,7 @@ def convolved(conv: nn.Conv3d, x_BTHWC: Tensor, width: int) -> Tensor:
 
 
 def patches_product(conv: nn.Conv3d, x_BTHWC: Tensor, weight: Tensor) -> Tensor:
-    """A stem as a matrix product of all patches of a picture: cuDNN has no good way for three channels."""
+    """A stem as a matrix product of all patches of a picture: cuDNN is slow with three channels."""
     (_, KH, KW), (_, stride, _), (_, pad, _) = conv.kernel_size, conv.stride, conv.padding
     x = F.pad(x_BTHWC, (0, 0, pad, pad, pad, pad))
     H, W = x.shape[2] - KH + 1, x.shape[3] - KW + 1
@@ -212,11 +212,11 @@ def normalized(norm: nn.Module, x: Tensor, act: nn.Module | None, residual: Tens
 
 
 def settled(norm: nn.BatchNorm3d, gate: nn.Module | None, x: Tensor, kind: int, residual: Tensor | None) -> Tensor:
-    """The same by the running statistics."""
+    """The same with the running statistics."""
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     shift = norm.bias - norm.running_mean * scale
     scale, shift = padded(scale, x.shape[-1]), padded(shift, x.shape[-1])
-    if torch.is_grad_enabled():  # frozen norms in a training: torch's own operators know all gradients
+    if torch.is_grad_enabled():  # frozen norms in training: torch's own operators have all the gradients
         y = x * scale + shift
         if gate is not None:
             mean = channels_first(y.mean((1, 2, 3), keepdim=True)[..., : norm.num_features])
@@ -232,7 +232,7 @@ def settled(norm: nn.BatchNorm3d, gate: nn.Module | None, x: Tensor, kind: int, 
 
 
 class Bottleneck(BottleneckBlock):
-    """Three convolutions, each with its norm; the last norm belongs to the sum and is left to `Residual`."""
+    """Three convolutions, each with its norm. `Residual` applies the last norm, together with its sum."""
 
     def inner(self, x_BTHWC: Tensor) -> Tensor:
         width = self.conv_a.out_channels + (-self.conv_a.out_channels % 8 if self.conv_b.groups > 1 else 0)

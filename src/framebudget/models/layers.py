@@ -1,4 +1,4 @@
-"""The layers in which the networks differ from PyTorchVideo's: same parameters, same keys, any number of frames."""
+"""Layers that replace PyTorchVideo's: same parameters, same keys, any number of frames."""
 
 import itertools
 import math
@@ -12,13 +12,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from framebudget.models import gpu
 
-POSITIONS = 512  # from here on, convolving is faster
+POSITIONS = 512  # above this, convolving is faster
 
 
 class GlobalMean(nn.Module):
     """Mean over (T, H, W), kept as (B, C, 1, 1, 1).
 
-    In place of an average pool with a fixed kernel, which raises below 16 (X3D-M) or 32 (SlowFast) frames and whose
+    Replaces an average pool with a fixed kernel, which raises below 16 (X3D-M) or 32 (SlowFast) frames and whose
     backward is not deterministic on CUDA (pytorch#72766).
     """
 
@@ -30,7 +30,7 @@ class SpatialMaxPool(nn.Module):
     """nn.MaxPool3d with kernel (1, 3, 3), stride (1, 2, 2), padding (0, 1, 1), as a 2-D pool on the frames as pictures.
 
     The backward of MaxPool3d is not deterministic on CUDA (pytorch#110698); that of MaxPool2d is.
-    B is asked of the shape: len() would make it a constant of an exported network.
+    B is read from the shape, because len() would make it a constant of an exported network.
     """
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
@@ -41,16 +41,16 @@ class DepthwiseConv3d(nn.Conv3d):
     """A depthwise 3×3×3 convolution, computed as three depthwise 2-D ones on the frames as pictures.
 
     Same parameters and result as nn.Conv3d, whose depthwise backward is the slowest part of an X3D step on CPUs
-    (and, on GPUs, the reason why X3D trains slower than SlowFast: SlowFast#286); its forward alone, channels last, is
-    the faster one on CPUs. Temporal stride and dilation are 1, padding is 1 everywhere: all that X3D uses. Give it
-    channels_last_3d input.
+    (and, on GPUs, why X3D trains slower than SlowFast: SlowFast#286). Without gradients, nn.Conv3d in channels
+    last is faster on CPUs. Temporal stride and dilation are 1, and padding is 1 everywhere, which is all that X3D uses.
+    Give it channels_last_3d input.
     """
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         if not (x_BCTHW.is_cuda or torch.is_grad_enabled()):
             return super().forward(x_BCTHW)
         x, padding = x_BCTHW, 1
-        if min(x.shape[3:]) < 3:  # oneDNN's weight gradient is 70 times slower when the padding is wider than the rest
+        if min(x.shape[3:]) < 3:  # oneDNN's weight gradient is 70 times slower if the padding is wider than the rest
             x, padding = F.pad(x, (1, 1, 1, 1)), 0
         tensors, device = (x, self.weight, self.bias), x.device.type
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
@@ -59,7 +59,7 @@ class DepthwiseConv3d(nn.Conv3d):
 
 
 class Depthwise(torch.autograd.Function):
-    """The three convolutions, each one frame further; its backward copies next to nothing."""
+    """The three convolutions, each shifted by one frame. The backward copies almost nothing."""
 
     @staticmethod
     def forward(ctx, x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
@@ -89,7 +89,7 @@ class Depthwise(torch.autograd.Function):
         before, now, after = (to_clips(gradients(k, to_pictures(grad_BCTHW), x, True, False)[0], B) for k in range(3))
         now[:, :, :-1] += before[:, :, 1:]
         now[:, :, 1:] += after[:, :, :-1]
-        # one frame on, in all clips at once: what would cross from a clip to the next meets a zero
+        # shift all clips at once by one frame; zeros keep a clip's gradient out of the next clip
         shifted = grad_BCTHW.clone()
         shifted[:, :, 0] = 0
         first = gradients(0, to_pictures(shifted)[1:], x[:-1], False, True)[1]
@@ -110,10 +110,10 @@ class TemporalDepthwiseConv3d(nn.Conv3d):
 
 
 class NarrowConv3d(nn.Conv3d):
-    """A convolution that is computed as one matrix product where few positions come out of it.
+    """A convolution that is computed as one matrix product if it has few output positions.
 
-    oneDNN's weight gradient is much slower than that on maps of a few pixels, where SlowFast has most of its weights;
-    without gradients, convolving is faster. Dilation is 1: all that the two networks use.
+    oneDNN's weight gradient is much slower on maps of a few pixels, where SlowFast has most of its weights. Without
+    gradients, convolving is faster. Dilation is 1, which is all that the two networks use.
     """
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
@@ -136,14 +136,14 @@ class NarrowConv3d(nn.Conv3d):
 
 
 class ClipDropout(nn.Dropout):
-    """Dropout by a mask that is drawn for each clip from a seed of its own, whatever batch, rank or run it is in.
+    """Dropout that draws each clip's mask from the clip's own seed, whatever batch, rank or run it is in.
 
     seeds: one for each clip of the next batch, set before every training step; None for torch's own dropout.
     """
 
     seeds: list[int] | None = None
 
-    @torch.compiler.disable  # the seeds of a batch are no part of a graph
+    @torch.compiler.disable  # the seeds of a batch cannot be part of a graph
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.seeds is None:
             return super().forward(x)
@@ -152,7 +152,7 @@ class ClipDropout(nn.Dropout):
 
 
 class RankedBatchNorm3d(nn.BatchNorm3d):
-    """BatchNorm whose statistics are those of the batch on all ranks, on any device (nn.SyncBatchNorm is for GPUs)."""
+    """BatchNorm with the statistics of the batch on all ranks, on any device (nn.SyncBatchNorm needs GPUs)."""
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         if not (self.training and distributed.is_initialized() and distributed.get_world_size() > 1):
@@ -172,7 +172,7 @@ class RankedBatchNorm3d(nn.BatchNorm3d):
 
 
 def faster(network: nn.Module) -> nn.Module:
-    """Compute a network by the layers above, in place; channels last in memory."""
+    """Switch a network to the layers above, in place, and to channels last in memory."""
     for module in network.modules():
         if type(module) in gpu.SWAPS:
             module.__class__ = gpu.SWAPS[type(module)]
@@ -192,7 +192,7 @@ def faster(network: nn.Module) -> nn.Module:
 def for_evaluation(network: nn.Module) -> nn.Module:
     """On a CPU, multiply every BatchNorm into the convolution before it, and let activations overwrite their input.
 
-    In place. A GPU computes a norm and its activation in one kernel as it is (gpu.py).
+    Works in place. A GPU already computes a norm and its activation in one kernel (gpu.py).
     """
     if next(network.parameters()).is_cuda:
         return network.eval()

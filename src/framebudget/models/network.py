@@ -1,4 +1,4 @@
-"""What the rest of the project must know of a network."""
+"""What the rest of the project needs to know about a network."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

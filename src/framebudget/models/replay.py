@@ -1,4 +1,4 @@
-"""Steps of a network as CUDA graphs."""
+"""Replay steps of a network as CUDA graphs."""
 
 import contextlib
 from collections.abc import Callable
@@ -24,10 +24,10 @@ class Trunk(nn.Module):
 
 
 class Replay:
-    """The steps of a network, replayed as CUDA graphs on batches of one shape in training, and of one in evaluation.
+    """Replay the steps of a network as CUDA graphs, for one batch shape in training and one in evaluation.
 
-    Launching X3D-M's kernels one by one takes the host longer than the device takes to compute them. Other batches, as
-    the last of an epoch, run as they come. Results are the same bytes either way.
+    Launching X3D-M's kernels one by one takes the host longer than the device takes to compute them. Batches of other
+    shapes, such as the last of an epoch, run without a graph. Results are the same bytes either way.
     """
 
     def __init__(self, network: nn.Module):
@@ -55,10 +55,10 @@ def learns(module: nn.Module) -> bool:
 
 
 def captured_training(network: nn.Module, clips_BCTHW: Tensor) -> Callable[[Tensor], Tensor]:
-    """clips_BCTHW -> logits_BK with gradients. The steps that warm it up leave no trace in the running statistics."""
+    """clips_BCTHW -> logits_BK with gradients. Warm-up steps do not change the running statistics."""
     trunk = Trunk(network)
     before = {name: buffer.clone() for name, buffer in trunk.named_buffers()}
-    torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)  # capturing takes a stream of its own
+    torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)  # capturing uses its own stream
     with uncached_autocast(clips_BCTHW):
         graph = torch.cuda.make_graphed_callables(trunk, (clips_BCTHW.clone(),), allow_unused_input=True)
     for name, buffer in trunk.named_buffers():
@@ -71,7 +71,7 @@ def captured(network: nn.Module, clips_BCTHW: Tensor) -> Callable[[Tensor], Tens
     given, side = clips_BCTHW.clone(), torch.cuda.Stream()
     with uncached_autocast(clips_BCTHW):
         side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # what is made at first use is no part of a graph
+        with torch.cuda.stream(side):  # warm up: what is created at first use must not enter the graph
             network(given)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
@@ -87,7 +87,7 @@ def captured(network: nn.Module, clips_BCTHW: Tensor) -> Callable[[Tensor], Tens
 
 
 def uncached_autocast(x: Tensor) -> contextlib.AbstractContextManager:
-    """The autocast that is on, without its cache, which would keep casts that a graph must do anew."""
+    """The current autocast without its cache, which would keep casts that a graph must redo."""
     device = x.device.type
     return torch.autocast(
         device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device), cache_enabled=False

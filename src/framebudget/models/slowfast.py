@@ -11,7 +11,7 @@ ALPHA = 4  # the fast pathway sees every frame, the slow one every fourth
 
 
 class SlowFast(nn.Module):
-    """clips_BCTHW -> logits_BK; the slow pathway is taken from the clip here. Keys are PyTorchVideo's, unprefixed."""
+    """clips_BCTHW -> logits_BK; samples the slow pathway itself. Keys are PyTorchVideo's, unprefixed."""
 
     def __init__(self, classes: int):
         super().__init__()

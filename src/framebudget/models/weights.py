@@ -14,18 +14,18 @@ class WeightsError(UserError):
 
 
 def unpickled(path: Path) -> dict:
-    """What torch.save wrote, on the CPU. Never runs code of the file (`weights_only`). Raises WeightsError."""
+    """Load what torch.save wrote, onto the CPU. Never runs code from the file (`weights_only`). Raises WeightsError."""
     try:
-        if zipfile.is_zipfile(path):  # all but what torch wrote before 1.6
+        if zipfile.is_zipfile(path):  # every file since torch 1.6
             with zipfile.ZipFile(path) as archive:
                 if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                    raise ValueError("compressed")  # torch never does that; a few bytes could fill the memory
-                if damaged := archive.testzip():  # torch does not compare checksums
+                    raise ValueError("compressed")  # torch never compresses; a few bytes could fill the memory
+                if damaged := archive.testzip():  # torch does not verify checksums
                     raise ValueError(f"checksum of {damaged}")
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such weight file") from None
-    except Exception as error:  # a damaged pickle can raise whatever Python has
+    except Exception as error:  # a damaged pickle can raise any Python error
         raise WeightsError(f"{path}: not a PyTorch checkpoint, or damaged ({type(error).__name__})") from None
 
 
@@ -56,7 +56,7 @@ def load(network: nn.Module, path: Path, head: str | None = None) -> None:
 
 
 def alike(own: Tensor, given: object) -> bool:
-    """Whether a value of a file fits: a plain tensor of the same shape, real or complex like our own."""
+    """Whether a value from a file fits: a plain tensor of the same shape, real or complex like our own."""
     plain = isinstance(given, Tensor) and given.layout == torch.strided and given.device == own.device
     return plain and given.shape == own.shape and given.is_complex() == own.is_complex() and not given.is_quantized
 
@@ -65,6 +65,6 @@ def save(path: Path, network: nn.Module, **facts: object) -> None:
     """Write the weights and plain facts about them, whole or not at all; the same content gives the same bytes."""
     state = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
     partial = path.with_name(path.stem + ".partial")
-    with partial.open("wb") as file:  # a file object: torch writes the name of a path into the archive
+    with partial.open("wb") as file:  # a file object, because torch writes a path's name into the archive
         torch.save({"model_state": state} | facts, file)
     partial.replace(path)

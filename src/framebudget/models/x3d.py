@@ -1,4 +1,4 @@
-"""X3D-M (Feichtenhofer, arXiv:2004.04730) as PyTorchVideo builds it, at any number of frames; logits."""
+"""X3D-M (Feichtenhofer, arXiv:2004.04730) as PyTorchVideo builds it, for any number of frames, without its softmax."""
 
 from pytorchvideo.models.x3d import create_x3d
 from torch import nn
@@ -8,11 +8,11 @@ from framebudget.models.network import ZOO, Network
 
 
 def x3d(classes: int) -> nn.Module:
-    """clips_BCTHW -> logits_BK, with the state dict keys of PyTorchVideo's. X3D-XS and X3D-S are the same network.
+    """clips_BCTHW -> logits_BK, with PyTorchVideo's state dict keys. X3D-XS and X3D-S are the same network.
 
     The stock head averages over a fixed 16×7×7 window and ends in a softmax, in training too; a cross-entropy on top
-    takes the softmax of a softmax, which for 5 classes cannot fall below 0.905. Here the mean runs over whatever
-    there is, and logits come out. PyTorchVideo's own Swish keeps the input and computes torch's SiLU in three passes.
+    takes the softmax of a softmax, which for 5 classes cannot fall below 0.905. Here the mean takes any size, and the
+    output is logits. torch's SiLU replaces PyTorchVideo's Swish, which keeps its input and takes three passes.
     """
     network = create_x3d(input_clip_length=16, input_crop_size=224, model_num_class=classes, inner_act=nn.SiLU)
     head = network.blocks[-1]

@@ -20,7 +20,7 @@ def attention(network: nn.Module, clips_BCTHW: Tensor, targets_B: Tensor) -> Ten
 
     The products add up to the logit without its bias only where a mean and a linear layer follow, as behind SlowFast's
     last stage. Maps can look convincing whatever was learned (Adebayo et al. 2018, arXiv:1810.03292), and brightness is
-    not comparable between clips. The network is put in eval mode, and must not have passed `for_evaluation`.
+    not comparable between clips. The network is put in eval mode, and must not have been through `for_evaluation`.
     """
     stages = [getattr(stage, "multipathway_blocks", [stage]) for stage in network.eval().blocks[:-1]]
     clips_BCTHW = clips_BCTHW.detach().requires_grad_()  # gradients, even if the weights are frozen

@@ -9,8 +9,8 @@ from framebudget.models import NETWORKS
 def cost(model: str, classes: int, T: int, crop: int) -> tuple[float, float]:
     """(million parameters, GFLOPs) for one view of T frames at crop×crop pixels.
 
-    GFLOPs are 10⁹ multiply-adds of convolutions and matrix products, as X3D and SlowFast publish them. (PyTorchVideo's
-    model zoo adds five for every element that a norm of X3D sees: 6.72 instead of 6.18 at 16 frames of 256 pixels.)
+    GFLOPs are 10⁹ multiply-adds of convolutions and matrix products, as in X3D's and SlowFast's papers. (PyTorchVideo's
+    model zoo adds five for every element in a norm of X3D: 6.72 instead of 6.18 at 16 frames of 256 pixels.)
     """
     with torch.device("meta"):  # tensors without storage
         network = NETWORKS[model].build(classes).eval()

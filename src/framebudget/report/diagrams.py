@@ -30,7 +30,7 @@ Stage = namedtuple("Stage", "name C T H W blocks lateral", defaults=(0, 0))
 
 @torch.no_grad()
 def stages(model: str, T: int, crop: int) -> tuple[list[list[Stage]], Stage | None]:
-    """A network's pathways for T frames of crop×crop pixels, from the clip on, and the stage that joins them if two."""
+    """A network's pathways for T frames of crop×crop pixels, clip first, and the stage that joins them if two."""
     with torch.device("meta"):  # tensors without storage
         network, clip = NETWORKS[model].build(2).eval(), torch.empty(1, 3, T, crop, crop)
         trunk = dict(zip(TRUNK, network.blocks[:-1], strict=False))
@@ -56,7 +56,7 @@ def stages(model: str, T: int, crop: int) -> tuple[list[list[Stage]], Stage | No
 def network(model: str, T: int, crop: int) -> Figure:
     """The stages of a network, for T frames of crop×crop pixels, as boxes and as a table of their shapes.
 
-    A box is √C wide and √H high and has a slice for every frame; a strip on it is what the lateral connection adds.
+    A box is √C wide and √H high and has a slice for every frame. A strip marks what the lateral connection adds.
     """
     pathways, joined = stages(model, T, crop)
     columns = [*zip(*pathways, strict=True), *([(joined,)] if joined else [])]
@@ -102,7 +102,7 @@ def network(model: str, T: int, crop: int) -> Figure:
 
 
 def box(axes: Axes, x: float, y: float, stage: Stage, unit: np.ndarray, colors: list[Color]) -> tuple[Bbox, float]:
-    """Draw a stage around (x, y), lateral channels in the second color. Returns its place, and x of their middle."""
+    """Draw a stage around (x, y), lateral channels in the second color. Returns its place and their middle x."""
     channels = np.array([0, stage.C, stage.C + stage.lateral])
     edges = channels / channels[-1] * unit[0] * channels[-1] ** 0.5
     size, back = np.array([edges[-1], unit[1] * stage.H**0.5]), unit[2] * stage.T * BACK
@@ -137,7 +137,7 @@ def key(axes: Axes, y: float) -> None:
 
 
 def logits(axes: Axes, start: float, x: float, y: float, name: float, classes: float) -> None:
-    """A bar around (x, y), an arrow to it from `start`, and the heights of its name and of its length."""
+    """A bar around (x, y) and an arrow to it from `start`. name, classes: the heights of its two labels."""
     axes.add_patch(Rectangle((x - 0.05, y - 0.2), 0.1, 0.4, fc="0.9", ec=INK, lw=0.5))
     arrow(axes, (start, y), (x - 0.05, y))
     label(axes, x, name, "logits", **HEADING)
@@ -171,7 +171,7 @@ def convolution() -> Figure:
 
 
 def one_position(axes: Axes) -> None:
-    """5 frames of 6×6 pixels, those under the kernel in blue, and the position that they give, in orange."""
+    """5 frames of 6×6 pixels: those under the kernel in blue, the resulting position in orange."""
     right, up, on = np.array([0.055, 0.032]), np.array([0, 0.098]), np.array([0.235, 0])  # by a pixel, a pixel, a frame
     source, target, (blue, orange) = np.array([0.2, 1.57]), np.array([2.06, 1.57]), PALETTE[:2]
     frames, now, first = 5, 2, up + 2 * right  # the kernel's middle frame, and its first pixel
@@ -203,7 +203,7 @@ def cuboid(axes: Axes, corner: np.ndarray, width: float, height: float, back: np
     face(axes, corner + right, up, back, color, -0.1)
     steps = np.arange(1, T)[:, None] / T * back
     joints = [[corner + up + step, corner + up + right + step, corner + right + step] for step in steps]
-    thin = min(0.25, 12 * np.hypot(*back) / T)  # points, a sixth of a slice: many of them stay bright
+    thin = min(0.25, 12 * np.hypot(*back) / T)  # points, a sixth of a slice, or many slices look dark
     axes.add_collection(LineCollection(joints, colors=[tint(color, -0.5)], lw=thin, zorder=1, snap=False))
 
 
@@ -233,7 +233,7 @@ def label(axes: Axes, x: float, y: float, text: str, **style: object) -> None:
 def canvas(width: float, height: float) -> Axes:
     """Empty axes whose unit is the inch."""
     figure = Figure(figsize=(width, height))
-    figure.set_layout_engine("none")  # as an argument it is forgotten after the first savefig
+    figure.set_layout_engine("none")  # as an argument, it is lost after the first savefig
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
     axes.set_axis_off()
     return axes

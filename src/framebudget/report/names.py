@@ -16,7 +16,7 @@ from matplotlib.ft2font import FT2Font
 
 FOLDER = Path(matplotlib.get_data_path(), "fonts/ttf")
 OWN = (FOLDER / "STIXGeneral.ttf", FOLDER / "DejaVuSans.ttf")
-JOINERS = "\u200c\u200d"  # of letters, in some scripts
+JOINERS = "\u200c\u200d"  # join letters in some scripts
 WRITING = "LMNP"  # Unicode categories: letters, marks, numbers, punctuation; not symbols, such as emoji
 
 

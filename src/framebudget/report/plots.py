@@ -25,8 +25,8 @@ PALETTE = sns.color_palette("colorblind")
 MARKERS = "osD^vPX"
 LONG = 24  # letters; "Spin Counterclockwise" has 21
 ABOVE = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": 3}  # a legend above the axes
-FIRST = ["x3d_m", "slowfast_r50"]  # of all networks to get a color and a marker
-FAMILY = ["STIXGeneral", "DejaVu Sans"]  # matplotlib brings both; the paper uses the first too
+FIRST = ["x3d_m", "slowfast_r50"]  # networks that get a color and a marker first
+FAMILY = ["STIXGeneral", "DejaVu Sans"]  # matplotlib ships both; the paper uses the first too
 rc = {
     "font.family": FAMILY,
     "mathtext.fontset": "stix",
@@ -58,7 +58,7 @@ def write(figure: Figure, path: Path) -> None:
 
 
 def readable(name: str) -> str:
-    return names.readable(name).replace("$", r"\$")  # between two of them, matplotlib would set a formula
+    return names.readable(name).replace("$", r"\$")  # matplotlib would set text between two of them as a formula
 
 
 def wrapped(name: str, lines: int = 2) -> str:
@@ -107,7 +107,7 @@ def frames_per_clip(split: pd.DataFrame, budgets: list[int], unit: str) -> Figur
 
 
 def _with_classes(axes: Axes, classes: list[str]) -> Figure:
-    """Write the names along the y axis, wrapped and as small as they must be."""
+    """Write the names along the y axis, wrapped and as small as necessary."""
     size = min(7, 0.85 * 72 * (axes.figure.get_figheight() - 0.7) / len(classes))  # points
     axes.set_yticks(range(len(classes)), [wrapped(name, 2 if size == 7 else 1) for name in classes])
     axes.grid(axis="y", visible=False)
@@ -147,7 +147,7 @@ def reliability(table: pd.DataFrame, unit: str) -> Figure:
 
 
 def _panels(figure: Figure, table: pd.DataFrame, unit: str) -> Iterator[tuple[Axes, pd.DataFrame, list]]:
-    """For each model its panel, its rows, and those of each budget with color and label; then, a legend below."""
+    """Yield each model's panel, its rows, and the rows of each budget with color and label; then add a legend below."""
     models, budgets = table["model"].unique(), sorted(table["budget"].unique())
     colors = dict(zip(budgets, sns.color_palette("colorblind", len(budgets)), strict=True))
     panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
@@ -180,7 +180,7 @@ def confusion(predictions: pd.DataFrame, unit: str) -> Figure:
         axes.tick_params(length=0, labelsize=6)
         axes.tick_params(axis="x", rotation=90)
         axes.tick_params(axis="y", rotation=0)
-    figure.supxlabel("Predicted" if labels else "Predicted (both in the order of the alphabet)", fontsize=8)
+    figure.supxlabel("Predicted" if labels else "Predicted (both in alphabetical order)", fontsize=8)
     figure.supylabel("True (rows sum to 100 %)", fontsize=8)
     return figure
 
@@ -229,9 +229,9 @@ def _finish_accuracy(axes: Axes) -> Figure:
 
 
 def timeline(times: np.ndarray, probabilities_NK: np.ndarray, classes: list[str], most: int = 6) -> Figure:
-    """Probabilities over a video of the classes that are most often the likeliest, below their ribbon.
+    """Probabilities over time of the classes that are most often the best, below a ribbon of the best class.
 
-    times: (N, 2), the start and the end of each window in seconds. most: so many classes have a line.
+    times: (N, 2), the start and the end of each window in seconds. most: how many classes get a line.
     """
     best_N = probabilities_NK.argmax(1)
     classes_K, often_K = np.unique(best_N, return_counts=True)
@@ -252,7 +252,7 @@ def timeline(times: np.ndarray, probabilities_NK: np.ndarray, classes: list[str]
         axes.plot(middles, probabilities_NK[:, k], "o-" if len(middles) == 1 else "-", color=colors[k], lw=1.2)
     axes.set(xlabel=name, ylabel="Probability", ylim=(0, 1.02))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    labels = [readable(classes[k]) for k in drawn]  # given here, for that of an artist must not begin with _
+    labels = [readable(classes[k]) for k in drawn]  # passed here: an artist's label must not begin with _
     handles = [Line2D([], [], color=colors[k], lw=1.2) for k in drawn]
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(drawn), 6))
     return figure

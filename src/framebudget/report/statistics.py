@@ -2,8 +2,8 @@
 
 The table of predictions has one row per test clip and training: model, budget, seed, clip, group, label, prediction,
 and `p_<class>`, a probability for each class. Results list models in order of appearance, and budgets ascending.
-Intervals and tests take the trained networks as given and ask what other test clips would have shown; only the
-deviation over seeds tells how another training would have ended.
+Intervals and tests take the trained networks as given and estimate how results vary with the test clips. Only the
+deviation over seeds shows how another training might have ended.
 """
 
 from collections.abc import Iterable, Iterator
@@ -69,7 +69,7 @@ def per_class(predictions: pd.DataFrame) -> pd.DataFrame:
 def reliability(predictions: pd.DataFrame, bins: int = 10) -> pd.DataFrame:
     """One row per configuration and bin of confidence: clips, their mean confidence, and their accuracy.
 
-    As of Guo et al. 2017 (arXiv:1706.04599): bins (lower, upper] of equal width, by the probability of the predicted
+    As in Guo et al. 2017 (arXiv:1706.04599): bins (lower, upper] of equal width, by the probability of the predicted
     class. A clip counts once per seed; empty bins are left out.
     """
     parts = _each(predictions, CONFIGURATION)
@@ -114,7 +114,7 @@ def comparisons(predictions: pd.DataFrame, draws: int = 10_000, seed: int = 0) -
     of              budget or model: what differs between model_a, budget_a and model_b, budget_b
     difference      accuracy of b minus accuracy of a, means over seeds
     low, high       its 95 % interval as in `intervals`, the same groups drawn for both
-    only_a, only_b  clips that only one of them gets right, which is in more than half of the seeds
+    only_a, only_b  clips that only one of them gets right (in more than half of the seeds)
     p_bootstrap     two-sided: twice the share of draws on the rarer side of 0, with one draw added to either side
                     (Davison & Hinkley 1997, ch. 4), so that it is never 0
     p_mcnemar       two-sided exact test of McNemar (1947) on only_a and only_b; it assumes independent clips
@@ -122,7 +122,7 @@ def comparisons(predictions: pd.DataFrame, draws: int = 10_000, seed: int = 0) -
     verdict         better or worse if both corrected p are below 0.05 and both tests point the same way, or undecided;
                     unavailable below FEWEST_GROUPS, where low, high and p_bootstrap are NaN
 
-    A single configuration gives no row. Raises ValueError if a training lacks test clips, or a side of a pair a seed.
+    A single configuration gives no row. Raises ValueError if a training lacks test clips, or if seeds differ in a pair.
     """
     rights = _rights(predictions)
     accuracy_D = dict(zip(rights, _resampled(rights, draws, seed).T, strict=True))
@@ -160,14 +160,14 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def _pairs(configurations: Iterable[Configuration]) -> list[tuple[str, Configuration, Configuration]]:
-    """The budgets of every model, then the models at every budget; with the column that differs."""
+    """All pairs of budgets of a model, then of models at a budget, each with the column that differs."""
     each_two = list(combinations(configurations, 2))
     pairs = [("budget", a, b) for a, b in each_two if a[0] == b[0]]
     return pairs + sorted((("model", a, b) for a, b in each_two if a[1] == b[1]), key=lambda pair: pair[1][1])
 
 
 def _rights(predictions: pd.DataFrame) -> dict[Configuration, pd.DataFrame]:
-    """Is a test clip right? Rows by (group, clip), a column per seed. ValueError if a training lacks clips."""
+    """Whether each test clip is right: rows by (group, clip), a column per seed. ValueError if clips are missing."""
     clips = predictions.assign(right=predictions["label"] == predictions["prediction"])
     rights = clips.pivot(index=["group", "clip"], columns=TRAINING, values="right").sort_index(axis=1)
     if (missing := rights.columns[rights.isna().any()]).size:
@@ -197,7 +197,7 @@ def _resampled(rights: dict[Configuration, pd.DataFrame], draws: int, seed: int)
 
 
 def _places(names: pd.Series, classes: list[str]) -> np.ndarray:
-    """The place of each name among the classes. Raises KeyError for a name without one."""
+    """The index of each name in the classes. Raises KeyError for an unknown name."""
     return pd.Series(range(len(classes)), classes).loc[names].to_numpy()
 
 

@@ -1,4 +1,4 @@
-"""Clips as strips of frames: what budgets and training see of them, what networks mistake, and where they look."""
+"""Clips as strips of frames: which frames each budget and epoch sees, mistakes of networks, and where they look."""
 
 from itertools import product
 
@@ -28,7 +28,7 @@ def mistakes(predictions: pd.DataFrame, n: int = 3) -> pd.DataFrame:
 
 
 def right_and_wrong(predictions: pd.DataFrame, model: str, budget: int) -> pd.DataFrame:
-    """The most confident right and wrong prediction, if there are any, of a model at a budget; as of `mistakes`."""
+    """The most confident right and wrong prediction, if there are any, of a model at a budget; as in `mistakes`."""
     rows = _most_confident_first(predictions[(predictions["model"] == model) & (predictions["budget"] == budget)])
     right = rows["label"] == rows["prediction"]
     return pd.concat([rows[right].head(1), rows[~right].head(1)])
@@ -41,12 +41,12 @@ def _most_confident_first(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def strips(clips: list[tuple[str, float, dict[int, tuple[np.ndarray, np.ndarray]]]], unit: str) -> Figure:
-    """The frames that each budget, counted in `unit`, sees, at their times.
+    """The frames that each budget sees, at their times. unit: what a budget counts.
 
     clips: (title, frames per second, {budget: (indices (T,), frames uint8 (T, H, W, C))}) for every clip.
     """
     budgets = list(clips[0][2])
-    spans, slots = [], []  # frames from the first to the last; frames that a picture covers without covering the next
+    spans, slots = [], []  # frames from first to last; frames that a picture may cover without hiding the next
     for *_, samples in clips:
         indices = [at for at, _ in samples.values()]
         gaps = np.concatenate([np.diff(at) for at in indices])
@@ -103,10 +103,10 @@ def sampling_over_epochs(frames: int, fps: float, T: int, spec: Input, seed: int
 
 
 def seen(clips: list[tuple]) -> Figure:
-    """The frames that networks saw and, below them, where in them they looked: the brighter, the more.
+    """The frames that networks saw and, below them, where the networks looked: brighter means more.
 
-    clips: (class, prediction, confidence, source such as "X3D-M, 6 frames", frames uint8 (T, H, W, C)) for each; and
-    for all or none, maps in 0..1 (T, h, w) at any resolution. Of more than 8 frames, the figure shows 8, evenly spaced.
+    clips: (class, prediction, confidence, source such as "X3D-M, 6 frames", frames uint8 (T, H, W, C)) for each; all or
+    none also have maps in 0..1 (T, h, w) at any resolution. Of more than 8 frames, the figure has 8, evenly spaced.
     """
     sheet = [_rows(*clip[4:]) for clip in clips]
     columns = max(6, *(len(rows[0]) for rows in sheet))  # the titles need the width of six
@@ -133,7 +133,7 @@ def seen(clips: list[tuple]) -> Figure:
 
 
 def _rows(frames: np.ndarray, maps: np.ndarray | None = None) -> list[np.ndarray]:
-    """At most 8 frames; and the same in gray, dimmed, and made brighter, never darker, by the maps."""
+    """At most 8 frames and, with maps, the same frames in dim gray, which the maps can only brighten."""
     spread = sampling.spread(len(frames), min(len(frames), MOST))
     frames = frames[spread]
     if maps is None:

@@ -1,4 +1,4 @@
-"""Tables for a venue that takes LaTeX, with the package booktabs."""
+"""Tables in LaTeX, for venues that want it. They need the package booktabs."""
 
 import pandas as pd
 

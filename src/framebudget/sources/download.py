@@ -24,11 +24,11 @@ FAULTS = (
 
 
 class DownloadError(UserError):
-    """A file that is not here and cannot be downloaded; the message names the URL and what is kept of it."""
+    """A file is missing and cannot be downloaded. The message names the URL and the part that is kept."""
 
 
 def retried(act: Callable, tries: int = TRIES) -> Any:
-    """What `act` returns. After a pause, it runs again if the connection failed or delivered broken data."""
+    """Return what `act` returns. Retry after a pause if the connection fails or delivers broken data."""
     for pause in (PAUSE * 2**k for k in range(tries - 1)):
         try:
             return act()
@@ -57,12 +57,12 @@ def download(url: str, path: Path) -> None:
         kept = partial.stat().st_size if partial.exists() else 0
         raise DownloadError(
             f"{url}: {error}. {kept:,} bytes are kept in {partial}; to resume, run the same command again, or download "
-            "the file by other means and name it in params.yaml"
+            "the file yourself and name it in params.yaml"
         ) from None
 
 
 def resume(session: requests.Session, url: str, partial: Path, etag: Path) -> None:
-    """Download the rest of a partial file, or all of it if its ETag, kept in a file, is no longer the server's."""
+    """Download the rest of a partial file, or all of it if its saved ETag is no longer the server's."""
     held, version = partial.stat().st_size if partial.exists() else 0, etag.read_text() if etag.exists() else ""
     headers = {"Accept-Encoding": "identity"}
     if held and version:
@@ -83,4 +83,4 @@ def resume(session: requests.Session, url: str, partial: Path, etag: Path) -> No
             for chunk in response.iter_content(2**16):
                 out.write(chunk)
     if total.isdigit() and partial.stat().st_size != int(total):
-        raise EOFError(f"{partial.stat().st_size} of {total} bytes came")
+        raise EOFError(f"{partial.stat().st_size} of {total} bytes arrived")

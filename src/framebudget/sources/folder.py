@@ -26,8 +26,8 @@ def find_clips(
 
     path is relative to `clips`; clip is the path without its suffix, and unique. `group` is a regular expression that
     is searched in the path below the class folder: its first capture group that matched, or the whole match if it has
-    none, names the group; None makes each clip its own group. Names are compared as they look (Unicode NFC), however
-    a system stores their accents: Jürgen is one person. Raises SourceError.
+    none, names the group; None makes each clip its own group. Names are compared as they look (Unicode NFC), however a
+    system stores their accents: Jürgen is one person. Raises SourceError.
     """
     if not clips.is_dir() or not os.access(clips, os.R_OK | os.X_OK):
         way_out = "`clips` in params.yaml must name the folder of <class>/<video>"
@@ -65,14 +65,14 @@ def reason_to_skip(path: Path, at_top: bool, wanted: set[str]) -> str | None:
             return "no permission to read this folder"
         return "not among fetch.classes" if at_top and wanted and nfc(path.name) not in wanted else None
     if path.exists() and not path.is_file():
-        return "no file, but a pipe or device"  # reading it may never end
+        return "a pipe or device, not a file"  # reading it may never end
     if path.suffix.lower() not in VIDEOS:
         return "not a video by its suffix"
     return "in no class folder" if at_top else None
 
 
 def check(clips: Path, rows: list[dict], folders: set[str], group: str | None) -> None:
-    """Raises SourceError for names that cannot be printed, classes without clips, and clips of one name or no group."""
+    """Raises SourceError for unprintable names, classes without clips, and clips that share a name or lack a group."""
     empty = folders - {row["class"] for row in rows}
     names = [*sorted(empty), *(row["path"] for row in rows)]
     if bad := [printable(name) for name in names if name != printable(name)]:
@@ -88,7 +88,7 @@ def check(clips: Path, rows: list[dict], folders: set[str], group: str | None) -
         way_out = "they differ only in suffix or form of accents; remove the copy, or rename one"
         raise SourceError(f"{clips}: {listed(twins)}: {way_out}")
     if unmatched := [row["path"] for row in rows if not row["group"]]:
-        raise SourceError(f"{clips}: `fetch.group`, {group}, does not match {listed(unmatched)}; change either")
+        raise SourceError(f"{clips}: `fetch.group`, {group}, does not match {listed(unmatched)}; change one of them")
 
 
 def group_of(name: str, pattern: str) -> str | None:
@@ -97,7 +97,7 @@ def group_of(name: str, pattern: str) -> str | None:
 
 
 def printable(name: str) -> str:
-    """The name on one line; undecodable bytes and control characters, which no table can hold, as \\udce9 and \\r."""
+    """The name on one line; undecodable bytes and control characters, which tables cannot hold, as \\udce9 and \\r."""
     return visible(name).replace("\n", r"\n")
 
 

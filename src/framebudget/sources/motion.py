@@ -52,7 +52,7 @@ class Scene:
 
 
 def draw_scene(number: int) -> Scene:
-    """The scene of this number; it depends on the number only."""
+    """The scene with this number, always the same."""
     rng = np.random.default_rng([1, number])
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     background = np.zeros((HEIGHT, WIDTH, 3)) + rng.uniform(0.1, 0.3, 3)

@@ -19,20 +19,20 @@ from framebudget.sources.folder import SourceError, listed
 
 CLIP = re.compile(r"v_([A-Za-z]+)_g\d\d_c\d\d\.avi")
 FOLDERS = {"HandStandPushups": "HandstandPushups"}  # file names spell this one class differently
-COMPRESSIONS = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED  # others may ask for gigabytes
-LARGEST = 2**26  # bytes; the 13,320 clips of the archive have half a megabyte each
-# Of a network, or of a damaged zip. An encrypted member is a RuntimeError.
+COMPRESSIONS = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED  # others may need gigabytes
+LARGEST = 2**26  # bytes; the archive's 13,320 clips have about half a megabyte each
+# Faults of a network or of a damaged zip. An encrypted member raises RuntimeError.
 FAULTS = *download.FAULTS, RemoteZipError, OSError, ValueError, RuntimeError, OverflowError, struct.error
 WAYS_OUT = (
-    "The clips that came are kept. There are three ways on: run the same command again; or name the extracted folder, "
-    "-S clips=PATH/UCF-101; or download the zip by other means and name it, -S clips=PATH/UCF101_videos.zip"
+    "The clips read so far are kept. There are three ways to continue: run the same command again; or name the "
+    "extracted folder, -S clips=PATH/UCF-101; or download the zip yourself and name it, -S clips=PATH/UCF101_videos.zip"
 )
 
 
 def fetch_clips(archive: str, classes: list[str] | str, folder: Path) -> None:
     """Extract the clips of these classes, or of `all`, to <folder>/<Class>/<clip>, each of them whole or not at all.
 
-    archive: a file, or a URL, of which only these clips are read. Clips that are here already, by size and CRC, stay.
+    archive: a file, or a URL, of which only these clips are read. Clips already here, by size and CRC, are kept.
     Raises SourceError.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def fetch_clips(archive: str, classes: list[str] | str, folder: Path) -> None:
 
 
 class Archive:
-    """A zip on disk or at a URL. Over the network, everything is tried several times."""
+    """A zip on disk or at a URL. Over the network, it retries every read."""
 
     def __init__(self, name: str, session: requests.Session):
         session.hooks["response"].append(limited)
@@ -65,17 +65,17 @@ class Archive:
         self.zip = download.retried(self.open, self.tries)
 
     def extract(self, info: zipfile.ZipInfo, path: Path) -> None:
-        """Whole or not at all. zipfile checks the CRC at the end, and never reads more than the announced size."""
+        """Extract a member, whole or not at all. zipfile checks the CRC, and reads no more than the announced size."""
         try:
             with new_file(path) as unfinished, self.zip.open(info) as stream, unfinished.open("wb") as file:
                 shutil.copyfileobj(stream, file)
         except download.FAULTS:
-            self.zip = self.open()  # the old one may be anywhere in its stream
+            self.zip = self.open()  # the old one may have stopped anywhere in its stream
             raise
 
 
 def limited(response: requests.Response, **_: object) -> None:
-    """Raises SourceError if a part of the archive is larger than the list of its members, or any clip, can be."""
+    """Raises SourceError if a part of the archive is larger than its list of members or any clip can be."""
     size = response.raw.length_remaining  # None if the server does not say
     if response.status_code == 206 and (size is None or size > LARGEST):
         raise SourceError(f"{response.url}: not the archive of UCF101: a part of it has more than {LARGEST:,} bytes")

@@ -27,7 +27,7 @@ def cached(given: str, zoo: str | None) -> tuple[str | None, Path]:
         raise DownloadError("weights: there is no kinetics400 for this network; name a file or a URL in params.yaml")
     if not url.startswith(("http://", "https://")):
         return None, Path(given)
-    import torch  # only for the place of its cache
+    import torch  # only to locate its cache
 
     name = f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{url.rsplit('/', 1)[1]}"
     return url, Path(torch.hub.get_dir(), "checkpoints", name)

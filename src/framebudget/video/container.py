@@ -1,6 +1,6 @@
-"""An open clip: its packets and frames as PyAV gives them, and frames as pictures.
+"""Open a clip: its packets and frames from PyAV, and frames as RGB pictures.
 
-Decoding takes one thread: a loader has several workers, and PyAV's own threads can deadlock when a reader stops early.
+Decoding uses one thread: a loader has several workers, and PyAV's own threads can deadlock when a reader stops early.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from framebudget.console import UserError
 
-MAX_PIXELS = 8192 * 4320  # of a frame, 8K: a small file can hold one that fills the memory
+MAX_PIXELS = 8192 * 4320  # of an 8K frame; a small file can hold a frame that fills the memory
 OPTIONS = {  # FFmpeg would also open playlists: lists of other files, local or remote, under any name
     "format_whitelist": "avi,mov,matroska,mpeg,mpegvideo,mpegts,asf,flv,ogg",
     "protocol_whitelist": "file",
@@ -53,8 +53,8 @@ class Video:
 @contextlib.contextmanager
 def open_video(path: Path) -> Iterator[Video]:
     """Open a file. Raises ClipError if it has no video stream, or if decoding fails in the body of the `with`."""
-    if path.exists() and not path.is_file() and not path.is_dir():  # reading it may never end
-        raise ClipError(f"{path}: no file, but a pipe or device")
+    if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe may never end
+        raise ClipError(f"{path}: a pipe or device, not a file")
     problem = "cannot be opened as a video"
     try:
         with av.open(f"file:{path}", options=OPTIONS, metadata_errors="replace") as container:
@@ -63,13 +63,13 @@ def open_video(path: Path) -> Iterator[Video]:
     except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:  # IndexError: PyAV, some FLV files
         reason = getattr(error, "strerror", None) or str(error) or "out of memory"  # a MemoryError has no message
         if getattr(error, "errno", None) == errno.EINVAL:
-            reason += f"; such as pictures of more than {MAX_PIXELS:,} pixels"
+            reason += f"; perhaps pictures of more than {MAX_PIXELS:,} pixels"
         raise ClipError(f"{path}: {problem} ({reason})") from None
 
 
 def _video_stream(path: Path, container: InputContainer) -> av.VideoStream:
     if not container.streams.video:
-        raise ClipError(f"{path}: no video in it")
+        raise ClipError(f"{path}: no video stream in it")
     stream = container.streams.best("video")  # not the cover picture
     if not isinstance(stream, av.VideoStream) or not stream.codec_context:
         raise ClipError(f"{path}: FFmpeg has no decoder for it; convert the clip")
@@ -82,7 +82,7 @@ def _video_stream(path: Path, container: InputContainer) -> av.VideoStream:
 
 
 class Picture:
-    """Turns a decoded frame into an upright RGB array (H, W, 3), scaled to `short_side` if there is one.
+    """Turns a decoded frame into an upright RGB array (H, W, 3), scaled to `short_side` if given.
 
     Raises ValueError if a frame has another size than the first.
     """
@@ -90,7 +90,7 @@ class Picture:
     def __init__(self, short_side: int | None = None):
         self.short_side = short_side
         self.size: tuple[int, int] | None = None
-        self.scale, self.convert = VideoReformatter(), VideoReformatter()  # setting one up costs more than a frame
+        self.scale, self.convert = VideoReformatter(), VideoReformatter()  # creating one costs more than a frame
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         width, height = frame.width, frame.height

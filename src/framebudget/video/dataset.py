@@ -31,11 +31,11 @@ def check(clips: Path, rows: pd.DataFrame) -> None:
 
 
 class Clips(Dataset):
-    """Item (epoch, i) -> frames_VTHWC (uint8), the View of them, label, i.
+    """Item (epoch, i) -> frames_VTHWC (uint8), their View, label, i.
 
     rows: path (below the folder `clips`), label, frames, fps and frame_index (a FrameIndex or None) of each clip.
-    views, crops: how many spans of frames, and squares (1 or 3) of each, evaluation takes, evenly placed. With views
-    None, for training: one of each, drawn from (seed, epoch, i), as is all other augmentation.
+    views, crops: how many evenly spaced spans of frames, and squares (1 or 3) of each, evaluation takes. Training has
+    views None: one of each, drawn from (seed, epoch, i) like all other augmentation.
     Raises ClipError if a clip is too short and `spec.short` is `error`.
     """
 
@@ -78,10 +78,10 @@ class Clips(Dataset):
 
 
 class Packed:
-    """A read-only list of tuples, stored pickled in one array; only the one that is asked for is unpickled.
+    """A read-only list of tuples, pickled into one array. Reading an item unpickles only that item.
 
     Loader processes share the memory of the array. They would copy a list page by page, because reading an object
-    changes its reference count (pytorch#13246), and what an object caches would stay in every worker.
+    changes its reference count (pytorch#13246), and anything an object caches would stay in every worker.
     """
 
     def __init__(self, items: Iterable[tuple]):
@@ -99,8 +99,8 @@ class Packed:
 class EpochSampler(Sampler):
     """(epoch, clip) pairs, shuffled by (seed, epoch) or in order; Lightning calls `set_epoch`.
 
-    Of R ranks, each takes every R-th pair. Shuffled, all ranks take equally many, so that up to R - 1 clips miss an
-    epoch; in order, every clip is taken once.
+    Each of R ranks takes every R-th pair. If shuffled, all ranks take equally many, so up to R - 1 clips miss an epoch.
+    In order, every clip is taken once.
     """
 
     def __init__(self, length: int, seed: int, shuffle: bool, rank: int, ranks: int):
@@ -132,7 +132,7 @@ def loader(clips: Clips, batch_size: int, workers: int, rank: int = 0, ranks: in
     """Batches of frames_BVTHWC (uint8), B views, labels_B and positions_B (the i of each); training is shuffled."""
     training = clips.views is None
     sampler = EpochSampler(len(clips), clips.seed, training, rank, ranks)
-    # one clip alone gives no batch statistics; on several ranks each has at least one
+    # one clip alone has no batch statistics; several ranks together always have more
     drop_last = training and ranks == 1 and len(sampler) > batch_size and len(sampler) % batch_size == 1
     return DataLoader(
         clips, batch_size=batch_size, sampler=sampler, drop_last=drop_last, collate_fn=collate, num_workers=workers,

@@ -1,7 +1,7 @@
 """Which packet of a clip carries which frame, so that a reader decodes only what it needs.
 
-`fetch` builds the index of every clip once and proves it on the clip itself: every frame decoded by the index must be
-the one that decoding in order gives. A clip for which this fails has no index and is always decoded from its start.
+`fetch` builds the index of every clip once and checks it on the clip itself: every frame decoded by the index must
+equal the one decoded in order. A clip that fails this check gets no index and is always decoded from its start.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from av.bitstream import BitStreamFilterContext
 from framebudget.console import UserError
 from framebudget.video.container import Picture, Video, open_video
 
-SEEK_BEYOND = 100  # packets: a seek is quicker than reading past this many
+SEEK_BEYOND = 100  # packets: a seek is faster than reading past this many
 Numbered = Iterator[tuple[int, av.VideoFrame]]
 
 
@@ -41,10 +41,10 @@ class FrameIndex:
     """The index of one clip.
 
     frame_of: the frame that each packet of the video stream carries, -1 for none (the second field of a frame, say).
-    entries: the packets of key frames at which decoding may begin; each frame up to the next entry comes out right.
+    entries: packets of key frames where decoding may begin; all frames up to the next entry decode correctly.
     dts: decoding timestamps of the entries; None where a seek does not find the entry.
     skip: whether non-reference frames, which no other frame needs, may be left undecoded.
-    unpack: whether packets are counted behind FFmpeg's filter mpeg4_unpack_bframes (DivX put two frames into one).
+    unpack: whether packets are counted after FFmpeg's filter mpeg4_unpack_bframes (DivX put two frames into one).
     """
 
     frame_of: list[int]
@@ -54,7 +54,7 @@ class FrameIndex:
     unpack: bool
 
     def by_entry(self, frames: Iterable[int]) -> dict[int, list[int]]:
-        """Frames, sorted, under the place in `entries` at which decoding begins to reach them; -1: no entry does."""
+        """Sorted frames, grouped by the place in `entries` where their decoding begins; -1: no entry reaches them."""
         first_frames, groups = [self.frame_of[packet] for packet in self.entries], defaultdict(list)
         for frame in sorted(frames):
             groups[bisect_right(first_frames, frame) - 1].append(frame)
@@ -69,14 +69,14 @@ class FrameIndex:
             while last + 1 < len(self.frame_of) and self.frame_of[last + 1] < 0:
                 last += 1  # a packet without a frame of its own belongs to the one before
             part = PacketRange(self.entries[entry], last, self.dts[entry], set(wanted))
-            if found and found[-1].last >= part.first:  # open GOP: frames shown before a key frame are stored after it
+            if found and found[-1].last >= part.first:  # open GOP: frames displayed before a key frame are after it
                 before = found.pop()
                 part = before._replace(last=max(before.last, last), frames=before.frames | part.frames)
             found.append(part)
         return found
 
     def decode(self, video: Video, wanted: Iterable[int], seek_beyond: int = SEEK_BEYOND) -> Numbered:
-        """Yield the wanted frames, numbered as in the clip, decoding no more than they need."""
+        """Yield the wanted frames, numbered as in the clip, decoding no more than necessary."""
         decoder, packets, number = video.stream.codec_context, enumerate(_packets(video, self.unpack)), -1
         for part in self.ranges(wanted):
             if part.dts is not None and part.first - number > seek_beyond:
@@ -94,9 +94,9 @@ class FrameIndex:
 
 
 def build(path: Path) -> FrameIndex | None:
-    """Build the index of a clip and prove it: decoding by the index must give the same frames as decoding in order.
+    """Build the index of a clip and check it: decoding by the index must give the same frames as decoding in order.
 
-    Returns None if that fails, or if the decoder conceals damage (it uses whatever it decoded before) or does not tell
+    Returns None if that fails, or if the decoder conceals damage (with whatever it decoded before) or does not report
     which packet a frame comes from. Raises ClipError if the clip is broken.
     """
     clip = Clip(path)
@@ -123,7 +123,7 @@ class Clip:
         return zlib.crc32(np.ascontiguousarray(self.picture(frame)).data)
 
     def wrong(self, index: FrameIndex, frames: Collection[int], seek_beyond: int = SEEK_BEYOND) -> set[int]:
-        """Return those of the frames that decoding by the index leaves out or gets wrong."""
+        """Return the frames that decoding by the index misses or gets wrong."""
         wrong = set(frames)
         with open_video(self.path) as video, contextlib.suppress(av.FFmpegError):
             for number, frame in index.decode(video, frames, seek_beyond):
@@ -133,7 +133,7 @@ class Clip:
 
 
 def _prove(clip: Clip, unpack: bool) -> FrameIndex | None:
-    """Return the index with every shortcut that is proved on the clip, or None if not even the frames are right."""
+    """Return the index with every shortcut that works for this clip, or None if even the frames are wrong."""
     with open_video(clip.path) as video:
         packets = [(packet.dts, packet.is_keyframe) for packet in _packets(video, unpack)]
     frame_of = [-1] * len(packets)
@@ -163,7 +163,7 @@ def _prove(clip: Clip, unpack: bool) -> FrameIndex | None:
 def _with_good_entries(clip: Clip, frame_of: list[int], entries: list[int], unpack: bool) -> FrameIndex | None:
     """Leave out entries that need packets stored before them; return None if the first one does.
 
-    Decoding the frames of every other entry shows it, because the decoder then starts afresh at each.
+    Decoding the frames of every other entry reveals them, because the decoder then restarts at each.
     """
     while entries:
         index = FrameIndex(frame_of, entries, [None] * len(entries), skip=False, unpack=unpack)
@@ -181,7 +181,7 @@ def _with_good_entries(clip: Clip, frame_of: list[int], entries: list[int], unpa
 def _may_skip(clip: Clip, index: FrameIndex) -> bool:
     """Whether all other frames stay the same when the decoder skips non-reference frames.
 
-    It is tried with all of them skipped, and with each fifth frame asked for and what can be skipped between.
+    Tries this with all of them skipped, and with every fifth frame wanted and those between skipped where possible.
     """
     for packet, frame in _decode_all(clip, index.unpack, skip=True):
         if clip.digest(frame) != clip.digests[index.frame_of[packet]]:
@@ -191,7 +191,7 @@ def _may_skip(clip: Clip, index: FrameIndex) -> bool:
 
 
 def _decode_all(clip: Clip, unpack: bool, skip: bool = False) -> Numbered:
-    """Decode a clip in order; yield (number of its packet, frame) for each frame that tells its packet."""
+    """Decode a clip in order; yield (number of its packet, frame) for each frame that reports its packet."""
     with open_video(clip.path) as video:
         decoder = video.stream.codec_context
         decoder.skip_frame = "NONREF" if skip else "DEFAULT"

@@ -58,7 +58,7 @@ def glance(path: Path) -> dict:
         duration, unit = stream.duration, stream.time_base
         seconds = duration * unit if duration and unit else (video.container.duration or 0) / av.time_base
         frames = stream.frames or round(seconds * rate)
-    if not 0 < frames <= path.stat().st_size:  # every frame takes a byte at least
+    if not 0 < frames <= path.stat().st_size:  # every frame takes at least one byte
         return probe(path)
     return {"frames": frames, "fps": float(rate)}
 
@@ -96,12 +96,12 @@ def stream_frames(path: Path, rows: np.ndarray, short_side: int) -> Iterator[np.
     """Yield for each row of indices (N, T) its frames, uint8 (T, H, W, C), as soon as the last of them is decoded.
 
     The clip is decoded once, in order. Frames stay in memory only until no later row needs them, so rows should begin
-    one after the other. If the clip has fewer frames than its container states, the last frame read stands in for the
+    one after the other. If the clip has fewer frames than its container states, the last frame read replaces the
     missing ones. Raises ClipError.
     """
     picture, number, last = Picture(short_side), -1, None
     kept: dict[int, np.ndarray] = {}
-    uses = Counter(rows.ravel().tolist())  # of each frame, by the rows still to come
+    uses = Counter(rows.ravel().tolist())  # of each frame, in the rows still to come
     with open_video(path) as video:
         frames = enumerate(video.frames())
         for row in rows.tolist():
@@ -126,7 +126,7 @@ def _frame_rate(path: Path, stream: av.VideoStream) -> Fraction:
 
 
 def _riff_bytes(path: Path) -> int:
-    """Length that the first RIFF chunk of an AVI file states; the file may go on after it (OpenDML)."""
+    """Length that the first RIFF chunk of an AVI file states. More may follow it (OpenDML)."""
     with path.open("rb") as file:
         head = file.read(8)
     return int.from_bytes(head[4:8], "little") + 8 if head[:4] == b"RIFF" else 0

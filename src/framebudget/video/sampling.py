@@ -18,7 +18,7 @@ from framebudget.params import Input
 
 
 def span(spec: Input, frames: int, fps: float, T: int) -> int:
-    """How many consecutive frames, at least T, the T frames of a clip of this length and rate are spread over."""
+    """How many consecutive frames, at least T, to spread T frames over, in a clip of this length and rate."""
     if spec.sampling == "dense":
         return (T - 1) * spec.stride + 1
     if spec.window is None or spec.sampling == "segments":

@@ -1,6 +1,6 @@
 """From uint8 frames to the input of a network: on the device, a whole batch at a time, each clip with its own View.
 
-The reader scales the frames, in the same pass in which it converts them, so that full-size frames are never moved.
+The reader scales frames in the same pass that converts them, so full-size frames are never moved.
 """
 
 from typing import NamedTuple
