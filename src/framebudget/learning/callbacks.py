@@ -1,4 +1,4 @@
-"""What Lightning calls during a training: its state is kept, its progress shown."""
+"""Keep the state of a training after every epoch, and report its progress."""
 
 import sys
 from pathlib import Path

@@ -1,7 +1,7 @@
 """MLflow: a run for every study, and nested in it one for every training.
 
-A study's run is found by what determines the trainings, so that all stages of one `dvc repro` log to it, before and
-after an interruption. A DVC experiment has its own. Both lead back: `dvc.exp_name` is a tag of every run.
+A tag of the study's run is a hash of what determines its trainings: by it, all stages of a `dvc repro` find the run and
+log to it, and so does a resumed one. A DVC experiment has a run of its own: `dvc.exp_name` is a tag of every run.
 """
 
 import contextlib
@@ -73,8 +73,8 @@ def tolerant(what: str) -> Iterator[None]:
         warn(f"does not take {what}; work/ has it ({error})")
 
 
-def warn(fault: str) -> None:
-    print(f"warning: MLflow at {redacted(tracking_uri())} {fault}", file=sys.stderr)
+def warn(text: str) -> None:
+    print(f"warning: MLflow at {redacted(tracking_uri())} {text}", file=sys.stderr)
 
 
 def study_run(study: Study) -> tuple[MlflowClient, str]:
