@@ -30,7 +30,7 @@ from framebudget.study import Training, write_table
 def fit(training: Training) -> None:
     """Train, or resume after the last full epoch, until the training's folder has its weights and curve.csv."""
     p, folder, network = training.params, training.folder, NETWORKS[training.network]
-    if (folder / "curve.csv").exists():
+    if (folder / "curve.csv").exists() and (folder / f"{training.name}.pt").exists():
         return
     prepare(training.seed)
     title = f"{network.name} {training.name}"

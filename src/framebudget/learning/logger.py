@@ -15,7 +15,7 @@ PAUSE = 30.0  # seconds before retrying a server that did not answer
 
 
 class PatientLogger(MLFlowLogger):
-    """Training continues without the server. Metrics wait here, each with its own time, until the server is back.
+    """Training continues without the server. Metrics wait here and are sent, with their own times, when it is back.
 
     Also logs the use of CPU, memory, disk, network and GPU every ten seconds.
     """
@@ -41,7 +41,7 @@ class PatientLogger(MLFlowLogger):
             self.waiting.clear()
         except REFUSALS as error:
             if not self.ask_again:
-                warn(f"does not answer; training continues, and its metrics follow when MLflow is back ({error})")
+                warn(f"does not answer; training continues, and sends its metrics when MLflow is back ({error})")
             self.ask_again = time.monotonic() + PAUSE
 
     @rank_zero_only
@@ -52,5 +52,7 @@ class PatientLogger(MLFlowLogger):
             for run_id in (self.run_id, self.study):
                 self.experiment.set_terminated(run_id, "FAILED" if status == "failed" else "FINISHED")
         except REFUSALS as error:
-            lost = f"without {len(self.waiting)} metrics, which are in work/<model>/curves.csv"
-            warn(f"does not answer; run {self.run_id} stays open there, {lost} ({error})")
+            warn(
+                f"does not answer; run {self.run_id} stays open there, without {len(self.waiting)} metrics: they are "
+                f"in work/<model>/curves.csv ({error})"
+            )

@@ -73,8 +73,8 @@ def tolerant(what: str) -> Iterator[None]:
         warn(f"does not accept {what}; work/ has it ({error})")
 
 
-def warn(fault: str) -> None:
-    print(f"warning: MLflow at {redacted(tracking_uri())} {fault}", file=sys.stderr)
+def warn(text: str) -> None:
+    print(f"warning: MLflow at {redacted(tracking_uri())} {text}", file=sys.stderr)
 
 
 def study_run(study: Study) -> tuple[MlflowClient, str]:
