@@ -51,7 +51,7 @@ def usage(doc: str) -> argparse.ArgumentParser:
 
 
 def stage(main: Callable[[], None]) -> Callable[[], None]:
-    """Print a UserError or a machine fault as one line and exit with 1; after Ctrl-C, exit with 130.
+    """Print a UserError or a machine fault as one line and exit with 1. After Ctrl-C, exit with 130.
 
     Any other error is a bug and prints its traceback. With FRAMEBUDGET_DEBUG=1, every error does.
     """
@@ -118,7 +118,7 @@ def read_yaml(path: Path) -> object:
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; it replaces `path` if the block succeeds."""
+    """A temporary path to write to. It replaces `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     yield partial
@@ -127,7 +127,7 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """An empty folder to write into; it replaces `path` if the block succeeds.
+    """An empty folder to write into. It replaces `path` if the block succeeds.
 
     A killed process leaves the old folder, no folder, or the new one, never part of one.
     """
@@ -142,7 +142,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table, whole or not at all; equal tables give equal bytes. A ' escapes cells a spreadsheet would run."""
+    """Write a table, whole or not at all. Equal tables give equal bytes. A ' escapes cells a spreadsheet would run."""
     for name in table.columns[table.dtypes == "str"]:
         formula = table[name].str.startswith(FORMULA)
         if formula.any():

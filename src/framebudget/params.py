@@ -20,7 +20,7 @@ brief.maxstring = brief.maxother = 100
 
 
 class ParamsError(UserError):
-    """params.yaml cannot be used; the message names the key."""
+    """params.yaml cannot be used. The message names the key."""
 
 
 class Strict(BaseModel):

@@ -68,7 +68,7 @@ def motion(arguments: argparse.Namespace) -> None:
 
 @command()
 def doctor(_: argparse.Namespace) -> None:
-    """Check that everything the study needs is in place; exit with 1 if anything is missing.
+    """Check that everything the study needs is in place. Exit with 1 if anything is missing.
 
     $ framebudget doctor
     """

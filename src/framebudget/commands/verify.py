@@ -72,7 +72,7 @@ def run_study(clone: Path, place: tuple, changes: list[str], kept: Path | None =
 
 
 def with_parameters_of(kept: Path, path: Path) -> str:
-    """The parameters of a kept study, except where the clips are; keys that its version did not have are null."""
+    """The parameters of a kept study, except where the clips are. Keys that its version did not have are null."""
     own, theirs = read_yaml(path), read_yaml(kept / "params.yaml")
     for name, data in theirs["datasets"].items():
         for key, section in data.items():

@@ -100,7 +100,7 @@ def keep(training: Training, task: Classification, logger: PatientLogger | None)
 
 @contextmanager
 def clear(timeout: int) -> Iterator[None]:
-    """Turn errors of Lightning and gloo into messages. Exit with 143 after SIGTERM; Lightning would exit with 0."""
+    """Turn errors of Lightning and gloo into messages. After SIGTERM, exit with 143, not with Lightning's 0."""
     try:
         yield
     except SIGTERMException:

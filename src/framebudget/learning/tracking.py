@@ -51,7 +51,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 
 class StoreError(UserError):
-    """The MLflow store does not answer, or cannot be used; the message says what to do."""
+    """The MLflow store does not answer, or cannot be used. The message says what to do."""
 
     def __init__(self, error: Exception):
         uri, text = tracking_uri(), str(getattr(error, "orig", error))  # SQLAlchemy's own message is a page long
@@ -119,7 +119,7 @@ def knock() -> None:
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
-    """Its id; created if missing. A local store keeps pictures and models beside the database."""
+    """The id of the experiment; creates it if missing. A local store keeps pictures and models beside the database."""
     database = tracking_uri().removeprefix("sqlite:///")
     where = Path(database).absolute().with_name("mlruns").as_uri() if database != tracking_uri() else None
     if client.get_experiment_by_name(name) is None:

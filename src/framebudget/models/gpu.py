@@ -167,7 +167,7 @@ def autocast_dtype(x: Tensor) -> torch.dtype:
 
 
 def convolved(conv: nn.Conv3d, x_BTHWC: Tensor, width: int) -> Tensor:
-    """A convolution, its output padded to `width` channels; the input may be padded already."""
+    """A convolution, its output padded to `width` channels. The input may be padded already."""
     x = x_BTHWC.to(autocast_dtype(x_BTHWC))
     weight = conv.weight.to(x.dtype)
     kernel, stride, groups = conv.kernel_size, conv.stride, conv.groups

@@ -89,7 +89,7 @@ class Depthwise(torch.autograd.Function):
         before, now, after = (to_clips(gradients(k, to_pictures(grad_BCTHW), x, True, False)[0], B) for k in range(3))
         now[:, :, :-1] += before[:, :, 1:]
         now[:, :, 1:] += after[:, :, :-1]
-        # shift all clips at once by one frame; zeros keep a clip's gradient out of the next clip
+        # shift all clips at once by one frame, where zeros keep a clip's gradient out of the next clip
         shifted = grad_BCTHW.clone()
         shifted[:, :, 0] = 0
         first = gradients(0, to_pictures(shifted)[1:], x[:-1], False, True)[1]

@@ -10,7 +10,7 @@ from framebudget.console import UserError
 
 
 class WeightsError(UserError):
-    """A weight file that cannot be used; the message names the file and what differs."""
+    """A weight file that cannot be used. The message names the file and what differs."""
 
 
 def unpickled(path: Path) -> dict:
@@ -19,7 +19,7 @@ def unpickled(path: Path) -> dict:
         if zipfile.is_zipfile(path):  # every file since torch 1.6
             with zipfile.ZipFile(path) as archive:
                 if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                    raise ValueError("compressed")  # torch never compresses; a few bytes could fill the memory
+                    raise ValueError("compressed")  # torch never compresses, and a few bytes could fill the memory
                 if damaged := archive.testzip():  # torch does not verify checksums
                     raise ValueError(f"checksum of {damaged}")
         return dict(torch.load(path, map_location="cpu", weights_only=True))
@@ -39,7 +39,7 @@ def read(path: Path) -> dict:
 
 
 def load(network: nn.Module, path: Path, head: str | None = None) -> None:
-    """Load a weight file strictly; keys that begin with `head` keep their initial values. Raises WeightsError."""
+    """Load a weight file strictly. Keys that begin with `head` keep their initial values. Raises WeightsError."""
     own, given = network.state_dict(), read(path)["model_state"]
     if head:
         own = {key: value for key, value in own.items() if not key.startswith(head)}
@@ -62,7 +62,7 @@ def alike(own: Tensor, given: object) -> bool:
 
 
 def save(path: Path, network: nn.Module, **facts: object) -> None:
-    """Write the weights and plain facts about them, whole or not at all; the same content gives the same bytes."""
+    """Write the weights and plain facts about them, whole or not at all. The same content gives the same bytes."""
     state = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
     partial = path.with_name(path.stem + ".partial")
     with partial.open("wb") as file:  # a file object, because torch writes a path's name into the archive

@@ -10,7 +10,7 @@ from framebudget.models.network import ZOO, Network
 def x3d(classes: int) -> nn.Module:
     """clips_BCTHW -> logits_BK, with PyTorchVideo's state dict keys. X3D-XS and X3D-S are the same network.
 
-    The stock head averages over a fixed 16×7×7 window and ends in a softmax, in training too; a cross-entropy on top
+    The stock head averages over a fixed 16×7×7 window and ends in a softmax, in training too. A cross-entropy on top
     takes the softmax of a softmax, which for 5 classes cannot fall below 0.905. Here the mean takes any size, and the
     output is logits. torch's SiLU replaces PyTorchVideo's Swish, which keeps its input and takes three passes.
     """

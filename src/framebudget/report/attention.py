@@ -45,7 +45,7 @@ def outputs(network: nn.Module, modules: Iterable[nn.Module], clips_BCTHW: Tenso
 
 
 def upsampled(map_B1THW: Tensor, size: tuple[int, int, int]) -> Tensor:
-    """The map at another (T, H, W), trilinear; a frame that becomes several shares its values among them."""
+    """The map at another (T, H, W), trilinear. A frame that becomes several shares its values among them."""
     t, h, w = map_B1THW.shape[2:]
     # the slow pathway takes the first and the last frame, so these keep their place; pixels are areas
     map_B1THW = F.interpolate(map_B1THW, (size[0], h, w), mode="trilinear", align_corners=True)

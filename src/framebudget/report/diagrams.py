@@ -196,7 +196,7 @@ def one_position(axes: Axes) -> None:
 
 
 def cuboid(axes: Axes, corner: np.ndarray, width: float, height: float, back: np.ndarray, T: int, color: Color) -> None:
-    """A box of T slices from the lower left corner of its front; `back` leads to its rear."""
+    """A box of T slices from the lower left corner of its front. `back` leads to its rear."""
     right, up = np.array([width, 0]), np.array([0, height])
     face(axes, corner, right, up, color, 0.15)
     face(axes, corner + up, right, back, color, 0.5)
@@ -208,7 +208,7 @@ def cuboid(axes: Axes, corner: np.ndarray, width: float, height: float, back: np
 
 
 def grid(axes: Axes, corner: np.ndarray, right: np.ndarray, up: np.ndarray, n: int, color: Color, shade: float) -> None:
-    """n×n pixels from their lower left corner; `right` and `up` lead from one to the next."""
+    """n×n pixels from their lower left corner. `right` and `up` lead from one to the next."""
     face(axes, corner, n * right, n * up, color, shade)
     lines = [[corner + k * a, corner + k * a + n * b] for k in range(1, n) for a, b in ((right, up), (up, right))]
     axes.add_collection(LineCollection(lines, colors=[tint(color, -0.3)], lw=0.25, zorder=1))

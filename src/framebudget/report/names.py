@@ -38,7 +38,7 @@ def legible(character: str) -> str:
 
 @functools.cache
 def font_of(character: str) -> Path | None:
-    """The first font that has it, matplotlib's before the system's; symbols only from matplotlib's."""
+    """The first font that has it, matplotlib's before the system's. Symbols come only from matplotlib's."""
     own = next((font for font in OWN if ord(character) in characters(font)), None)
     if own or unicodedata.category(character)[0] not in WRITING:
         return own
@@ -54,7 +54,7 @@ def characters(font: Path) -> frozenset[int]:
 
 
 def other_fonts(names: Iterable[str]) -> dict[str, Path]:
-    """{family: file} of the system fonts that these names need; also makes them known to matplotlib."""
+    """{family: file} of the system fonts that these names need. Also makes them known to matplotlib."""
     fonts = {font_of(character) for name in names for character in readable(name)} - {None, *OWN}
     for font in fonts:
         fontManager.addfont(font)

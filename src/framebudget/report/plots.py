@@ -1,4 +1,4 @@
-"""The plots. Each function takes tables and returns a figure; `unit`, frames or seconds, is what a budget counts."""
+"""The plots. Each function takes tables and returns a figure. `unit`, frames or seconds, is what a budget counts."""
 
 import textwrap
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ MARKERS = "osD^vPX"
 LONG = 24  # letters; "Spin Counterclockwise" has 21
 ABOVE = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": 3}  # a legend above the axes
 FIRST = ["x3d_m", "slowfast_r50"]  # networks that get a color and a marker first
-FAMILY = ["STIXGeneral", "DejaVu Sans"]  # matplotlib ships both; the paper uses the first too
+FAMILY = ["STIXGeneral", "DejaVu Sans"]  # matplotlib ships both, and the paper uses the first too
 rc = {
     "font.family": FAMILY,
     "mathtext.fontset": "stix",
@@ -42,7 +42,7 @@ sns.set_theme("paper", "ticks", "colorblind", rc=rc)
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write a figure of the paper as PDF and PNG; the same figure always gives the same bytes."""
+    """Write a figure of the paper as PDF and PNG. The same figure always gives the same bytes."""
     figure.savefig(folder / f"{name}.pdf", dpi=200, metadata={"CreationDate": None})
     figure.savefig(folder / f"{name}.png", dpi=200)
 
@@ -93,7 +93,7 @@ def clips_per_class(split: pd.DataFrame) -> Figure:
 
 
 def frames_per_clip(split: pd.DataFrame, budgets: list[int], unit: str) -> Figure:
-    """The length of every clip, by class, with a line through the median; budgets that count frames are dotted."""
+    """The length of every clip, by class, with a line through the median. Budgets that count frames are dotted."""
     clips = split.drop_duplicates("clip").groupby("class")["frames"]
     axes = Figure(figsize=(COLUMN, min(0.7 + 0.2 * len(clips), TALL))).subplots()
     for y, (_, lengths) in enumerate(clips):
@@ -131,7 +131,7 @@ def learning_curves(curves: pd.DataFrame, unit: str) -> Figure:
 
 
 def reliability(table: pd.DataFrame, unit: str) -> Figure:
-    """The table of `statistics.reliability`, one panel per model; larger marks for bins with more clips."""
+    """The table of `statistics.reliability`, one panel per model. Bins with more clips have larger marks."""
     figure = Figure(figsize=(COLUMN, 2.1))
     for axes, _, budgets in _panels(figure, table, unit):
         axes.plot([0, 1], [0, 1], color="0.4", ls=":", lw=1)
@@ -201,7 +201,7 @@ def accuracy_against_frames(results: pd.DataFrame, scores: pd.DataFrame, chance:
 
 
 def accuracy_against_gflops(results: pd.DataFrame) -> Figure:
-    """Test accuracy over the multiply-adds of one view, on a log scale; every mark is labeled with its budget."""
+    """Test accuracy over the multiply-adds of one view, on a log scale. Every mark is labeled with its budget."""
     axes = Figure(figsize=(COLUMN, 2.2)).subplots()
     for model, rows in results.groupby("model", sort=False):
         _with_intervals(axes, rows["gflops"], rows, model)

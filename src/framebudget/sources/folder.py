@@ -16,7 +16,7 @@ SYSTEM = {"__MACOSX", "@eaDir"}  # folders that zips made on a Mac, and some dis
 
 
 class SourceError(UserError):
-    """A folder or archive of clips that cannot be used; the message names the folder or file."""
+    """A folder or archive of clips that cannot be used. The message names the folder or file."""
 
 
 def find_clips(

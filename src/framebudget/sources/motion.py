@@ -101,7 +101,7 @@ def render(scene: Scene, action: str) -> np.ndarray:
 
 
 def write_clip(path: Path, frames: np.ndarray) -> None:
-    """Write uint8 frames (T, H, W, 3) as MPEG-4 in AVI, whole or not at all; equal frames give equal bytes."""
+    """Write uint8 frames (T, H, W, 3) as MPEG-4 in AVI, whole or not at all. Equal frames give equal bytes."""
     options = {"flags": "+bitexact", "qmin": "3", "qmax": "3", "threads": "1"}
     with new_file(path) as partial, av.open(partial, "w", format="avi", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("mpeg4", rate=FPS, options=options)

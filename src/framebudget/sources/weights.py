@@ -7,7 +7,7 @@ from framebudget.sources.download import DownloadError, download
 
 
 def local(given: str, zoo: str | None) -> Path:
-    """The file for `weights` in params.yaml; downloads it if needed. zoo: the network's URL for `kinetics400`.
+    """The file for `weights` in params.yaml. Downloads it if needed. zoo: the network's URL for `kinetics400`.
 
     Raises DownloadError.
     """

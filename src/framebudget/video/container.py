@@ -19,7 +19,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from framebudget.console import UserError
 
-MAX_PIXELS = 8192 * 4320  # of an 8K frame; a small file can hold a frame that fills the memory
+MAX_PIXELS = 8192 * 4320  # of an 8K frame, because a small file can hold a frame that fills the memory
 OPTIONS = {  # FFmpeg would also open playlists: lists of other files, local or remote, under any name
     "format_whitelist": "avi,mov,matroska,mpeg,mpegvideo,mpegts,asf,flv,ogg",
     "protocol_whitelist": "file",

@@ -97,7 +97,7 @@ class Packed:
 
 
 class EpochSampler(Sampler):
-    """(epoch, clip) pairs, shuffled by (seed, epoch) or in order; Lightning calls `set_epoch`.
+    """(epoch, clip) pairs, shuffled by (seed, epoch) or in order. Lightning calls `set_epoch`.
 
     Each of R ranks takes every R-th pair. If shuffled, all ranks take equally many, so up to R - 1 clips miss an epoch.
     In order, every clip is taken once.
@@ -121,7 +121,7 @@ class EpochSampler(Sampler):
 
 
 def collate(samples: list[tuple]) -> tuple[torch.Tensor, list[View], torch.Tensor, torch.Tensor]:
-    """Batch the items; smaller frames are padded with zeros below and to the right, where no view looks."""
+    """Batch the items. Smaller frames are padded with zeros below and to the right, where no view looks."""
     frames, views, labels, positions = zip(*samples, strict=True)
     H, W = (max(clip.shape[axis] for clip in frames) for axis in (2, 3))
     padded = [F.pad(clip, (0, 0, 0, W - clip.shape[3], 0, H - clip.shape[2])) for clip in frames]
@@ -129,10 +129,10 @@ def collate(samples: list[tuple]) -> tuple[torch.Tensor, list[View], torch.Tenso
 
 
 def loader(clips: Clips, batch_size: int, workers: int, rank: int = 0, ranks: int = 1) -> DataLoader:
-    """Batches of frames_BVTHWC (uint8), B views, labels_B and positions_B (the i of each); training is shuffled."""
+    """Batches of frames_BVTHWC (uint8), B views, labels_B and positions_B (the i of each). Training is shuffled."""
     training = clips.views is None
     sampler = EpochSampler(len(clips), clips.seed, training, rank, ranks)
-    # one clip alone has no batch statistics; several ranks together always have more
+    # one clip alone has no batch statistics, but several ranks together always have more
     drop_last = training and ranks == 1 and len(sampler) > batch_size and len(sampler) % batch_size == 1
     return DataLoader(
         clips, batch_size=batch_size, sampler=sampler, drop_last=drop_last, collate_fn=collate, num_workers=workers,

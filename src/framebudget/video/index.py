@@ -161,7 +161,7 @@ def _prove(clip: Clip, unpack: bool) -> FrameIndex | None:
 
 
 def _with_good_entries(clip: Clip, frame_of: list[int], entries: list[int], unpack: bool) -> FrameIndex | None:
-    """Leave out entries that need packets stored before them; return None if the first one does.
+    """Leave out entries that need packets stored before them. Return None if the first one does.
 
     Decoding the frames of every other entry reveals them, because the decoder then restarts at each.
     """
@@ -191,7 +191,7 @@ def _may_skip(clip: Clip, index: FrameIndex) -> bool:
 
 
 def _decode_all(clip: Clip, unpack: bool, skip: bool = False) -> Numbered:
-    """Decode a clip in order; yield (number of its packet, frame) for each frame that reports its packet."""
+    """Decode a clip in order. Yield (number of its packet, frame) for each frame that reports its packet."""
     with open_video(clip.path) as video:
         decoder = video.stream.codec_context
         decoder.skip_frame = "NONREF" if skip else "DEFAULT"

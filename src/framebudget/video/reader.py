@@ -20,7 +20,7 @@ MAX_ASPECT = 16  # longer side / shorter side
 
 
 def probe(path: Path) -> dict:
-    """Decode the whole clip and describe it; frames are counted, width and height are as displayed.
+    """Decode the whole clip and describe it. Frames are counted, width and height are as displayed.
 
     Raises ClipError if the file is missing, is not a video, has no frames, or has fewer than its container announces.
     """
