@@ -64,7 +64,8 @@ def test_a_training_is_identified_by_the_files_that_it_imports_and_dvc_depends_o
     lines = run(sys.executable, "-c", show, cwd=ROOT, PYTHONPATH=str(SOURCE)).stdout.splitlines()
     loaded = [line.split()[1] for line in lines if line.startswith("framebudget.")]
     ours = files(study.source_files())
-    assert ours == files({Path(path) for path in loaded})
+    kernels = {path for path in ours if "kernels" in path.parts}  # imported only where there is a GPU
+    assert ours - kernels == files({Path(path) for path in loaded}) - kernels
     assert ours == files(named(stage))
 
 

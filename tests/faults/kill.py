@@ -30,7 +30,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from framebudget.commands.verify import outputs
+from framebudget.console import read_yaml
 from tests.conftest import fresh_repository, motion_clips, run, set_params
 from tests.faults.state import digests, left_behind, unfinished_runs
 
@@ -45,6 +45,12 @@ MODULES = {
     "paper": ["framebudget.paper"],
 }
 fork = multiprocessing.get_context("fork")
+
+
+def outputs(repository: Path) -> dict[str, list[str]]:
+    """What each stage writes."""
+    stages = read_yaml(repository / "dvc.yaml")["stages"]
+    return {name: [*stage["outs"], *stage.get("metrics", [])] for name, stage in stages.items()}
 
 
 def main() -> int:

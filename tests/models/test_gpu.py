@@ -11,8 +11,11 @@ from framebudget.models import NETWORKS, gpu, layers
 from framebudget.models.layers import for_evaluation
 from framebudget.models.replay import Replay
 
-pytest.importorskip("triton")
 CUDA = torch.cuda.is_available()
+pytest.importorskip("triton")
+from framebudget.models.kernels import depthwise as convolutions  # noqa: E402
+from framebudget.models.kernels import norm as norms  # noqa: E402
+
 DEVICE = "cuda" if CUDA else "cpu"
 needs_gpu = pytest.mark.skipif(not CUDA, reason="no CUDA device")
 
@@ -23,6 +26,9 @@ def _taken(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     if not CUDA:
         monkeypatch.setattr(gpu, "takes", lambda x: x.dtype in gpu.TAKEN)
+        monkeypatch.setattr(gpu, "norms", norms, raising=False)
+        for name in ("depthwise", "depthwise_gradients"):
+            monkeypatch.setattr(gpu, name, getattr(convolutions, name), raising=False)
 
 
 def error(found, truth):

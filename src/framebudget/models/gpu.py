@@ -7,8 +7,6 @@ and squeeze-and-excitation; pointwise convolutions are matrix products; replay.p
 Inner widths are padded with zeros to a multiple of 8 (54 -> 56), which tensor cores and 16-byte loads need.
 """
 
-import contextlib
-
 import torch
 import torch.nn.functional as F
 from pytorchvideo.models.resnet import BottleneckBlock, ResBlock
@@ -16,7 +14,7 @@ from pytorchvideo.models.stem import ResNetBasicStem
 from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 
-with contextlib.suppress(ImportError):  # only builds of torch with CUDA come with Triton
+if torch.cuda.is_available():  # elsewhere, Triton may be missing, and takes a second to import
     from framebudget.models.kernels import norm as norms
     from framebudget.models.kernels.depthwise import depthwise, depthwise_gradients
 
