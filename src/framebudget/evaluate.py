@@ -60,8 +60,8 @@ def predict(training: Training) -> pd.DataFrame:
     module = network.build(len(study.classes))
     weights.load(module, training.file)
     replay = Replay(for_evaluation(module.to(device)))
-    views = p.data.evaluate
-    data = Clips(p.folder, test, training.T, training.input, training.seed, views.views, views.crops)
+    rule = p.data.evaluate
+    data = Clips(p.folder, test, training.T, training.input, training.seed, rule.views, rule.crops)
     # allocated once: small tensors that are kept between large ones that are freed would fragment the heap
     probabilities_NK = np.empty((len(test), len(study.classes)), np.float32)
     batches = loader(data, training.recipe.batch_size, p.workers)
@@ -114,7 +114,7 @@ def tell(study: Study, predictions: pd.DataFrame, results: pd.DataFrame) -> None
     scores = []
     for training in study.trainings():
         (row,) = statistics.scores(training.rows(predictions), study.params.data.evaluate.top_k).to_dict("records")
-        scores.append((training, {name: row[name] for name in row.keys() - {"model", "budget", "seed"}}))
+        scores.append((training, {name: row[name] for name in row if name not in statistics.TRAINING}))
     log_scores(study, scores, {f"{row.model}.{row.budget}": row.accuracy for row in results.itertuples()})
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import typst
 
 from framebudget import params
-from framebudget.console import UserError, read_csv, stage, usage
+from framebudget.console import UserError, new_file, read_csv, stage, usage
 from framebudget.models import NETWORKS
 from framebudget.report import names
 
@@ -37,9 +37,8 @@ def main() -> None:
         for font in others.values():
             shutil.copy(font, fonts)
         pdf = typeset([names.FOLDER, fonts], {key: json.dumps(value) for key, value in inputs.items()})
-    partial = Path("paper/paper.partial.pdf")
-    partial.write_bytes(pdf)
-    partial.replace("paper/paper.pdf")
+    with new_file(Path("paper/paper.pdf")) as unfinished:
+        unfinished.write_bytes(pdf)
 
 
 def typeset(fonts: list[str | Path], inputs: dict[str, str]) -> bytes:

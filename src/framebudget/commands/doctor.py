@@ -1,4 +1,4 @@
-"""Check that everything the study needs is in place. Prints a line per check and, for a failure, the command to fix it.
+"""Check that everything the study needs is in place: one line per check and, for a failure, the command to fix it.
 
 $ framebudget doctor        (run at the top of the repository; changes nothing; exits with 1 if anything is missing)
 """

@@ -9,7 +9,7 @@ import onnx
 import torch
 
 from framebudget.commands.serving import load
-from framebudget.console import UserError, read_csv, sha256, write_text
+from framebudget.console import UserError, new_file, read_csv, sha256, write_text
 from framebudget.models import NETWORKS
 from framebudget.report.cost import cost
 from framebudget.study import read_table, trained
@@ -23,7 +23,7 @@ def export(file: Path, path: Path) -> None:
 
     file: trained weights. Raises UserError, also if the .md file exists and is not a model card.
     """
-    beside, partial = path.with_suffix(".md"), path.with_suffix(".partial")
+    beside = path.with_suffix(".md")
     if path.suffix != ".onnx" or path.is_dir():
         raise UserError(f"{path}: name a file that ends in .onnx")
     if beside.exists() and SIGNED not in beside.read_text(encoding="utf-8", errors="replace"):
@@ -40,9 +40,8 @@ def export(file: Path, path: Path) -> None:
     onnx.helper.set_model_props(model, facts)
     for node in model.graph.node:
         node.ClearField("metadata_props")  # torch's stack traces, which name the folders of this machine
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, partial)
-    partial.replace(path)
+    with new_file(path) as unfinished:
+        onnx.save(model, unfinished)
     write_text(beside, text)
 
 

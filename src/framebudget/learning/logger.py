@@ -1,4 +1,4 @@
-"""Lightning's MLflow logger, for a server that may go down."""
+"""Lightning's MLflow logger. Training continues while the server is down."""
 
 import time
 from collections.abc import Mapping

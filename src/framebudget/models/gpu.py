@@ -14,11 +14,12 @@ from pytorchvideo.models.stem import ResNetBasicStem
 from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 
+from framebudget.models.kernels import NONE, RELU, SILU
+
 if torch.cuda.is_available():  # elsewhere, Triton may be missing, and takes a second to import
     from framebudget.models.kernels import norm as norms
     from framebudget.models.kernels.depthwise import depthwise, depthwise_gradients
 
-NONE, RELU, SILU = 0, 1, 2
 ACTIVATIONS = {nn.ReLU: RELU, nn.SiLU: SILU, nn.Identity: NONE, type(None): NONE}
 SPLIT = 256  # minimum rows per part in the weight gradient of a matrix product
 TAKEN = torch.float32, torch.bfloat16, torch.float16

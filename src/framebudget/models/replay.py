@@ -35,7 +35,7 @@ class Replay:
 
     def __call__(self, clips_BCTHW: Tensor) -> Tensor:
         network, training = self.network, self.network.training and torch.is_grad_enabled()
-        if not takes(clips_BCTHW) or network._compiled_call_impl or (training and not learns(network.blocks[:-1])):
+        if not takes(clips_BCTHW) or network._compiled_call_impl:
             return network(clips_BCTHW)
         if training not in self.shapes:
             self.shapes[training] = clips_BCTHW.shape
@@ -50,13 +50,11 @@ class Replay:
         return self.graphs[training](clips_BCTHW)
 
 
-def learns(module: nn.Module) -> bool:
-    return any(weight.requires_grad for weight in module.parameters())
-
-
 def captured_training(network: nn.Module, clips_BCTHW: Tensor) -> Callable[[Tensor], Tensor]:
     """clips_BCTHW -> logits_BK with gradients. Warm-up steps do not change the running statistics."""
     trunk = Trunk(network)
+    if not any(weight.requires_grad for weight in trunk.parameters()):  # frozen: there is no backward pass to capture
+        return network
     before = {name: buffer.clone() for name, buffer in trunk.named_buffers()}
     torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)  # capturing uses its own stream
     with uncached_autocast(clips_BCTHW):

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from framebudget.console import UserError
+from framebudget.console import UserError, new_file
 
 
 class WeightsError(UserError):
@@ -64,7 +64,5 @@ def alike(own: Tensor, given: object) -> bool:
 def save(path: Path, network: nn.Module, **facts: object) -> None:
     """Write the weights and plain facts about them, whole or not at all. The same content gives the same bytes."""
     state = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
-    partial = path.with_name(path.stem + ".partial")
-    with partial.open("wb") as file:  # a file object, because torch writes a path's name into the archive
+    with new_file(path) as unfinished, unfinished.open("wb") as file:  # torch writes a path's name into the archive
         torch.save({"model_state": state} | facts, file)
-    partial.replace(path)

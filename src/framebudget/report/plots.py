@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 from sklearn.metrics import confusion_matrix
 
-from framebudget.console import UserError
+from framebudget.console import UserError, new_file
 from framebudget.models import NETWORKS
 from framebudget.report import names, statistics
 
@@ -52,9 +52,8 @@ def write(figure: Figure, path: Path) -> None:
     suffix, formats = path.suffix[1:].lower() or "png", figure.canvas.get_supported_filetypes()
     if suffix not in formats:
         raise UserError(f"{path}: matplotlib cannot write .{suffix} files; choose one of {', '.join(formats)}")
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, dpi=200, format=suffix)
-    partial.replace(path)
+    with new_file(path) as unfinished:
+        figure.savefig(unfinished, dpi=200, format=suffix)
 
 
 def readable(name: str) -> str:

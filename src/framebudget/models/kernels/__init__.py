@@ -6,3 +6,5 @@ in float64. No kernel uses atomics, so the same input gives the same bytes. On a
 
 Shape suffixes: B clips, T frames, H, W pixels, C channels, P = T·H·W positions.
 """
+
+NONE, RELU, SILU = 0, 1, 2  # activations, as the kernels number them

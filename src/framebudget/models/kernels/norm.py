@@ -5,8 +5,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from framebudget.models.kernels import NONE
+
 BLOCK_C = 64  # channels of a tile
-NONE, RELU, SILU = 0, 1, 2
 
 
 @triton.jit
