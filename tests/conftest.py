@@ -174,8 +174,8 @@ def ready_to_train(clips: Path, folder: Path, **changes) -> Path:
     """The folder, with these clips fetched and split: 9 to train on, 3 to validate with; batches of 4."""
     shutil.copy(ROOT / "params.yaml", folder)
     set_params(
-        folder, dataset="folder", clips=str(clips), **{
-            "train.batch_size": 4, "datasets.folder.fetch.group": r"_(g\d+)_",
+        folder, dataset="folder", clips=str(clips), side_by_side=1, **{
+            "train.batch_size": 4, "trainer.save_every": 0, "datasets.folder.fetch.group": r"_(g\d+)_",
             "datasets.folder.input.short_side": 40, "datasets.folder.input.crop": 32,
         }, **changes,
     )  # fmt: skip

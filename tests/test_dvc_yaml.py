@@ -17,9 +17,11 @@ HOUSE = SOURCE / "framebudget"
 
 
 def imported(path):
-    """The project's own modules that a file imports at its top level."""
+    """The project's own modules that a file imports at its top level, or names as a job ("module:function")."""
     for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.Import):
+        if isinstance(node, ast.Assign) and isinstance(value := getattr(node.value, "value", None), str):
+            names = [value.partition(":")[0]]
+        elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
@@ -60,7 +62,8 @@ def test_deps_are_the_modules_that_a_stage_reaches(stage):
 
 @pytest.mark.parametrize("stage", ["train_x3d", "train_slowfast"])
 def test_a_training_is_identified_by_the_files_that_it_imports_and_dvc_depends_on_the_same(stage):
-    show = "import sys, framebudget.train; [print(n, m.__file__) for n, m in sys.modules.items() if 'framebudget' in n]"
+    modules = "framebudget.train, framebudget.learning.fit, framebudget.learning.prediction"
+    show = f"import sys, {modules}; [print(n, m.__file__) for n, m in sys.modules.items() if 'framebudget' in n]"
     lines = run(sys.executable, "-c", show, cwd=ROOT, PYTHONPATH=str(SOURCE)).stdout.splitlines()
     loaded = [line.split()[1] for line in lines if line.startswith("framebudget.")]
     ours = files(study.source_files())

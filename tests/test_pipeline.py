@@ -42,7 +42,7 @@ def test_every_output_is_there_and_nothing_half_written(study):
     assert all((study / name).stat().st_size for name in OUTPUTS)
     assert (study / "paper/paper.pdf").read_bytes().startswith(b"%PDF")
     assert not [path for path in study.rglob("*partial*") if ".dvc" not in path.parts]
-    assert not (study / "work/unfinished").exists()
+    assert all((folder / "finished.json").exists() for folder in (study / "work/trainings").iterdir())
 
 
 def test_predictions_hold_one_row_a_test_clip_and_model(study):

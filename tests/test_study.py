@@ -58,7 +58,8 @@ def test_what_shapes_a_training_is_its_identity_and_nothing_else(here):
         return Study(params.load(), CLIPS).trainings(network)[0].identity
 
     first = identity()
-    assert identity(workers=3, launcher="srun", models=["x3d_m"], seeds=[0, 1], clips="elsewhere",
+    assert identity(workers=3, launcher="srun", side_by_side=3, per_gpu=1, store=1, models=["x3d_m"], seeds=[0, 1],
+                    clips="elsewhere",
                     **{"trainer.timeout": 1, "datasets.motion.evaluate.views": 9}) == first  # fmt: skip
     assert identity(**{"datasets.motion.slowfast_r50.lr": 1.0, "train.lr": 1.0}) == first  # overridden, or another's
     for change in ({"train.gradient_clip": 1}, {"trainer.precision": "bf16-mixed"}, {"protocol": "published"}):

@@ -16,7 +16,7 @@ import torch
 from mlflow.tracking import MlflowClient
 from torch import nn
 
-from framebudget import evaluate
+from framebudget.learning.prediction import predict
 from framebudget.models import NETWORKS, Network
 from framebudget.study import Study
 from tests.conftest import ready_to_train, run, set_params
@@ -65,7 +65,7 @@ def start(*command: str, cwd: Path) -> subprocess.Popen:
 
 def epochs(folder: Path) -> dict[str, int]:
     """When each training's state was last written."""
-    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("work/unfinished/*/last.ckpt")}
+    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("work/trainings/*/last.ckpt")}
 
 
 def wait_for_an_epoch(process: subprocess.Popen, folder: Path, before: dict[str, int]) -> None:
@@ -82,7 +82,7 @@ def second_rank(first: subprocess.Popen) -> int:
 def test_killed_six_times_it_ends_in_the_bytes_of_a_training_that_was_not(fresh, trained):
     """Once before the first epoch, and then at random within 0.15 s of the end of another; with a worker that reads
     ahead, which the other training has not."""
-    set_params(fresh, workers=1)
+    set_params(fresh, workers=1, side_by_side=2)
     moments = random.Random(0)
     kills = 0
     while kills < 6:
@@ -98,11 +98,7 @@ def test_killed_six_times_it_ends_in_the_bytes_of_a_training_that_was_not(fresh,
         kills += 1
         assert not (fresh / "work/x3d_m").exists()
     else:
-        finished = [path.stem for path in fresh.glob("work/unfinished/*/*.pt")]
-        output = run(*TRAIN, cwd=fresh).stdout
-        assert "2f-s0" in output
-        assert not any(name in output for name in finished)
-        assert "1f-s0" in finished
+        run(*TRAIN, cwd=fresh)
     assert kills > 2
     assert digests(fresh) == digests(trained)
     client = MlflowClient(f"sqlite:///{fresh / 'mlflow.db'}")
@@ -111,12 +107,8 @@ def test_killed_six_times_it_ends_in_the_bytes_of_a_training_that_was_not(fresh,
     assert names[1:] == ["x3d_m-1f-s0", "x3d_m-2f-s0"]
     assert names[0].startswith("1-2 frames, ")  # the study's
     assert {run.info.status for run in runs} == {"FINISHED"}
-    assert {path.name for path in fresh.glob("work/unfinished/*/*")} == {
-        "1f-s0.pt",
-        "2f-s0.pt",
-        "curve.csv",
-        "mlflow_run",
-    }
+    left = {path.name for path in fresh.glob("work/trainings/*/*")}
+    assert left == {"1f-s0.pt", "2f-s0.pt", "curve.csv", "finished.json", "lock", "mlflow_run"}
 
 
 def test_without_its_mlflow_server_a_training_goes_on_to_the_same_bytes(fresh, trained, monkeypatch):
@@ -152,13 +144,13 @@ def test_compiled_too_it_goes_on_to_the_same_bytes(fresh, monkeypatch):
     monkeypatch.setitem(NETWORKS, "x3d_m", Network("x3d_m", "small", small, head="6."))
     (training,) = Study.load().trainings("x3d_m")
     torch._dynamo.utils.counters.clear()
-    fitting.fit(training)
+    fitting.fit(training, print)
     whole = training.folder.rename("whole")
     assert torch._dynamo.utils.counters["frames"]["ok"] > 0
     with monkeypatch.context() as once, pytest.raises(InterruptedError):
         once.setattr(fitting, "LastEpoch", Killed)
-        fitting.fit(training)
-    fitting.fit(training)
+        fitting.fit(training, print)
+    fitting.fit(training, print)
     for name in ("3f-s0.pt", "curve.csv"):
         assert (training.folder / name).read_bytes() == (whole / name).read_bytes()
 
@@ -196,7 +188,7 @@ def test_in_cross_validation_every_clip_is_tested_once_by_a_network_that_has_not
     assert pd.read_csv(fresh / "work/x3d_m/curves.csv")["fold"].tolist() == [0, 1, 2]
     monkeypatch.chdir(fresh)
     study = Study.load()
-    predictions = pd.concat([evaluate.predict(training) for training in study.trainings("x3d_m")])
+    predictions = pd.concat([predict(training, lambda *_: None) for training in study.trainings("x3d_m")])
     assert sorted(predictions["clip"]) == sorted(study.split["clip"].unique())
 
 
@@ -264,5 +256,56 @@ def test_what_cannot_be_is_said(fresh, change, says):
     assert says in result.stderr
     assert "Traceback" not in result.stderr
     assert not (fresh / "work/x3d_m").exists()
-    runs = list(fresh.glob("work/unfinished/*/mlflow_run"))
+    runs = list(fresh.glob("work/trainings/*/mlflow_run"))
     assert len(runs) == ("epoch" in says)  # what can be known before is said before a run begins
+
+
+def test_a_fourth_seed_takes_the_others_from_the_store_and_they_are_the_bytes_of_training_again(fresh, trained):
+    """Another budget and another order of them, too; and one that was damaged is trained again."""
+    set_params(fresh, frames=[2])
+    run(*TRAIN, cwd=fresh)
+    (weights,) = fresh.glob("work/trainings/*/2f-s0.pt")
+    set_params(fresh, frames=[2, 1], seeds=[0])
+    said = run(*TRAIN, cwd=fresh).stdout
+    assert "X3D-M 2f-s0: trained before; taken from work/trainings" in said
+    assert digests(fresh)["2f-s0.pt"] == digests(trained)["2f-s0.pt"]
+    assert curve(fresh).equals(curve(trained))
+    client = MlflowClient(f"sqlite:///{fresh / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("folder").experiment_id], "run_name = 'x3d_m-2f-s0'")
+    taken, before = (found.data for found in runs)
+    assert taken.tags["mlflow.parentRunId"] != before.tags["mlflow.parentRunId"]
+    assert taken.tags["framebudget.trained_sha256"] == before.tags["framebudget.trained_sha256"]
+    assert {name: taken.metrics[name] for name in LOSSES} == pytest.approx(
+        {name: before.metrics[name] for name in LOSSES}
+    )
+    assert len(client.search_model_versions("name = 'framebudget-x3d_m'")) == 2  # its model was registered once
+
+    weights.write_bytes(weights.read_bytes()[:-1])
+    said = run(*TRAIN, cwd=fresh).stdout
+    assert "X3D-M 2f-s0: damaged in work/trainings; training it again" in said
+    assert digests(fresh)["2f-s0.pt"] == digests(trained)["2f-s0.pt"]
+
+
+def test_ctrl_c_ends_all_trainings_at_once_and_the_next_command_resumes_them(fresh, trained):
+    """The signal reaches the command alone, as from `kill`; a terminal sends it to the others too."""
+    set_params(fresh, side_by_side=2, **{"train.epochs": 4})
+    process = start(*TRAIN, cwd=fresh)
+    while process.poll() is None and len(epochs(fresh)) < 2:
+        time.sleep(0.01)
+    others = [int(path.name) for path in Path("/proc").glob("[0-9]*") if group(path) == process.pid]
+    assert len(others) > 2
+    process.send_signal(signal.SIGINT)
+    said = process.communicate()[0]
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert not any(group(Path(f"/proc/{number}")) == process.pid for number in others)
+    run(*TRAIN, cwd=fresh)
+    assert digests(fresh) == digests(trained)
+
+
+def group(process: Path) -> int:
+    """Of a process; 0 if it has ended."""
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[2])
+    except OSError:
+        return 0

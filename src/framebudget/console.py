@@ -8,16 +8,20 @@ import errno
 import hashlib
 import os
 import re
+import reprlib
 import shutil
 import sys
 import traceback
 import unicodedata
 from collections.abc import Callable, Iterator
+from multiprocessing import parent_process
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # saves `framebudget --help` half a second
     import pandas as pd
+    from pydantic import ValidationError
 
 MANIFEST = {"clip": str, "path": str, "class": str, "group": str, "frames": int, "fps": float, "sha256": str}
 SPLIT = MANIFEST | {"label": int, "fold": int, "subset": str}
@@ -30,10 +34,12 @@ MACHINE = {  # system errors that no code can prevent
 REMEDIES = {  # torch, SQLite and the system word the same fault differently, not always as an OSError
     r"No space left|disk is full|file write failed|unexpected pos": "the disk is full; make room",
     r"out of memory|allocate memory|bad_alloc":
-        "out of memory; lower train.batch_size, input.crop, frames or workers (params.yaml)",
+        "out of memory; lower side_by_side, train.batch_size, input.crop, frames or workers (params.yaml)",
     r"DataLoader worker|process pool":
         "a process that reads clips was killed; if memory ran out, lower workers (params.yaml)",
 }  # fmt: skip
+brief = reprlib.Repr()  # shortens values of any size in error messages
+brief.maxstring = brief.maxother = 100
 BUG = "error: this is a bug in Frame Budget; please report it with the traceback above"
 
 
@@ -59,7 +65,8 @@ def stage(main: Callable[[], None]) -> Callable[[], None]:
     def run() -> None:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError):  # tests replace the streams
-                stream.reconfigure(errors="backslashreplace")  # a name that a terminal cannot show must not end a study
+                # a name that a terminal cannot show must not end a study, and a log must tell what happens now
+                stream.reconfigure(errors="backslashreplace", line_buffering=True)
         try:
             main()
         except Exception as error:
@@ -73,6 +80,16 @@ def stage(main: Callable[[], None]) -> Callable[[], None]:
     return run
 
 
+def end_with_parent() -> None:
+    """Make this process end when the one that started it does, even if that is killed."""
+
+    def watch() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
 def explanation(error: Exception) -> str | None:
     """The message for a UserError or a machine fault; None for a bug."""
     if isinstance(error, UserError):
@@ -82,6 +99,22 @@ def explanation(error: Exception) -> str | None:
         if re.search(pattern, text):
             return f"{remedy}, and run the same command again ({text.strip().splitlines()[0]})"
     return text if isinstance(error, OSError) and error.errno in MACHINE else None
+
+
+def explain(error: ValidationError, prefix: str = "") -> str:
+    """`train.lr: Input should be greater than 0 (found -1)`, one line a fault."""
+    lines = []
+    for fault in error.errors():
+        key = (prefix + ".".join(map(str, fault["loc"]))).rstrip(".")
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key")
+        elif fault["type"] == "missing":  # the found value would be the whole section
+            lines.append(f"{key}: missing")
+        elif fault["type"] == "value_error":  # our own message, complete
+            lines.append(f"{key}: {fault['ctx']['error']}".removeprefix(": "))
+        else:
+            lines.append(f"{key}: {fault['msg']} (found {brief.repr(fault['input'])})")
+    return "\n".join(lines)
 
 
 def read_csv(path: Path, columns: dict[str, type]) -> pd.DataFrame:

@@ -118,6 +118,7 @@ def window(training: Training, clip: tuple) -> tuple[np.ndarray, np.ndarray]:
 
 def evidence(training: Training, clip: pd.DataFrame, prediction: str) -> np.ndarray:
     """Where in the clip the network sees this class: (T, crop, crop) in 0..1. clip: its row of the split."""
+    torch.set_num_threads(training.params.trainer.threads)
     classes, spec = training.study.classes, training.input
     network = NETWORKS[training.network].build(len(classes))
     weights.load(network, training.file)

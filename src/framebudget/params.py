@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,13 +9,11 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
-from framebudget.console import UserError, read_yaml
+from framebudget.console import UserError, explain, read_yaml
 
 EMBEDDED = "data"  # `clips`: the project's own folder, with one folder for each data set
 SIZES = ("short_side", "crop")  # the keys of `input` that a network's section may override
 ARGUMENTS = {"optimizer": "optimizer_args", "scheduler": "scheduler_args"}
-brief = reprlib.Repr()  # shortens values of any size in error messages
-brief.maxstring = brief.maxother = 100
 
 
 class ParamsError(UserError):
@@ -94,15 +91,25 @@ class Input(Strict):
 
 
 class Trainer(Strict):
-    """Values for Lightning's Trainer, and torch's names. The timeout is DDPStrategy's, in seconds."""
+    """Values for Lightning's Trainer, and torch's names.
 
+    threads: of torch, in every training. timeout: DDPStrategy's, in seconds. save_every: seconds of work.
+    """
+
+    threads: Count
     devices: Count | Literal["auto"]
     num_nodes: Count
     strategy: Literal["auto", "ddp"]
     timeout: Count
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    save_every: NotNegative
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
     memory_format: Literal["channels_last_3d", "contiguous_format"]
     compile: bool
+
+    @property
+    def shared(self) -> bool:
+        """Whether several devices share the batches of one training."""
+        return self.strategy == "ddp" or (self.devices, self.num_nodes) != (1, 1)
 
 
 class Train(Strict):
@@ -174,6 +181,10 @@ class Params(Strict):
     seeds: Annotated[list[Seed], AsList, Field(min_length=1)]
     workers: Annotated[int, Field(ge=0)]
     launcher: str
+    engine: Literal["local", "ray"]
+    side_by_side: Count | Literal["auto"]
+    per_gpu: Count
+    store: NotNegative
     trainer: Trainer
     train: Train
     datasets: dict[str, DataSet]
@@ -187,6 +198,8 @@ class Params(Strict):
 
     @pydantic.model_validator(mode="after")
     def coherent(self) -> "Params":
+        if self.engine == "ray" and self.trainer.shared:
+            raise ValueError("engine: ray gives each training one device; set trainer.devices and num_nodes to 1")
         if self.dataset not in self.datasets:
             raise ValueError(f"dataset: {self.dataset!r} is not one of {', '.join(self.datasets)}")
         if self.protocol == "published" and self.data.split.folds:
@@ -282,19 +295,3 @@ def load(path: Path = Path("params.yaml")) -> Params:
         return Params.model_validate(read_yaml(path))
     except ValidationError as error:
         raise ParamsError(f"{path}: {explain(error)}") from None
-
-
-def explain(error: ValidationError, prefix: str = "") -> str:
-    """`train.lr: Input should be greater than 0 (found -1)`, one line a fault."""
-    lines = []
-    for fault in error.errors():
-        key = (prefix + ".".join(map(str, fault["loc"]))).rstrip(".")
-        if fault["type"] == "extra_forbidden":
-            lines.append(f"{key}: unknown key")
-        elif fault["type"] == "missing":  # the found value would be the whole section
-            lines.append(f"{key}: missing")
-        elif fault["type"] == "value_error":  # our own message, complete
-            lines.append(f"{key}: {fault['ctx']['error']}".removeprefix(": "))
-        else:
-            lines.append(f"{key}: {fault['msg']} (found {brief.repr(fault['input'])})")
-    return "\n".join(lines)

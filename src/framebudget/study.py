@@ -13,7 +13,7 @@ the column has the name of its unit, `frames` or `seconds`. Tables are read and 
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -23,29 +23,37 @@ import pandas as pd
 
 from framebudget import params
 from framebudget.console import PREDICTIONS, SPLIT, UserError, read_csv, sha256, write_csv
-from framebudget.params import Input, Params, Train
+from framebudget.models import NETWORKS
+from framebudget.params import Input, Params, Train, top
+from framebudget.processor import Machine, this_machine
 from framebudget.video import index
 
+STORE = Path("work/trainings")  # at the top of the repository, for all experiments
 PUBLISHED_T = 16  # frames of every clip in the published protocol
 PACKAGE = Path(__file__).parent
 SOURCES = (  # what a training runs: tests compare it with the imports of framebudget.train and with dvc.yaml
-    "console.py", "learning", "models", "params.py", "sources/download.py", "sources/weights.py", "study.py",
-    "train.py", "video",
+    "console.py", "learning", "models", "params.py", "processor.py", "sources/download.py", "sources/weights.py",
+    "study.py", "train.py", "video",
 )  # fmt: skip
 TRAINED = re.compile(r"(\d+)f-s(\d+)(?:-k(\d+))?")
 
 
 @dataclass(frozen=True)
 class Study:
-    """split: work/split.csv with the column `frame_index`; in cross-validation, each clip once per fold."""
+    """split: work/split.csv with the column `frame_index`; in cross-validation, each clip once per fold.
+
+    machine: where its trainings run.
+    """
 
     params: Params
     split: pd.DataFrame
+    machine: Machine = field(default_factory=this_machine)
 
     @classmethod
-    def load(cls) -> "Study":
-        """The study of the current folder. Raises UserError."""
-        return cls(params.load(), index.joined(read_csv(Path("work/split.csv"), SPLIT)))
+    def load(cls, remote: Callable[[Params], Machine] | None = None) -> "Study":
+        """The study of the current folder. remote: finds the machine of a cluster's trainings. Raises UserError."""
+        p, split = params.load(), index.joined(read_csv(Path("work/split.csv"), SPLIT))
+        return cls(p, split, remote(p) if remote and p.engine == "ray" else this_machine())
 
     @cached_property
     def classes(self) -> list[str]:
@@ -108,14 +116,19 @@ class Training:
         return f"{self.budget}f-s{self.seed}" + ("" if self.fold is None else f"-k{self.fold}")
 
     @property
+    def title(self) -> str:
+        """X3D-M 8f-s0: its name in messages."""
+        return f"{NETWORKS[self.network].name} {self.name}"
+
+    @property
     def file(self) -> Path:
         """The trained weights, once the stage has finished."""
         return Path("work") / self.network / f"{self.name}.pt"
 
     @property
     def folder(self) -> Path:
-        """Where it keeps its state, its weights `<name>.pt` and its curve.csv until `evaluate` has read them."""
-        return Path("work/unfinished") / f"{self.network}-{self.name}-{self.identity}"
+        """Its place in the store: its state, then its weights `<name>.pt` and its curve.csv (learning/store.py)."""
+        return top() / STORE / f"{self.network}-{self.name}-{self.identity}"
 
     def clips(self, subset: str | None = None) -> pd.DataFrame:
         """Rows of the split: its clips, each once, or those of `train`, `validation` or `test`."""
@@ -144,8 +157,17 @@ class Training:
             raise UserError("work/weights.json: not written by fetch; run it again: dvc repro -f fetch") from None
 
     @cached_property
+    def precision(self) -> str:
+        """trainer.precision, resolved: `auto` takes bfloat16 where the hardware computes it and the network gains."""
+        if (asked := self.params.trainer.precision) != "auto":
+            return asked
+        machine = self.study.machine
+        pays = machine.bfloat16 and (machine.gpus or NETWORKS[self.network].cpu_bfloat16)
+        return "bf16-mixed" if pays else "32-true"
+
+    @cached_property
     def identity(self) -> str:
-        """A digest of all that determines the result: parameters, clips, given weights, torch, and the code it runs."""
+        """A digest of all that determines the result: parameters, clips, given weights, processor, torch, and code."""
         facts = [
             self.network,
             self.params.protocol,
@@ -153,9 +175,11 @@ class Training:
             (self.budget, self.seed, self.fold),
             self.input.model_dump(),
             self.recipe.model_dump(),
-            self.params.trainer.model_dump(exclude={"timeout"}),
+            self.params.trainer.model_dump(exclude={"timeout", "save_every", "precision"}),
+            self.precision,
             self.weights_sha256,
             version("torch"),
+            self.study.machine.kind,
         ]
         digests = [sha256(path) for path in (Path("work/split.csv"), *source_files())]
         return hashlib.sha256(json.dumps(facts + digests).encode()).hexdigest()[:12]

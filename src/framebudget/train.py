@@ -8,28 +8,29 @@ reads   work/split.csv, work/index.json, and the clips that they name; work/weig
 writes  work/<network>/curves.csv           model, frames, seed, fold, epoch, losses, accuracies, learning rate
         work/<network>/<frames>f-s<seed>.pt the weights of the epoch with the best validation accuracy
         mlflow.db                           one run for each training
-        work/unfinished/                    the state of interrupted trainings, and finished ones until evaluate has
-                                            read them: DVC removes the outputs of a stage that it could not record
+        work/trainings/                     the store (learning/store.py): finished and unfinished trainings, which
+                                            later studies take from it or resume
 
-The same parameters give the same bytes on one machine, however many workers decode and however often the training was
-interrupted. To resume it, run the same command again: it continues after the last full epoch. For a network that is not
-in `models`, nothing is trained and the table of curves has no rows.
+The trainings run side by side, each with `trainer.threads` threads. The same parameters give the same bytes on machines
+with the same type of processor, however many trainings run at once, however many workers decode, and however often they
+were interrupted. To resume them, run the same command again. For a network that is not in `models`, nothing is trained
+and the table of curves has no rows.
 """
 
-import logging
 import shutil
 import textwrap
-import warnings
 from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock, Timeout
-from pytorch_lightning.utilities import rank_zero_only
 
 from framebudget.console import UserError, new_folder, stage, usage
-from framebudget.learning.fit import fit
-from framebudget.learning.tracking import study_run
+from framebudget.learning import cluster, store
+from framebudget.learning.display import Display
+from framebudget.learning.side_by_side import FIT, preload, side_by_side
+from framebudget.learning.tracking import log_finished, study_run
 from framebudget.models import NETWORKS
+from framebudget.processor import rank
 from framebudget.study import Study, Training, read_table, write_table
 from framebudget.video.dataset import check
 
@@ -39,13 +40,21 @@ def main() -> None:
     parser = usage(__doc__)
     parser.add_argument("network", choices=NETWORKS)
     network = parser.parse_args().network
-    study = Study.load()
+    study = Study.load(cluster.machine)
     trainings = study.trainings(network)
-    if first := rank_zero_only.rank == 0:
+    if first := rank() == 0:
         lock = alone(network)  # noqa: F841, held to the end
+    missing = [training for training in trainings if not store.holds(training)]
+    if missing:
+        preload(FIT)
+    if first:
         begin(study, trainings)
-    for training in trainings:
-        fit(training)
+        for training in trainings:
+            if training not in missing:
+                print(f"{training.title}: trained before; taken from {store.STORE}")
+                log_finished(training)
+    epochs = {training: training.recipe.epochs for training in missing}
+    side_by_side(FIT, missing, Display(f"train {network}", "epoch", epochs))
     if first:
         collect(study, trainings, Path("work") / network)
 
@@ -62,18 +71,20 @@ def alone(network: str) -> FileLock:
 
 
 def begin(study: Study, trainings: list[Training]) -> None:
-    """Check the clips and the MLflow store (if it goes away later, trainings continue), and print the recipe."""
+    """Print the recipe, and check the clips and the MLflow store (if it goes away later, trainings continue)."""
     if not trainings:
         print("not in `models` (params.yaml): nothing to train")
         return
-    check(study.params.folder, study.split)
-    study_run(study)
     first = trainings[0]
     window = {"window"} if study.params.protocol == "published" else set()  # it is the budget there
-    facts = {"weights": first.weights} | first.input.model_dump(exclude=window) | first.recipe.model_dump()
+    facts = {"weights": first.weights, "precision": first.precision} | first.input.model_dump(exclude=window)
+    facts |= first.recipe.model_dump()
     recipe = ", ".join(f"{key} {'null' if value is None else value}" for key, value in facts.items())
     print(f"Training {NETWORKS[first.network].name} with")
     print(textwrap.fill(recipe, 100, initial_indent="    ", subsequent_indent="    "))
+    check(study.params.folder, study.split)
+    study_run(study)
+    store.prune(study.params.store, trainings)
 
 
 def collect(study: Study, trainings: list[Training], path: Path) -> None:
@@ -87,9 +98,4 @@ def collect(study: Study, trainings: list[Training], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric", "mlflow"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
-    warnings.filterwarnings("ignore", module="pytorchvideo")
-    warnings.filterwarnings("ignore", "Grad strides do not match")  # the weights are channels last
     main()

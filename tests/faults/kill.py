@@ -86,7 +86,8 @@ def tiny_study(folder: Path) -> Path:
     study = fresh_repository(folder / "study")
     set_params(
         study, dataset="folder", clips=str(clips), frames=[2, 3], workers=1, **{
-            "train.epochs": 2, "train.batch_size": 4, "datasets.folder.fetch.group": r"_(g\d+)_",
+            "train.epochs": 2, "train.batch_size": 4, "trainer.save_every": 0,
+            "datasets.folder.fetch.group": r"_(g\d+)_",
             "datasets.folder.input.short_side": 32, "datasets.folder.input.crop": 32,
             "datasets.folder.evaluate.views": 2,
         },
@@ -104,7 +105,7 @@ def kill_stage(
     ended = kept = 0
     for number in range(moments):
         with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(study / "work/unfinished")
+            shutil.rmtree(study / "work/trainings")
         for out in outs:
             spoil(study / out) if number % 2 else remove(study / out)
         before = digests(study, outs)
@@ -121,7 +122,7 @@ def kill_stage(
         ended += process.exitcode != 0
         left = digests(study, outs)
         wrong += [f"{name}: {out} half written" for out in outs if left[out] not in (None, before[out], right[out])]
-        kept += any(study.glob("work/unfinished/*/*.ckpt")) or any(study.glob("work/unfinished/*/curve.csv"))
+        kept += any(study.glob("work/trainings/*/*.ckpt")) or any(study.glob("work/trainings/*/finished.json"))
         try:
             to_the_end(study, stage)
         except RuntimeError as error:

@@ -41,7 +41,7 @@ def test_a_locked_database_is_said_and_then_waited_for(fresh, trained):
 def test_locked_while_a_network_trains_nothing_is_lost_but_what_mlflow_was_to_be_told(fresh, trained):
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     training = subprocess.Popen(TRAIN, cwd=fresh, env=environment, stderr=subprocess.PIPE, text=True)
-    while not list(fresh.glob("work/unfinished/*/last.ckpt")):  # an epoch has ended
+    while not list(fresh.glob("work/trainings/*/last.ckpt")):  # an epoch has ended
         assert training.poll() is None
         time.sleep(0.01)
     with contextlib.closing(sqlite3.connect(fresh / "mlflow.db", isolation_level=None, timeout=60)) as other:

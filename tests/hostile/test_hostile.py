@@ -371,12 +371,12 @@ def test_no_code_of_a_weight_file_or_a_state_is_run(zipped):
 def test_a_planted_state_ends_the_training(clips, tmp_path):
     study = ready_to_train(clips, tmp_path, frames=[2], **{"train.epochs": 1, "workers": 0})
     run("python", "-m", "framebudget.train", "x3d_m", cwd=study)
-    (folder,) = (study / "work/unfinished").iterdir()
-    (folder / "curve.csv").unlink()  # so the training is unfinished
+    (folder,) = (study / "work/trainings").iterdir()
+    (folder / "finished.json").unlink()  # so the training is unfinished
     torch.save({"state_dict": Malice()}, folder / "last.ckpt")
     result = run("python", "-m", "framebudget.train", "x3d_m", cwd=study, check=False)
     assert result.returncode == 1
-    says = "last.ckpt: not a PyTorch checkpoint, or damaged (UnpicklingError); to start over: rm -r work/unfinished/"
+    says = "last.ckpt: not a PyTorch checkpoint, or damaged (UnpicklingError); to start over: rm -r work/trainings/"
     assert says in result.stderr
     assert not (study / "planted").exists()
 

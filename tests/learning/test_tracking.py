@@ -42,7 +42,7 @@ frames, p = int(sys.argv[1]), params.load()
 study = Study(p, pd.read_json("split.json", dtype=False))
 client, _ = study_run(study)
 one = replace(study.trainings("x3d_m")[0], budget=frames, T=frames)
-run_id = training_run(one, Path("run"))
+run_id = training_run(one)
 for epoch in range(20):
     client.log_metric(run_id, "val_accuracy", frames + epoch / 100, step=epoch)
 client.set_terminated(run_id)
@@ -54,6 +54,7 @@ def ready(folder: Path) -> None:
     """Put parameters and the digests of the given weights there."""
     shutil.copy(ROOT / "params.yaml", folder)
     (folder / "work").mkdir()
+    (folder / "work/split.csv").write_text("clip")
     (folder / "work/weights.json").write_text('{"x3d_m": null, "slowfast_r50": null}')
 
 
@@ -146,7 +147,7 @@ def test_a_run_says_what_it_rests_on_and_the_way_back(here, monkeypatch):
     (here / "work/weights.json").write_text('{"x3d_m": "abc"}')
     (here / "work/split.csv").write_text("clip")
     client, study = study_run(training().study)
-    found = client.get_run(training_run(training(6), here / "run"))
+    found = client.get_run(training_run(training(6)))
     tags = found.data.tags
     assert "dvc exp apply moody-gown" in tags["mlflow.note.content"]
     assert (tags["dvc.exp_name"], tags["dvc.baseline_rev"], tags["dvc.stage"]) == ("moody-gown", "1234567", "train_x3d")
@@ -167,13 +168,13 @@ def test_a_run_says_what_it_rests_on_and_the_way_back(here, monkeypatch):
 
 def test_an_interrupted_training_goes_on_in_its_run_and_the_use_of_the_machine_is_logged(here, monkeypatch):
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
-    logger = PatientLogger(training_run(training(), here / "run"))
+    logger = PatientLogger(training_run(training()))
     time.sleep(2)
     logger.finalize("failed")
     client, study = study_run(training().study)
     assert client.get_run(logger.run_id).data.metrics["system/system_memory_usage_megabytes"] > 0
     assert {client.get_run(run_id).info.status for run_id in (logger.run_id, study)} == {"FAILED"}
-    assert training_run(training(), here / "run") == logger.run_id
+    assert training_run(training()) == logger.run_id
     assert client.get_run(logger.run_id).info.status == "RUNNING"
 
 
@@ -184,7 +185,7 @@ def test_the_best_of_the_same_clips_has_the_alias_and_can_be_served(here):
     for seed, accuracy in enumerate([0.5, 0.8, 0.8, 0.6]):
         split = TWO_CLASSES if seed < 3 else TWO_CLASSES.assign(sha256="other")
         one = training(2, seed, split)
-        run_id = training_run(one, here / f"run{seed}")
+        run_id = training_run(one)
         file = one.file
         file.parent.mkdir(exist_ok=True)
         network = NETWORKS["x3d_m"].build(2)
@@ -192,7 +193,7 @@ def test_the_best_of_the_same_clips_has_the_alias_and_can_be_served(here):
         weights.save(file, network, **facts)
         log_model(run_id, one, file, accuracy)
         client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
-        assert runs_that_made(client, one) == [run_id]
+        assert [run.info.run_id for run in runs_that_made(client, one.file, "motion")] == [run_id]
         versions.append(int(client.get_model_version_by_alias("framebudget-x3d_m", "best-motion").version))
     assert versions == [1, 2, 2, 4]
     served = mlflow.pyfunc.load_model("models:/framebudget-x3d_m@best-motion")
@@ -208,7 +209,7 @@ def test_the_best_of_the_same_clips_has_the_alias_and_can_be_served(here):
 def test_a_server_that_does_not_answer_ends_the_training_before_it_begins(here, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := free_address())
     with pytest.raises(StoreError, match=f"MLflow at {uri} does not answer: start it, or unset MLFLOW_"):
-        training_run(training(), here / "run")
+        training_run(training())
 
 
 def test_a_database_that_does_not_answer_is_said_at_once_and_its_password_never(here, monkeypatch):
@@ -216,7 +217,7 @@ def test_a_database_that_does_not_answer_is_said_at_once_and_its_password_never(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://user:secret@{address}/x")
     began = time.monotonic()
     with pytest.raises(StoreError, match=rf"MLflow at postgresql://user:\*\*\*@{address}/x does not") as raised:
-        training_run(training(), here / "run")
+        training_run(training())
     assert "secret" not in str(raised.value)
     assert time.monotonic() - began < 30  # MLflow alone takes two minutes
 
@@ -227,7 +228,7 @@ def test_what_a_server_misses_follows_when_it_is_back(here, monkeypatch, capsys)
     monkeypatch.setattr(logging, "PAUSE", 0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the test need not wait
     with serving_mlflow(here, uri, store):
-        logger = PatientLogger(training_run(training(), here / "run"))
+        logger = PatientLogger(training_run(training()))
         logger.log_metrics({"val_accuracy": 0.1}, 1)
     logger.log_metrics({"val_accuracy": 0.2}, 2)
     logger.log_metrics({"val_accuracy": 0.3}, 3)

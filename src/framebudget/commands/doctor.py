@@ -31,7 +31,7 @@ class Finding(NamedTuple):
 def examine(*checks: Callable) -> int:
     """Run these checks, or all of them, and print the findings. Returns the exit status: 1 if anything is missing."""
     missing = 0
-    for check in checks or (packages, machine, mlflow, study):
+    for check in checks or (packages, machine, memory, trainings, mlflow, study):
         for ok, what, advice, needed in findings(check):
             print("✓" if ok else "✗", what if ok or needed else f"{what} (not needed now)", flush=True)
             if advice and not ok:
@@ -75,6 +75,41 @@ def machine() -> Iterator[Finding]:
 
     gpus = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
     yield Finding(True, gpus or f"no GPU; {os.cpu_count()} CPU cores are enough for motion and small crops")
+
+
+def memory() -> Iterator[Finding]:
+    import pandas as pd
+    import psutil
+    import torch
+
+    from framebudget import params
+    from framebudget.learning.memory import needed
+    from framebudget.learning.side_by_side import places
+    from framebudget.study import Study
+
+    p = params.load()
+    if p.trainer.shared or p.engine == "ray":
+        return
+    at_once = len(places(p))
+    there = psutil.virtual_memory().total / 1e9
+    if gpus := torch.cuda.device_count():
+        at_once, there = -(-at_once // gpus), torch.cuda.get_device_properties(0).total_memory / 1e9
+    for network in p.models:
+        study = Study(p, pd.DataFrame({"fold": [0]}))  # without its clips, which may not be there yet
+        most = sorted((needed(training) for training in study.trainings(network)), reverse=True)[:at_once]
+        what = f"memory: {len(most)} trainings of {network} at once need about {sum(most):.1f} of {there:.0f} GB"
+        yield Finding(sum(most) < 0.9 * there, what, "lower side_by_side, per_gpu or train.batch_size (params.yaml)")
+
+
+def trainings() -> Iterator[Finding]:
+    from framebudget.learning import store
+
+    kept = store.contents()
+    if len(kept):
+        done, size, days = kept["finished"].sum(), kept["GB"].sum(), kept["days"].max()
+        ages = f"the oldest unused for {days:.0f} days" if days >= 1 else "all used today"
+        what = f"{store.STORE}: {done} finished and {len(kept) - done} unfinished trainings, {size:.1f} GB, {ages}"
+        yield Finding(True, f"{what}; to empty it: rm -r {store.STORE}")
 
 
 def mlflow() -> Iterator[Finding]:

@@ -1,52 +1,70 @@
-"""Save the state of a training after every epoch, and report its progress."""
+"""Save the state of a training, and report its progress."""
 
-import sys
+import time
 from pathlib import Path
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Checkpoint, TQDMProgressBar
-from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
+from pytorch_lightning.callbacks import Callback, Checkpoint
 
 from framebudget.console import UserError
+from framebudget.learning.display import Tell
 from framebudget.models import weights
+
+PAUSE = 0.5  # seconds between two reports
 
 
 class LastEpoch(Checkpoint):
-    """Save the state after every full epoch, to resume from, in one file that is replaced as a whole."""
+    """Save the state after a full epoch, to resume from, in one file that is replaced as a whole.
+
+    Skips the epochs after which at most `every` seconds of work would be lost, because SlowFast's state has 550 MB.
+    """
 
     KEYS = frozenset({
         "pytorch-lightning_version", "epoch", "global_step", "loops", "state_dict", "optimizer_states", "lr_schedulers",
         "curve", "best",
     })  # fmt: skip
 
-    def __init__(self, path: Path):
-        self.path, self.found = path, str(path) if path.exists() else None
+    def __init__(self, path: Path, every: float = 0):
+        self.path, self.every, self.found = path, every, str(path) if path.exists() else None
         try:
             if self.found and (missing := self.KEYS - weights.unpickled(path).keys()):
                 raise UserError(f"{path}: not the state of a training, {', '.join(sorted(missing))} missing")
         except UserError as error:
             raise UserError(f"{error}; to start over: rm -r {path.parent}") from None
 
+    def on_train_start(self, *args) -> None:
+        self.saved = self.ended = time.monotonic()
+
     def on_train_epoch_end(self, trainer: pl.Trainer, *args) -> None:
-        partial = self.path.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
+        now, before = time.monotonic(), self.ended
+        self.ended = now
+        if trainer.strategy.broadcast(now + (now - before) - self.saved > self.every):  # after another epoch like this
+            partial = self.path.with_suffix(".partial")
+            trainer.save_checkpoint(partial)
+            if trainer.is_global_zero:
+                partial.replace(self.path)
+            self.saved = time.monotonic()
+
+
+class Report(Callback):
+    """Report progress in epochs. At the end of each, the note names the best validation accuracy."""
+
+    def __init__(self, tell: Tell):
+        self.tell, self.note, self.told = tell, "", 0.0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, task: pl.LightningModule, *args) -> None:
+        batch = args[-1]
+        if time.monotonic() - self.told > PAUSE:
+            self.report(trainer, trainer.current_epoch + (batch + 1) / trainer.num_training_batches)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        best = task.best_epoch
+        self.note = (
+            f"validation accuracy {best['val_accuracy']:.3f} after epoch {best['epoch'] + 1} of {len(task.curve)}"
+        )
+        self.report(trainer, len(task.curve))
+
+    def report(self, trainer: pl.Trainer, epochs: float) -> None:
+        self.told = time.monotonic()
         if trainer.is_global_zero:
-            partial.replace(self.path)
-
-
-class Progress(TQDMProgressBar):
-    """One bar per epoch, on a terminal only."""
-
-    def __init__(self, title: str):
-        super().__init__(refresh_rate=int(sys.stderr.isatty()))
-        self.title = title
-
-    def init_validation_tqdm(self) -> Tqdm:
-        return Tqdm(disable=True)
-
-    def get_metrics(self, *args) -> dict:
-        return {name: value for name, value in super().get_metrics(*args).items() if name != "v_num"}
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, *args) -> None:
-        super().on_train_epoch_start(trainer, *args)
-        self.train_progress_bar.set_description(f"{self.title}: epoch {trainer.current_epoch + 1}")
+            self.tell(epochs, trainer.max_epochs, self.note)

@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 
 import pandas as pd
@@ -16,40 +16,43 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from torch import nn
 
 from framebudget.console import UserError, sha256
-from framebudget.learning.callbacks import LastEpoch, Progress
+from framebudget.learning import store
+from framebudget.learning.callbacks import LastEpoch, Report
 from framebudget.learning.data import ClipData
+from framebudget.learning.display import Tell
 from framebudget.learning.logger import PatientLogger
 from framebudget.learning.runtime import prepare
 from framebudget.learning.task import Classification
-from framebudget.learning.tracking import log_model, tolerant, training_run
+from framebudget.learning.tracking import log_model, reachable, tolerant, training_run
 from framebudget.models import NETWORKS, weights
+from framebudget.processor import rank
 from framebudget.sources.weights import local
 from framebudget.study import Training, write_table
 
 
-def fit(training: Training) -> None:
-    """Train, or resume after the last full epoch, until the training's folder has its weights and curve.csv."""
-    p, folder, network = training.params, training.folder, NETWORKS[training.network]
-    if (folder / "curve.csv").exists() and (folder / f"{training.name}.pt").exists():
-        return
-    prepare(training.seed)
-    title = f"{network.name} {training.name}"
+def fit(training: Training, tell: Tell) -> None:
+    """Train, or resume after the last saved epoch, until the store holds the training."""
+    prepare(training.seed, training.params.trainer.threads)
+    with store.lock(training) if rank() == 0 else nullcontext():
+        if not store.holds(training):
+            _fit(training, tell)
+
+
+def _fit(training: Training, tell: Tell) -> None:
+    p, network = training.params, NETWORKS[training.network]
     task = Classification(initial(training), training.recipe, p.protocol == "published" and network.softmax)
     task.try_out()  # fail before an MLflow run or another rank starts
-    resume = LastEpoch(folder / "last.ckpt")
+    resume = LastEpoch(training.folder / "last.ckpt", p.trainer.save_every)
     with clear(p.trainer.timeout):
-        trainer = trainer_of(training, [resume, Progress(title)])
+        trainer = trainer_of(training, [resume, Report(tell)])
         data = ClipData(training)
         data.check_shares(trainer.num_devices * trainer.num_nodes)
-        if trainer.is_global_zero:
-            with tolerant(title):
-                trainer.logger = PatientLogger(training_run(training, folder / "mlflow_run"))
+        if trainer.is_global_zero and reachable(p):
+            with tolerant(training.title):
+                trainer.logger = PatientLogger(training_run(training))
         trainer.fit(task, datamodule=data, ckpt_path=resume.found, weights_only=True)
     if trainer.is_global_zero:
-        accuracy, epoch = task.best_epoch["val_accuracy"], task.best_epoch["epoch"] + 1
-        print(f"{title}: validation accuracy {accuracy:.3f} after epoch {epoch} of {len(task.curve)}")
         keep(training, task, trainer.logger)
-        resume.path.unlink()
 
 
 def initial(training: Training) -> nn.Module:
@@ -71,31 +74,34 @@ def initial(training: Training) -> nn.Module:
 
 def trainer_of(training: Training, callbacks: list[Callback]) -> pl.Trainer:
     p = training.params
-    options = p.trainer.model_dump(include={"devices", "num_nodes", "strategy", "precision"})
-    if p.trainer.strategy == "ddp" or (p.trainer.devices, p.trainer.num_nodes) != (1, 1):
+    options = p.trainer.model_dump(include={"devices", "num_nodes", "strategy"}) | {"precision": training.precision}
+    if p.trainer.shared:
         options["strategy"] = DDPStrategy(timeout=timedelta(seconds=p.trainer.timeout))
     if SLURMEnvironment.detect():  # requeueing would load the state of one training into the next
         options["plugins"] = [SLURMEnvironment(auto_requeue=False)]
     return pl.Trainer(
         max_epochs=training.recipe.epochs, gradient_clip_val=training.recipe.gradient_clip, accelerator="auto",
         use_distributed_sampler=False,  # our sampler divides the clips itself
+        enable_progress_bar=False,
         deterministic=True, num_sanity_val_steps=0, enable_model_summary=False, logger=False, callbacks=callbacks,
         **options,
     )  # fmt: skip
 
 
 def keep(training: Training, task: Classification, logger: PatientLogger | None) -> None:
-    """Write the weights of the best epoch, then the curve, which marks the training as complete."""
+    """Write the weights of the best epoch and the curve, and declare the training finished."""
     task.network.load_state_dict(task.best)
     file, network, seed = training.folder / f"{training.name}.pt", training.network, training.seed
     classes, spec = training.study.classes, training.input.model_dump()
-    weights.save(file, task.network, model=network, frames=training.T, seed=seed, classes=classes, input=spec)
+    facts = {"model": network, "frames": training.T, "seed": seed, "classes": classes, "input": spec}
+    weights.save(file, task.network, **facts, precision=training.precision)
     if logger:
-        with tolerant(f"the weights of {network} {training.name}"):
+        with tolerant(f"the weights of {training.title}"):
             log_model(logger.run_id, training, file, task.best_epoch["val_accuracy"])
     key = {"model": network, "budget": training.budget, "seed": seed, "fold": training.fold or 0}
     curve = pd.DataFrame([key | row for row in task.curve])
     write_table(curve, training.folder / "curve.csv", training.params.unit)
+    store.seal(training)
 
 
 @contextmanager

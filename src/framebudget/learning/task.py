@@ -123,8 +123,9 @@ class Classification(pl.LightningModule):
             raise UserError("train.scheduler: ReduceLROnPlateau steps after a checkpoint, and could not be resumed")
         with naming("optimizer", recipe.optimizer, arguments := more | recipe.optimizer_args):
             optimizer = getattr(optim, recipe.optimizer)(trained, **arguments)
-        with naming("scheduler", recipe.scheduler, recipe.scheduler_args):
-            scheduler = getattr(optim.lr_scheduler, recipe.scheduler)(optimizer, **recipe.scheduler_args)
+        whole = {"T_max": recipe.epochs} if recipe.scheduler == "CosineAnnealingLR" else {}
+        with naming("scheduler", recipe.scheduler, arguments := whole | recipe.scheduler_args):
+            scheduler = getattr(optim.lr_scheduler, recipe.scheduler)(optimizer, **arguments)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def try_out(self) -> None:

@@ -7,6 +7,7 @@ or not, find the run by this hash. Each DVC experiment gets its own run, because
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import socket
 import sys
@@ -20,7 +21,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 from matplotlib.figure import Figure
-from mlflow.entities import Dataset, DatasetInput, InputTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
@@ -30,8 +31,10 @@ from mlflow.utils.git_utils import get_git_commit
 from sqlalchemy.exc import SQLAlchemyError
 
 from framebudget.console import UserError, redacted, sha256, write_text
-from framebudget.params import top
-from framebudget.study import PACKAGE, Study, Training, versions
+from framebudget.params import Params, top
+from framebudget.study import PACKAGE, Study, Training, read_table, versions
+
+logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it makes
 
 STUDY, TRAINED = "framebudget.study", "framebudget.trained_sha256"  # tags to find runs by
 REFUSALS = (MlflowException, SQLAlchemyError)  # MLflow lets some database errors through
@@ -64,6 +67,11 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{top() / 'mlflow.db'}"
 
 
+def reachable(p: Params) -> bool:
+    """Whether a training can log itself. From a cluster only a server is within reach, not a file."""
+    return p.engine == "local" or bool(os.environ.get("MLFLOW_TRACKING_URI"))
+
+
 @contextlib.contextmanager
 def tolerant(what: str) -> Iterator[None]:
     """Turn errors of MLflow into a warning, and continue. Other errors are raised as usual."""
@@ -83,7 +91,7 @@ def study_run(study: Study) -> tuple[MlflowClient, str]:
     Raises StoreError.
     """
     p, tags = study.params, _tags()
-    facts = p.model_dump(exclude={"datasets", "workers", "launcher"})
+    facts = p.model_dump(exclude={"datasets", "workers", "launcher", "engine", "side_by_side", "per_gpu", "store"})
     facts["datasets"] = {p.dataset: p.data.model_dump(exclude={"evaluate"})}
     digest = hashlib.sha256(json.dumps([facts, tags], sort_keys=True).encode()).hexdigest()[:12]
     name = tags.get("dvc.exp_name", f"{'-'.join(map(str, p.frames))} {p.unit}, {digest[:7]}")
@@ -128,15 +136,17 @@ def _experiment(client: MlflowClient, name: str) -> str:
     return client.get_experiment_by_name(name).experiment_id
 
 
-def training_run(training: Training, note: Path) -> str:
+def training_run(training: Training) -> str:
     """The id of the run `<network>-<frames>f-s<seed>`, nested in its study's run, with the parameters that shaped it.
 
-    note: the file that keeps the run's id; if that run still exists, the training resumes in it.
+    If the run of an interrupted training still exists, the training resumes in it.
     """
     client, study = study_run(training.study)
+    note = training.folder / "mlflow_run"
     with contextlib.suppress(FileNotFoundError, MlflowException):
         run_id = note.read_text()
-        if client.get_run(run_id).info.lifecycle_stage == "active":
+        found = client.get_run(run_id)
+        if found.info.lifecycle_stage == "active" and found.data.tags.get(mlflow_tags.MLFLOW_PARENT_RUN_ID) == study:
             client.update_run(run_id, "RUNNING")
             return run_id
     p, place = training.params, client.get_run(study).info.experiment_id
@@ -150,6 +160,25 @@ def training_run(training: Training, note: Path) -> str:
     facts |= {name: section.model_dump() for name, section in sections.items()}
     _describe(client, run_id, facts, training.study, training.clips())
     return run_id
+
+
+def log_finished(training: Training) -> None:
+    """Give a training that the store holds a run in this study, unless it has one: its curve, and its model if new."""
+    file = training.folder / f"{training.name}.pt"
+    with tolerant(training.title):
+        client, study = study_run(training.study)
+        made = runs_that_made(client, file, training.params.dataset)
+        if any(run.data.tags.get(mlflow_tags.MLFLOW_PARENT_RUN_ID) == study for run in made):
+            return
+        run_id, curve = training_run(training), read_table(training.folder / "curve.csv")
+        for row in curve.to_dict("records"):
+            numbers = {name: row[name] for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr")}
+            mlflow.log_metrics(numbers, step=row["epoch"], run_id=run_id)
+        if made:
+            client.set_tag(run_id, TRAINED, sha256(file))
+        else:
+            log_model(run_id, training, file, curve["val_accuracy"].max())
+        client.set_terminated(run_id)
 
 
 def _tags() -> dict[str, str]:
@@ -191,8 +220,9 @@ def log_scores(study: Study, scores: Iterable[tuple[Training, dict[str, float]]]
     with tolerant("the test metrics"):
         client, study_id = study_run(study)
         for training, values in scores:
-            for run_id in runs_that_made(client, training):
-                mlflow.log_metrics({f"test_{name}": value for name, value in values.items()}, run_id=run_id)
+            for run in runs_that_made(client, training.file, study.params.dataset):
+                numbers = {f"test_{name}": value for name, value in values.items()}
+                mlflow.log_metrics(numbers, run_id=run.info.run_id)
         mlflow.log_metrics({f"test_accuracy.{name}": value for name, value in means.items()}, run_id=study_id)
         client.set_terminated(study_id)
 
@@ -204,16 +234,15 @@ def log_pictures(study: Study, folder: Path, draw: Callable[[Training], dict[str
         for path in sorted(folder.glob("*.png")):
             client.log_artifact(study_id, str(path), "figures")
         for training in study.trainings():
-            for run_id in runs_that_made(client, training):
+            for run in runs_that_made(client, training.file, study.params.dataset):
                 for name, figure in draw(training).items():
-                    client.log_figure(run_id, figure, f"{name}.png", save_kwargs={"dpi": 200})
+                    client.log_figure(run.info.run_id, figure, f"{name}.png", save_kwargs={"dpi": 200})
 
 
-def runs_that_made(client: MlflowClient, training: Training) -> list[str]:
-    """The ids of the runs that produced its weights: several if it was repeated, none if not in this store."""
-    experiment = client.get_experiment_by_name(training.params.dataset)
-    found = client.search_runs([experiment.experiment_id], f"tags.`{TRAINED}` = '{sha256(training.file)}'")
-    return [run.info.run_id for run in found]
+def runs_that_made(client: MlflowClient, file: Path, dataset: str) -> list[Run]:
+    """The runs that produced these weights: several if studies share the training, none if not in this store."""
+    experiment = client.get_experiment_by_name(dataset)
+    return client.search_runs([experiment.experiment_id], f"tags.`{TRAINED}` = '{sha256(file)}'")
 
 
 def log_model(run_id: str, training: Training, file: Path, accuracy: float) -> None:

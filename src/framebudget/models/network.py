@@ -19,6 +19,7 @@ class Network:
     head     prefix of the state dict keys that depend on the number of classes
     zoo      URL of its Kinetics-400 weights (`weights: kinetics400`), if there are any
     softmax  its stock head ends in a softmax, in training too: the published protocol trains through it
+    cpu_bfloat16  it trains faster in bfloat16 on a CPU with AVX512-BF16 (benchmarks/training_step.py)
     """
 
     key: str
@@ -27,3 +28,4 @@ class Network:
     head: str
     zoo: str | None = None
     softmax: bool = False
+    cpu_bfloat16: bool = False

@@ -42,4 +42,6 @@ def slow_frames(T: int) -> Tensor:
     return torch.linspace(0, T - 1, -(-T // ALPHA), device="cpu").long()
 
 
-NETWORK = Network("slowfast_r50", "SlowFast R50", SlowFast, head="blocks.6.proj.", zoo=ZOO + "SLOWFAST_8x8_R50.pyth")
+NETWORK = Network(
+    "slowfast_r50", "SlowFast R50", SlowFast, "blocks.6.proj.", ZOO + "SLOWFAST_8x8_R50.pyth", cpu_bfloat16=True
+)

@@ -38,9 +38,13 @@ def read(path: Path) -> dict:
     return checkpoint
 
 
-def load(network: nn.Module, path: Path, head: str | None = None) -> None:
-    """Load a weight file strictly. Keys that begin with `head` keep their initial values. Raises WeightsError."""
-    own, given = network.state_dict(), read(path)["model_state"]
+def load(network: nn.Module, path: Path, head: str | None = None) -> dict:
+    """Load a weight file strictly. Keys that begin with `head` keep their initial values. Returns the checkpoint.
+
+    Raises WeightsError.
+    """
+    checkpoint = read(path)
+    own, given = network.state_dict(), checkpoint["model_state"]
     if head:
         own = {key: value for key, value in own.items() if not key.startswith(head)}
         given = {key: value for key, value in given.items() if not key.startswith(head)}
@@ -53,6 +57,7 @@ def load(network: nn.Module, path: Path, head: str | None = None) -> None:
     if faults:
         raise WeightsError(f"{path}: weights of another network; keys: {'; '.join(faults)}")
     network.load_state_dict(given, strict=not head)
+    return checkpoint
 
 
 def alike(own: Tensor, given: object) -> bool:

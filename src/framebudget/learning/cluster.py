@@ -1,0 +1,117 @@
+"""Train on a Ray cluster (docs/cluster.md): RAY_ADDRESS names it; without, Ray takes one of this machine or starts one.
+
+Every training is a Ray task with `trainer.threads` CPUs or its share of a GPU. Ray runs it again elsewhere if its node
+dies. Code goes to the nodes with the task, and weights and curves come back through Ray's object store. Clips must be
+at the same path on every node. A training resumes where the store of its node has its state.
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from framebudget.console import UserError, new_file
+from framebudget.learning import store
+from framebudget.learning.display import Display
+from framebudget.learning.side_by_side import FIT, Failure, attempt, longest_first
+from framebudget.learning.tracking import log_finished
+from framebudget.params import Params
+from framebudget.processor import Machine, this_machine
+from framebudget.study import PACKAGE, Training
+from framebudget.video.dataset import check
+
+RETRIES = 3  # of a training whose node or process died
+TOLD = "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"
+
+
+def connect():
+    """Ray, connected to its cluster. Raises UserError if Ray is not installed or the cluster does not answer."""
+    try:
+        import ray
+    except ImportError:
+        remedy = "pip install --require-hashes -r requirements-ray.lock"
+        raise UserError(f"engine: ray needs Ray: {remedy}") from None
+    if not ray.is_initialized():
+        environment = {name: os.environ[name] for name in TOLD if name in os.environ}
+        try:
+            there = {"py_modules": [str(PACKAGE)], "env_vars": environment}
+            ray.init(runtime_env=there, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            where = os.environ.get("RAY_ADDRESS", "none, so on this machine")
+            raise UserError(f"engine: no Ray cluster answers (RAY_ADDRESS: {where}): {error}") from None
+    return ray
+
+
+def machine(p: Params) -> Machine:
+    """The machine that the cluster gives a training."""
+    ray = connect()
+    return ray.get(ray.remote(lambda: this_machine()).options(**_share(ray, p)).remote())
+
+
+def _share(ray, p: Params) -> dict:
+    """The resources of one training."""
+    gpu = {"num_gpus": 1 / p.per_gpu} if ray.cluster_resources().get("GPU") else {}
+    return {"num_cpus": p.trainer.threads, "max_retries": RETRIES} | gpu
+
+
+def on_cluster(trainings: list[Training], display: Display) -> Iterator[tuple[int, object]]:
+    """(number of the training, None or a Failure) as each ends; its weights and curve are then in the store here."""
+    ray = connect()
+    from ray.util.queue import Empty, Queue
+
+    told = Queue(actor_options={"num_cpus": 0})
+    share = _share(ray, trainings[0].params)
+    running = {}
+    for number in longest_first(trainings):
+        training = trainings[number]
+        _ = training.identity, training.weights_sha256  # known here, and sent
+        running[ray.remote(_train).options(**share).remote(training, str(Path.cwd()), number, told)] = number
+    try:
+        while running:
+            done, _ = ray.wait(list(running), timeout=1)
+            while True:
+                try:
+                    number, state = told.get_nowait()
+                except Empty:
+                    break
+                display.show(trainings[number], *state)
+            display.tick()
+            for task in done:
+                number = running.pop(task)
+                try:
+                    outcome = ray.get(task)
+                except ray.exceptions.RayError as error:
+                    outcome = Failure(f"its node or process died, {RETRIES + 1} times ({error})")
+                if not isinstance(outcome, Failure):
+                    outcome = _receive(trainings[number], outcome)
+                yield number, outcome
+    finally:
+        for task in running:
+            ray.cancel(task, force=True)
+
+
+def _train(training: Training, folder: str, number: int, told) -> dict[str, bytes] | Failure:
+    """On a node: train, and return the files of the finished training."""
+    node = socket.gethostname()
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)
+    if this_machine().kind != training.study.machine.kind:
+        return Failure(f"node {node} has another type of processor, which gives another result; use nodes of one type")
+    try:
+        check(training.params.folder, training.clips())
+    except UserError as error:
+        return Failure(f"node {node}, where clips must be at the same path as here: {error}")
+    failed = attempt(FIT, training, lambda *state: told.put((number, state)))
+    if failed is not None:
+        return failed
+    return {name: (training.folder / name).read_bytes() for name in store.files(training)}
+
+
+def _receive(training: Training, files: dict[str, bytes]) -> None:
+    """Put a training that a node has finished into the store here, unless it is the same folder."""
+    if not store.holds(training):
+        for name, content in files.items():
+            with new_file(training.folder / name) as partial:
+                partial.write_bytes(content)
+        store.seal(training)
+    log_finished(training)

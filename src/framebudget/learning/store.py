@@ -1,0 +1,103 @@
+"""The store of trainings: what is finished is never trained again, and what was interrupted is resumed.
+
+work/trainings/<network>-<name>-<identity>/, at the top of the repository for all of its experiments:
+
+    last.ckpt               the state of an unfinished training
+    <name>.pt, curve.csv    the weights of the best epoch and the learning curve of a finished one
+    finished.json           the sha256 of both: written last, it makes them count
+    mlflow_run              the id of its run
+    lock                    held by the process that trains it
+"""
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from framebudget.console import sha256, write_text
+from framebudget.params import top
+from framebudget.study import STORE, Training
+
+FINISHED = "finished.json"
+
+
+def holds(training: Training) -> bool:
+    """Whether it is finished. Removes a damaged one, which is then trained again."""
+    folder = training.folder
+    if not (folder / FINISHED).exists():
+        return False
+    try:
+        digests = json.loads((folder / FINISHED).read_text())
+        sound = all(sha256(folder / name) == digests[name] for name in files(training))
+    except (ValueError, TypeError, KeyError, OSError):
+        sound = False
+    if sound:
+        os.utime(folder / FINISHED)
+    else:
+        print(f"{training.title}: damaged in {STORE}; training it again")
+        clear(folder)
+    return sound
+
+
+def seal(training: Training) -> None:
+    """Declare a training finished: its weights and its curve are there."""
+    digests = {name: sha256(training.folder / name) for name in files(training)}
+    write_text(training.folder / FINISHED, json.dumps(digests, indent=2) + "\n")
+    (training.folder / "last.ckpt").unlink(missing_ok=True)
+
+
+def files(training: Training) -> list[str]:
+    """The names of the weights and the curve of a finished training."""
+    return [f"{training.name}.pt", "curve.csv"]
+
+
+def lock(training: Training, timeout: float = -1) -> FileLock:
+    """The lock of a training. Acquiring it waits for the process that holds it."""
+    training.folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(training.folder / "lock", timeout=timeout)
+
+
+def clear(folder: Path) -> None:
+    """Remove a training. Its first file to go is the one that makes it count."""
+    (folder / FINISHED).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def contents() -> pd.DataFrame:
+    """One row a training, the one used last first: folder, finished, GB, and days since it was used."""
+    rows = []
+    for folder in (path for path in (top() / STORE).glob("*/") if path.is_dir()):
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        days = max(0.0, (time.time() - max(file.stat().st_mtime for file in (folder, *folder.iterdir()))) / 86400)
+        rows.append({"folder": folder, "finished": (folder / FINISHED).exists(), "GB": size / 1e9, "days": days})
+    columns = ["folder", "finished", "GB", "days"]
+    return pd.DataFrame(rows, columns=columns).sort_values(["days", "folder"], ignore_index=True)
+
+
+def prune(limit: float, needed: list[Training]) -> None:
+    """Remove the trainings that were not used for longest, until the store has at most `limit` GB.
+
+    Keeps those in `needed` and those that another process is training.
+    """
+    kept = {training.folder for training in needed}
+    table = contents()
+    over = table["GB"].sum() - limit
+    for row in table[::-1].itertuples():
+        if over <= 0:
+            break
+        if row.folder not in kept and _unlocked(row.folder):
+            clear(row.folder)
+            over -= row.GB
+            print(f"removed from {STORE} (over {limit:g} GB, `store` in params.yaml): {row.folder.name}")
+
+
+def _unlocked(folder: Path) -> bool:
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            return True
+    except Timeout:
+        return False

@@ -1,0 +1,49 @@
+"""What a machine computes with: its cores, its GPUs, and what makes its results differ from another machine's."""
+
+import hashlib
+import json
+import os
+from functools import cache
+from typing import NamedTuple
+
+import joblib
+import torch
+
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # as Lightning reads them, in this order
+ISA = "ONEDNN_MAX_CPU_ISA"  # limits the instructions that oneDNN uses
+
+
+class Machine(NamedTuple):
+    """kind: a digest of the type of its GPUs or, without one, of its CPU. Machines of one kind give the same bytes.
+
+    bfloat16: its GPUs or, without one, its CPU compute in it. A CPU that does not is many times slower in it.
+    """
+
+    kind: str
+    gpus: int
+    bfloat16: bool
+
+
+@cache
+def this_machine() -> Machine:
+    capabilities = (
+        torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    )  # older torch has none
+    if gpus := torch.cuda.device_count():
+        facts: list = [torch.cuda.get_device_name(0)]
+        bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        cpu = {key: value for key, value in capabilities.items() if not key.startswith("num_")}
+        facts = [cpu, torch.backends.cpu.get_cpu_capability(), os.environ.get(ISA)]
+        bfloat16 = ISA not in os.environ and bool(capabilities.get("avx512_bf16"))
+    return Machine(hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12], gpus, bfloat16)
+
+
+def cores() -> int:
+    """The CPU cores that this process may use, by affinity and container limits."""
+    return joblib.cpu_count()
+
+
+def rank() -> int:
+    """The number of this process among those that a launcher has started for one training."""
+    return next((int(os.environ[name]) for name in RANKS if name in os.environ), 0)
