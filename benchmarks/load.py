@@ -14,7 +14,6 @@ what grew: memory and open files of the process that trains, and of the one that
 
 import contextlib
 import io
-import multiprocessing
 import os
 import shutil
 import signal
@@ -25,7 +24,6 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +31,7 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
+from processes import MIB, children, in_process, own, status
 from scipy.stats import linregress, t
 from torch import nn
 from tqdm import tqdm
@@ -48,7 +47,6 @@ from framebudget.video import index
 from framebudget.video.dataset import Clips, check, loader
 from framebudget.video.reader import probe
 
-MIB = 2**20
 CLASSES, GROUP = 20, 5  # clips of a group
 WORKERS = 2
 SCENES, FOREVER = 32, 10**6
@@ -89,7 +87,7 @@ def grow(folder: Path, counts: list[int]) -> None:
     for clips in counts:
         files, study = folder / f"files{clips}", folder / f"study{clips}"
         write_files(files, clips)
-        found = {"fetch": measured(fetch.main, files)}
+        found = {"fetch": measured(fetch_clips, files)}
         shutil.rmtree(files)
         write_manifest(study, clips)
         found |= {name: measured(work, study) for name, work in STAGES.items()}
@@ -146,6 +144,14 @@ def settings(folder: Path) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
 
 
+def fetch_clips() -> None:
+    fetch.main()  # itself it cannot be sent to another process
+
+
+def split_by_group() -> None:
+    split.main()
+
+
 def split_every_clip() -> None:
     """As if every clip were a group of its own; the split by group is kept."""
     kept = Path("work/split.csv").read_bytes()
@@ -196,7 +202,7 @@ def draw_all() -> None:
 
 
 STAGES = {
-    "split": split.main,
+    "split": split_by_group,
     "split, every clip a group": split_every_clip,
     "join and check": join_and_check,
     "an epoch of the loader": one_epoch,
@@ -207,53 +213,17 @@ STAGES = {
 
 def measured(work: Callable[[], None], folder: Path) -> Cost:
     """What a function costs in a fresh process, begun in this folder."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=alone, args=(work, folder, there))
-    process.start()
-    there.close()
-    worker = 0
-    while not here.poll(0.2):
-        worker = max([worker, *map(own, children(process.pid))])
-    seconds, main = here.recv()  # EOFError if the process failed
-    process.join()
-    return Cost(seconds, main / MIB, worker / MIB)
+    (seconds, main), looks = in_process(alone, work, folder)
+    return Cost(seconds, main / MIB, max((bytes for look in looks for bytes in look), default=0) / MIB)
 
 
-def alone(work: Callable[[], None], folder: Path, there: Connection) -> None:
-    multiprocessing.set_start_method(None, force=True)  # of its children: not spawned, but as in a stage
+def alone(work: Callable[[], None], folder: Path) -> tuple[float, int]:
     os.chdir(folder)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before, start = status(os.getpid(), "VmHWM"), time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         work()
-    there.send((time.perf_counter() - start, status(os.getpid(), "VmHWM") - before))
-
-
-def status(pid: int, what: str) -> int:
-    """Bytes, by /proc."""
-    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(what))
-    return int(line.split()[1]) * 1024
-
-
-def own(pid: int) -> int:
-    """Bytes that a process shares with none; 0 if it has ended."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
-
-
-def children(pid: int) -> list[int]:
-    try:
-        return [
-            int(child)
-            for task in Path(f"/proc/{pid}/task").iterdir()
-            for child in (task / "children").read_text().split()
-        ]
-    except OSError:
-        return []
+    return time.perf_counter() - start, status(os.getpid(), "VmHWM") - before
 
 
 def loop(folder: Path, minutes: float) -> None:

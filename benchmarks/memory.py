@@ -7,18 +7,19 @@ nearly all of them for the index of two hours. Linux only.
 """
 
 import multiprocessing
+import os
 import tempfile
 from pathlib import Path
 
 import av
 import numpy as np
+from processes import MIB, status
 from tqdm import tqdm
 
 from framebudget.console import usage
 from framebudget.video.index import FrameIndex, build
 from framebudget.video.reader import read_frames
 
-MIB = 2**20
 TWO_HOURS = 2 * 3600 * 25  # frames
 
 
@@ -60,14 +61,9 @@ def measured(work, *arguments) -> tuple[FrameIndex | None, float]:
 
 def _measured(work, arguments) -> tuple[FrameIndex | None, float]:
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far: ru_maxrss would hold the parent's
-    before = peak()
+    before = status(os.getpid(), "VmHWM")
     result = work(*arguments)
-    return (result if isinstance(result, FrameIndex) else None), (peak() - before) / MIB
-
-
-def peak() -> int:
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
+    return (result if isinstance(result, FrameIndex) else None), (status(os.getpid(), "VmHWM") - before) / MIB
 
 
 if __name__ == "__main__":

@@ -3,18 +3,25 @@
 import ast
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
 from framebudget.console import usage
 from tests.conftest import ROOT, run
 
+
+def is_run(path: Path) -> bool:
+    """By a person, and not only imported."""
+    return "__main__" in path.read_text()
+
+
 COMMANDS = ["motion", "doctor", "predict", "export"]
 STAGES = ["fetch", "split", "train", "evaluate", "figures", "paper"]
 SCRIPTS = [
     *(ROOT / f"src/framebudget/{name}.py" for name in STAGES),
     ROOT / "src/framebudget/commands/verify.py",
-    *(path for folder in ("reports", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))),
+    *sorted(path for folder in ("reports", "benchmarks") for path in (ROOT / folder).rglob("*.py") if is_run(path)),
 ]
 HEAVY = ["torch", "torchvision", "mlflow", "pandas", "numpy", "matplotlib", "pytorch_lightning", "av", "requests"]
 

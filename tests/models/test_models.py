@@ -148,6 +148,25 @@ def test_the_narrow_convolution_is_conv3d_forward_and_backward(kernel, stride, p
     check_against(stock, NarrowConv3d, (2, 3, 5, 6, 7))
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_with_one_thread_a_pointwise_convolution_stays_in_channels_last(training):
+    """torch's own goes without oneDNN then, and every layer after it works on another memory format."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+        stock = nn.Conv3d(24, 54, 1, bias=False)
+        x_BCTHW = torch.randn(8, 24, 4, 8, 8).contiguous(memory_format=torch.channels_last_3d)
+        with torch.set_grad_enabled(training):
+            theirs = stock(x_BCTHW)
+            stock.__class__ = NarrowConv3d
+            mine = stock(x_BCTHW)
+    finally:
+        torch.set_num_threads(threads)
+    assert mine.is_contiguous(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
 def test_a_clips_dropout_depends_on_its_seed_alone():
     x_BF = torch.rand(3, 2000) + 1
     dropout = layers.ClipDropout(0.25)

@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -52,16 +53,7 @@ def main() -> None:
 def run_study(clone: Path, place: tuple, changes: list[str], kept: Path | None = None) -> dict[str, str]:
     """Run a kept study's parameters, or the last commit's. Returns the sha256 of every output of every stage."""
     environment, umask, workers = place
-    environment = {**os.environ, **environment, "PYTHONPATH": str(clone / "src")}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-
-    def run(*command: str) -> None:
-        if subprocess.run(command, cwd=clone, env=environment, umask=umask, stdout=sys.stderr).returncode:
-            raise UserError(f"{' '.join(command)} failed in {clone}")
-
-    clone.mkdir()
-    run("git", "clone", "--quiet", str(Path.cwd()), ".")
-    run("dvc", "pull", "--quiet", "data.dvc")
+    run = fresh_clone(clone, environment, umask)
     if kept:
         write_text(clone / "params.yaml", with_parameters_of(kept, clone / "params.yaml"))
     run("dvc", "exp", "run", *(f"--set-param={change}" for change in [f"workers={workers}", *changes]))
@@ -69,6 +61,25 @@ def run_study(clone: Path, place: tuple, changes: list[str], kept: Path | None =
     outs = [clone / out for stage in stages for out in (*stage["outs"], *stage.get("metrics", []))]
     files = [file for out in outs for file in (out, *out.rglob("*")) if file.is_file()]
     return {file.relative_to(clone).as_posix(): sha256(file) for file in files}
+
+
+def fresh_clone(clone: Path, environment: dict[str, str] | None = None, umask: int = -1) -> Callable[..., None]:
+    """Clone the last commit of this folder, and pull its clips. Returns a function that runs a command in the clone.
+
+    environment, umask: of the commands, where they differ from this process's. The function raises UserError if a
+    command fails.
+    """
+    variables = {**os.environ, **(environment or {}), "PYTHONPATH": str(clone / "src")}
+    variables.pop("MLFLOW_TRACKING_URI", None)
+
+    def run(*command: str) -> None:
+        if subprocess.run(command, cwd=clone, env=variables, umask=umask, stdout=sys.stderr).returncode:
+            raise UserError(f"{' '.join(command)} failed in {clone}")
+
+    clone.mkdir()
+    run("git", "clone", "--quiet", str(Path.cwd()), ".")
+    run("dvc", "pull", "--quiet", "data.dvc")
+    return run
 
 
 def with_parameters_of(kept: Path, path: Path) -> str:

@@ -110,7 +110,7 @@ class TemporalDepthwiseConv3d(nn.Conv3d):
 
 
 class NarrowConv3d(nn.Conv3d):
-    """A convolution that is computed as one matrix product if it has few output positions.
+    """A convolution that is computed as one matrix product if it has few output positions, or if torch would be slow.
 
     oneDNN's weight gradient is much slower on maps of a few pixels, where SlowFast has most of its weights. Without
     gradients, convolving is faster. Dilation is 1, which is all that the two networks use.
@@ -119,7 +119,8 @@ class NarrowConv3d(nn.Conv3d):
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         geometry = list(zip(x_BCTHW.shape[2:], self.kernel_size, self.stride, self.padding, strict=True))
         out = [(size + 2 * padding - kernel) // stride + 1 for size, kernel, stride, padding in geometry]
-        if x_BCTHW.is_cuda or not torch.is_grad_enabled() or len(x_BCTHW) * math.prod(out) > POSITIONS:
+        few = torch.is_grad_enabled() and len(x_BCTHW) * math.prod(out) <= POSITIONS
+        if x_BCTHW.is_cuda or not (few or self.is_slow(x_BCTHW)):
             return super().forward(x_BCTHW)
         pads = [side for *_, padding in reversed(geometry) for side in (padding, padding)]
         x = x_BCTHW.permute(0, 2, 3, 4, 1)
@@ -133,6 +134,16 @@ class NarrowConv3d(nn.Conv3d):
         weight = self.weight.permute(0, 2, 3, 4, 1).flatten(1)  # a view in channels_last_3d
         y = F.linear(rows, weight, self.bias)
         return y.view(len(x), *out, -1).permute(0, 4, 1, 2, 3)
+
+    def is_slow(self, x_BCTHW: Tensor) -> bool:
+        """Whether torch computes this 1×1×1 convolution without oneDNN, and copies it out of channels last and back.
+
+        It does with one thread and fewer than 16 clips (use_mkldnn in ATen/native/Convolution.cpp), which doubles the
+        time of an X3D-M step. bfloat16 always takes oneDNN.
+        """
+        if torch.get_num_threads() > 1 or torch.is_autocast_enabled("cpu") or torch.compiler.is_exporting():
+            return False
+        return self.kernel_size == self.stride == (1, 1, 1) and x_BCTHW.shape[0] < 16
 
 
 class ClipDropout(nn.Dropout):
