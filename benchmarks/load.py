@@ -247,7 +247,7 @@ def loop(folder: Path, minutes: float) -> None:
             bar.update(round(minutes - (end - time.monotonic()) / 60) - bar.n)
     training.send_signal(signal.SIGTERM)
     training.wait()
-    (file,) = folder.glob("work/unfinished/*/last.ckpt")
+    (file,) = folder.glob("work/trainings/*/last.ckpt")
     state = torch.load(file, weights_only=True)
     print(f"{minutes:g} minutes, {state['epoch'] + 1:,} epochs, {state['global_step']:,} steps\n")
     print_growth(seen[round(WARM_UP * len(seen)) :], 60 * state["global_step"] / minutes)

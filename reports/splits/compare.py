@@ -29,8 +29,8 @@ import pandas as pd
 from omegaconf import OmegaConf
 from scipy import stats
 
-from framebudget import evaluate
 from framebudget.console import PREDICTIONS, read_csv, usage, write_csv
+from framebudget.learning.prediction import predict
 from framebudget.study import Study
 
 HERE = Path(__file__).parent
@@ -97,7 +97,7 @@ def results_of(found: Path, folder: Path, changes: list[str], subset: str) -> pd
         study = Study.load()
         asked = study.split["subset"] == subset
         tested = study.split.assign(subset=asked.map({True: "test", False: "train"}))
-        predictions = evaluate.predict(Study(study.params, tested).trainings("x3d_m")[0])
+        predictions = predict(Study(study.params, tested).trainings("x3d_m")[0], lambda *_: None)
     predictions["leaked"] = predictions["group"].isin(study.split.loc[~asked, "group"])
     return predictions
 
