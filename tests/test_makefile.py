@@ -1,4 +1,4 @@
-"""`make .venv/ready` with fake programs that log their calls, and `make scm` with and without git. Nothing is downloaded."""
+"""`make .venv/ready` with fake programs that log their calls, and `make scm` with and without git; no downloads."""
 
 import os
 import shutil
