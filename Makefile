@@ -1,4 +1,4 @@
-# Every target needs only git, make and Python >= 3.11.
+# Every target needs only git, make and Python >= 3.11; paper and ui do without git.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3
 PORT ?= 5000
