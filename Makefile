@@ -1,11 +1,13 @@
-# Every target needs only git, make and Python >= 3.11.
+# Every target needs only git, make and Python >= 3.11; paper and ui do without git.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3
 PORT ?= 5000
+PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check
 PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
+unexport PYTHONDONTWRITEBYTECODE  # uv does not compile: without bytecode on disk, every process would compile PyTorch
 
-paper: .venv/ready  ## from the clips to paper/paper.pdf
+paper: .venv/ready scm  ## from the clips to paper/paper.pdf
 	dvc pull --quiet data.dvc
 	dvc repro
 
@@ -38,17 +40,35 @@ ui: .venv/ready  ## the MLflow UI with every run, on this machine only; PORT=500
 	@echo 'Open http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning'
 	mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 --backend-store-uri sqlite:///mlflow.db
 
-experiments: .venv/ready  ## every DVC experiment: accuracies, and the parameters that differ
+experiments: .venv/ready scm  ## every DVC experiment: accuracies, and the parameters that differ
 	dvc exp show --only-changed --drop 'State|Executor|^x3d_m$$|^slowfast_r50$$|.*/.*' --no-pager
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
 
-.venv/ready: requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
-	pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	touch $@
+# DVC needs a git repository or the setting no_scm. A ZIP is no repository, even inside the folder of another one.
+scm: .venv/ready
+	@if [ -e .git ] || git rev-parse --quiet --verify HEAD:./dvc.yaml >/dev/null 2>&1; then \
+		if grep -qs no_scm .dvc/config.local; then \
+			echo 'This folder is a git repository now: DVC uses it'; dvc config --local --unset core.no_scm; fi; \
+	elif ! grep -qs no_scm .dvc/config.local; then \
+		echo 'This folder is no git repository. The study runs without one (dvc config --local core.no_scm true).'; \
+		echo 'Experiments need one: git init && git add -A && git commit -m all, and make paper again'; \
+		dvc config --local core.no_scm true; fi
 
-.PHONY: paper test test-all coverage lint verify ui experiments help
+# uv is several times as fast as pip, but does not know the mirrors of pip.conf: pip takes over if uv fails. After an
+# interruption the environment starts afresh, from uv's cache, because half of a package may look like a whole one.
+.venv/ready: requirements.lock requirements-uv.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	@echo 'Installing packages into .venv: up to 3.4 GB to download and 7 GB on disk, nearly all of it PyTorch.'
+	@echo 'On a fast connection, this takes about a minute with uv, or some minutes with pip.'
+	@set -e; $(PYTHON) -m venv $(if $(wildcard .venv/unfinished),--clear) .venv; \
+	rm -f $@; touch .venv/unfinished; \
+	while sleep 15 >/dev/null 2>&1 && kill -0 $$$$ 2>/dev/null; do echo '… still installing'; done & trap "kill $$! 2>/dev/null" EXIT; \
+	uv --version >/dev/null 2>&1 || $(PIP) install --only-binary :all: --require-hashes -r requirements-uv.lock || :; hash -r; \
+	if ! uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock; then \
+		echo 'uv did not install the packages, so pip does'; \
+		$(PYTHON) -m venv --clear .venv; touch .venv/unfinished; $(PIP) install --require-hashes -r requirements.lock; fi; \
+	$(PIP) install --no-deps --no-build-isolation -e .; mv .venv/unfinished $@; touch $@
+
+.PHONY: paper test test-all coverage lint verify ui experiments help scm

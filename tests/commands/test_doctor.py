@@ -1,6 +1,7 @@
 """What `framebudget doctor` reports when something is missing: the command itself, in folders as people have them."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from framebudget.commands import doctor
-from tests.conftest import ROOT, run, set_params
+from tests.conftest import ROOT, fresh_repository, run, set_params
 
 
 @pytest.fixture
@@ -48,6 +49,35 @@ def test_an_empty_folder(tmp_path):
     assert "✓ Python 3" in result.stdout
     assert "Traceback" not in result.stderr
     assert not result.stderr
+
+
+def test_a_zip_inside_another_repository_needs_no_git_but_dvc_must_know(tmp_path, examined):
+    """`make scm` is the advice, and then nothing is missing."""
+    fresh_repository(tmp_path)
+    run("git", "rm", "-q", "--cached", "dvc.yaml", cwd=tmp_path)
+    run("git", "commit", "-qm", "without", cwd=tmp_path)
+    assert (
+        "✗ no git repository with a commit here (path 'dvc.yaml' exists on disk, but not in 'HEAD')"
+        in examined("machine")[1]
+    )
+    shutil.rmtree(tmp_path / ".git")
+    status, text = examined("machine")
+    assert status == 0
+    assert "✗ no git repository with a commit here (not a git repository" in text
+    assert "(not needed now)\n    → cd to the top of a clone; or, for experiments: git init" in text
+    status, text = examined("dvc")
+    assert status == 1
+    assert "is not a git repository\n    → make scm" in text
+    run("make", "-o", ".venv/ready", "scm", cwd=tmp_path)
+    run("dvc", "pull", "-q", "data.dvc", cwd=tmp_path)
+    assert examined("dvc")[0] == 0
+    run("git", "init", "-q", cwd=tmp_path)
+    run("git", "add", "dvc.yaml", cwd=tmp_path)
+    run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "all", cwd=tmp_path)
+    status, text = examined("machine")
+    assert status == 0
+    assert re.search("^✓ git commit [0-9a-f]{7,}$", text, re.MULTILINE)
+    assert "✗ .dvc/config.local: no_scm turns DVC's experiments off (not needed now)\n    → make scm" in text
 
 
 def test_a_clone_without_its_clips_and_then_with_them(repository, tmp_path):

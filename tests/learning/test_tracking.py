@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 from framebudget import params
 from framebudget.console import sha256
 from framebudget.learning import logger as logging
+from framebudget.learning import tracking
 from framebudget.learning.logger import PatientLogger
 from framebudget.learning.tracking import StoreError, log_model, runs_that_made, study_run, tolerant, training_run
 from framebudget.models import NETWORKS, weights
@@ -244,3 +245,16 @@ def test_what_a_server_misses_follows_when_it_is_back(here, monkeypatch, capsys)
     history = client.get_metric_history(logger.run_id, "val_accuracy")
     assert [(metric.step, metric.value) for metric in history] == [(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4)]
     assert client.get_run(logger.run_id).info.status == "FINISHED"
+
+
+def test_the_commit_is_that_of_the_study_and_not_of_a_repository_around_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert tracking._commit() == ""
+    run("git", "init", "-q", cwd=tmp_path)
+    (tmp_path / "dvc.yaml").touch()
+    author = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    run("git", *author, "commit", "-qm", "another study", "--allow-empty", cwd=tmp_path)
+    assert tracking._commit() == ""
+    run("git", "add", "dvc.yaml", cwd=tmp_path)
+    run("git", *author, "commit", "-qm", "this study", cwd=tmp_path)
+    assert tracking._commit() == run("git", "rev-parse", "HEAD", cwd=tmp_path).stdout.strip()

@@ -64,9 +64,13 @@ def packages() -> Iterator[Finding]:
 
 
 def machine() -> Iterator[Finding]:
-    commit, fault = ask("git", "rev-parse", "--short", "HEAD")
-    what = f"git commit {commit.strip()}" if commit else f"no git repository with a commit here ({fault})"
-    yield Finding(not fault, what, "cd to the top of a clone; or: git init && git add -A && git commit -m all")
+    commit, fault = ask("git", "rev-parse", "HEAD", "HEAD:./dvc.yaml")  # not of a repository around this one
+    what = f"no git repository with a commit here ({fault})" if fault else f"git commit {commit[:7]}"
+    advice = "cd to the top of a clone; or, for experiments: git init && git add -A && git commit -m all && make scm"
+    yield Finding(not fault, what, advice, needed=False)
+    local = Path(".dvc/config.local")
+    if not fault and local.is_file() and "no_scm" in local.read_text():
+        yield Finding(False, f"{local}: no_scm turns DVC's experiments off", "make scm", needed=False)
     free = shutil.disk_usage(".").free / 1e9  # 2 GB: weights in work/ and in DVC's cache, and unfinished trainings
     advice = "free 2 GB; to delete files that no experiment uses: dvc gc -w --all-experiments"
     yield Finding(free >= 2, f"{free:,.1f} GB free on this disk", advice)
@@ -149,7 +153,8 @@ def dvc(embedded: bool = True) -> Iterator[Finding]:
     status, fault = ask(*DVC, "status", "--json")
     if fault:
         busy = " is busy, " in fault or "Unable to acquire lock" in fault  # another DVC command is running
-        yield Finding(False, f"dvc status: {fault}", "for more: dvc status -v", needed=not busy)
+        advice = "make scm" if "is not a git repository" in fault else "for more: dvc status -v"
+        yield Finding(False, f"dvc status: {fault}", advice, needed=not busy)
         return
     stale = json.loads(status)
     pulled = "data.dvc" not in stale

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
@@ -27,7 +28,6 @@ from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, Schema, TensorSpec
 from mlflow.utils import mlflow_tags
-from mlflow.utils.git_utils import get_git_commit
 from sqlalchemy.exc import SQLAlchemyError
 
 from framebudget.console import UserError, redacted, sha256, write_text
@@ -184,7 +184,7 @@ def log_finished(training: Training) -> None:
 def _tags() -> dict[str, str]:
     """Where the parameters of a run come from, and the hashes (as in dvc.lock) of the files its trainings read."""
     experiment, baseline = os.environ.get("DVC_EXP_NAME"), os.environ.get("DVC_EXP_BASELINE_REV")
-    head = get_git_commit(".")
+    head = _commit()
     way = f"`dvc exp apply {experiment}`" if experiment else "`dvc repro`" + (f" at commit `{head}`" if head else "")
     tags = {
         mlflow_tags.MLFLOW_SOURCE_NAME: "framebudget",
@@ -198,6 +198,14 @@ def _tags() -> dict[str, str]:
         if path.exists():
             tags[f"dvc.lock.{path}"] = hashlib.md5(path.read_bytes()).hexdigest()
     return {key: value for key, value in tags.items() if value}
+
+
+def _commit() -> str:
+    """The commit that this folder comes from, or "". A repository around an unpacked ZIP does not count."""
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        command = ("git", "rev-parse", "HEAD", "HEAD:./dvc.yaml")
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+    return ""
 
 
 def _describe(client: MlflowClient, run_id: str, facts: dict, study: Study, clips: pd.DataFrame) -> None:
