@@ -15,7 +15,8 @@ import numpy as np
 from tqdm import tqdm
 
 from framebudget.console import usage
-from framebudget.video.index import FrameIndex, build
+from framebudget.sources.proof import build
+from framebudget.video.index import FrameIndex
 from framebudget.video.reader import read_frames
 
 MIB = 2**20
