@@ -41,7 +41,7 @@ from framebudget.console import MANIFEST, SPLIT, read_csv, usage, write_csv, wri
 from framebudget.models import NETWORKS, weights
 from framebudget.models.layers import GlobalMean
 from framebudget.report import plots, statistics, strips
-from framebudget.sources import motion
+from framebudget.sources import motion, proof
 from framebudget.study import Study, read_predictions
 from framebudget.video import index
 from framebudget.video.dataset import Clips, check, loader
@@ -126,7 +126,7 @@ def write_manifest(folder: Path, clips: int) -> None:
         if name not in facts:
             (folder / "clips" / name).mkdir(parents=True)
             motion.write_clip(file, np.roll(np.concatenate([once] * 4)[:180], len(facts), axis=0))
-            facts[name], learned[name] = probe(file), index.build(file)
+            facts[name], learned[name] = probe(file), proof.build(file)
         (folder / "clips" / path).hardlink_to(file)
         rows.append({"clip": clip, "path": path, "class": name, "group": clip.rpartition("_")[0]} | facts[name])
     write_csv(pd.DataFrame(rows), folder / "work/manifest.csv")

@@ -23,8 +23,8 @@ from framebudget.models import NETWORKS
 from framebudget.models.views import logits_of
 from framebudget.params import Input
 from framebudget.sources.folder import VIDEOS
+from framebudget.sources.proof import build
 from framebudget.video.dataset import Clips, loader
-from framebudget.video.index import build
 from framebudget.video.reader import probe
 from framebudget.video.transforms import inputs
 

@@ -17,7 +17,8 @@ from processes import MIB, status
 from tqdm import tqdm
 
 from framebudget.console import usage
-from framebudget.video.index import FrameIndex, build
+from framebudget.sources.proof import build
+from framebudget.video.index import FrameIndex
 from framebudget.video.reader import read_frames
 
 TWO_HOURS = 2 * 3600 * 25  # frames

@@ -34,8 +34,8 @@ from tqdm import tqdm
 from framebudget.console import usage
 from framebudget.sources import motion
 from framebudget.sources.folder import VIDEOS
+from framebudget.sources.proof import build
 from framebudget.video import sampling, transforms
-from framebudget.video.index import build
 from framebudget.video.reader import read_frames
 
 # pytorchvideo.transforms imports a module that torchvision renamed in 0.17 (pytorchvideo#258, never fixed in a release)

@@ -1,6 +1,9 @@
 """Which files of a folder `fetch` uses, which it skips, and what it prints about both."""
 
+import re
 import shutil
+from concurrent.futures import Future
+from threading import Timer
 
 import pandas as pd
 import pytest
@@ -75,3 +78,22 @@ def test_a_video_in_two_classes_is_an_error(fetched):
     shutil.copy(fetched.folder / "Recede/v_Recede_g01_c01.avi", fetched.folder / "Approach/other.avi")
     with pytest.raises(SystemExit, match=r"two classes: .*Approach/other.avi and .*Recede/v_Recede_g01_c01.avi"):
         fetched()
+
+
+def test_a_log_says_how_far_it_is_and_how_long_it_takes(fetched, capsys):
+    output, _ = fetched()
+    assert output.startswith("decode: 0 of 15 clips\n")
+    futures = [Future() for _ in range(3)]
+    for wait, future in enumerate(futures, 1):
+        Timer(wait / 2, future.set_result, [{}]).start()
+    fetch.watch(futures, every=0.1)
+    assert re.match(r"decode: 0 of 3 clips\n.*decode: 1 of 3 clips, [01] s left\n", capsys.readouterr().out, re.DOTALL)
+    assert fetch.progress(120, 900, 36) == "decode: 120 of 900 clips, 4 min left"
+    assert fetch.progress(899, 900, 36 * 899) == "decode: 899 of 900 clips, 36 s left"
+
+
+def test_an_error_of_a_process_ends_the_wait_and_the_other_clips():
+    futures = [Future(), Future()]
+    futures[1].set_exception(MemoryError("a process died"))
+    with pytest.raises(MemoryError, match="a process died"):
+        fetch.watch(futures)

@@ -13,13 +13,17 @@ writes  work/manifest.csv       clip, path, class, group, frames, fps, width, he
 A corrupt or truncated clip stops the stage with its name: leaving it out changes the study, so the user decides.
 """
 
+import contextlib
 import json
+import math
 import os
 import resource
 import sys
-from concurrent.futures import ProcessPoolExecutor
+import time
+from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import parent_process
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from threading import Thread
 
 import pandas as pd
@@ -28,6 +32,7 @@ from tqdm import tqdm
 from framebudget import params
 from framebudget.console import sha256, stage, usage, write_csv, write_text
 from framebudget.sources.folder import SourceError, find_clips, listed
+from framebudget.sources.proof import Truth, prove
 from framebudget.sources.ucf101 import fetch_clips
 from framebudget.sources.weights import local
 from framebudget.video import index
@@ -66,11 +71,44 @@ def sha256_of_weights(p: params.Params, model: str) -> str | None:
 def decode(clips: Path, rows: list[dict]) -> pd.DataFrame:
     """The manifest, with the column `frame_index`. Raises SourceError, which names every broken clip."""
     with ProcessPoolExecutor(initializer=confine) as pool:
-        results = pool.map(survey, [clips / row["path"] for row in rows], chunksize=4)
-        results = list(tqdm(results, total=len(rows), desc="decode", unit="clip", disable=None))
+        futures = [pool.submit(survey, clips / row["path"]) for row in rows]
+        try:
+            watch(futures)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    results = [future.result() for future in futures]
     if errors := [result for result in results if isinstance(result, str)]:
         raise SourceError("\n".join([*errors, f"Repair these files or move them out of {clips}"]))
     return pd.DataFrame([row | facts for row, facts in zip(rows, results, strict=True)])
+
+
+def watch(futures: list[Future], every: float = 60) -> None:
+    """Wait for all clips. Shows a bar on a terminal; elsewhere prints a line now and every minute (`every` seconds).
+
+    Raises what a clip's process raises.
+    """
+    ended, start = SimpleQueue[Future](), time.monotonic()
+    for future in futures:
+        future.add_done_callback(ended.put)
+    with tqdm(total=len(futures), desc="decode", unit="clip", disable=None) as bar:
+        done, said = 0, -math.inf
+        while done < len(futures):
+            if bar.disable and time.monotonic() >= said + every:
+                said = time.monotonic()
+                print(progress(done, len(futures), said - start), flush=True)
+            with contextlib.suppress(Empty):
+                ended.get(timeout=max(0, said + every - time.monotonic()) if bar.disable else None).result()
+                done += 1
+                bar.update()
+
+
+def progress(done: int, total: int, seconds: float) -> str:
+    """A line such as "decode: 120 of 900 clips, 4 min left", if `done` of them took so long."""
+    if not done:
+        return f"decode: 0 of {total} clips"
+    left = seconds / done * (total - done)
+    return f"decode: {done} of {total} clips, " + (f"{left / 60:.0f} min left" if left > 90 else f"{left:.0f} s left")
 
 
 def confine() -> None:
@@ -91,7 +129,8 @@ def confine() -> None:
 def survey(path: Path) -> dict | str:
     """The facts about a clip, including its frame index, or the reason it cannot be used."""
     try:
-        return probe(path) | {"frame_index": index.build(path)}
+        truth = Truth(path)
+        return probe(path, truth.decode) | {"frame_index": prove(truth)}
     except ClipError as error:
         return str(error)
 

@@ -53,6 +53,7 @@ from framebudget.learning.callbacks import LastEpoch
 from framebudget.models import NETWORKS, Network, weights
 from framebudget.sources.folder import SourceError
 from framebudget.sources.motion import draw_scene, render
+from framebudget.sources.proof import build
 from framebudget.sources.ucf101 import fetch_clips
 from framebudget.split import leaked, subsets
 from framebudget.video import index
@@ -224,7 +225,7 @@ def read_clip(path: Path) -> None:
     N = len(truth)
     assert facts["frames"] == N, f"{facts['frames']} frames, not {N}"
     wanted = [0, N - 1, N // 2, N // 3, 0]
-    for frame_index in (None, index.build(path)):
+    for frame_index in (None, build(path)):
         for number, frame in zip(wanted, read_frames(path, wanted, index=frame_index), strict=True):
             assert np.array_equal(frame, truth[number]), f"frame {number} is another, {frame_index and 'with an index'}"
     rows = np.array([[0, N // 2], [N // 3, N - 1]])

@@ -33,10 +33,10 @@ from framebudget.learning.callbacks import LastEpoch
 from framebudget.models import NETWORKS, weights
 from framebudget.params import ParamsError
 from framebudget.sources.folder import SourceError, find_clips
+from framebudget.sources.proof import build
 from framebudget.sources.ucf101 import fetch_clips, limited
 from framebudget.video.container import ClipError
 from framebudget.video.dataset import check
-from framebudget.video.index import build
 from framebudget.video.reader import glance, probe, read_frames
 from tests.conftest import ROOT, decode_all, ready_to_train, run, set_params
 from tests.hostile import fuzz

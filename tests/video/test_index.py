@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from framebudget.sources.motion import draw_scene, render
-from framebudget.video.container import ClipError
-from framebudget.video.index import FrameIndex, build
+from framebudget.sources.proof import build
+from framebudget.video.container import ClipError, open_video
+from framebudget.video.index import FrameIndex
 from framebudget.video.reader import probe, read_frames
 from tests.conftest import decode_all
 
@@ -125,6 +126,17 @@ def test_real_clips(shared):
         for T in (1, 6, 16):
             indices = generator.integers(len(everything), size=T)
             np.testing.assert_array_equal(read_frames(path, indices, index=index), everything[indices])
+
+
+def test_two_readers_of_one_clip_at_a_time(frames, tmp_path):
+    """PyAV finds a packet's mark by the identity of the object, and Python has one 7: readers must not share it."""
+    path = encode(tmp_path / "clip.mp4", "libx264", {"bf": "3"}, "yuv420p", frames[:40])
+    index, wanted = build(path), list(range(40))
+    with open_video(path) as one, open_video(path) as two:
+        waiting = index.decode(one, wanted)
+        first, _ = next(waiting)
+        assert [number for number, _ in index.decode(two, wanted)] == wanted
+        assert [first, *(number for number, _ in waiting)] == wanted
 
 
 def test_ranges_of_packets_are_short_and_apart():

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from framebudget.sources.motion import draw_scene, render
+from framebudget.sources.proof import build
 from framebudget.video.container import ClipError
-from framebudget.video.index import build
 from framebudget.video.reader import probe, read_frames, stream_frames
 from tests.conftest import decode_all
 

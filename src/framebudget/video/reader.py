@@ -5,7 +5,7 @@ frame.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,9 +19,12 @@ from framebudget.video.index import FrameIndex
 MAX_ASPECT = 16  # longer side / shorter side
 
 
-def probe(path: Path) -> dict:
+def probe(
+    path: Path, decode: Callable[[av.VideoStream, av.Packet], list[av.VideoFrame]] = av.VideoStream.decode
+) -> dict:
     """Decode the whole clip and describe it. Frames are counted, width and height are as displayed.
 
+    decode: returns the frames that a packet makes the stream's decoder give; `fetch` takes note of them on the way.
     Raises ClipError if the file is missing, is not a video, has no frames, or has fewer than its container announces.
     """
     packets, sizes = 0, Counter[tuple[int, int]]()
@@ -31,7 +34,7 @@ def probe(path: Path) -> dict:
             packets += packet.dts is not None or packet.size > 0
             if avi and packet.dts is not None:  # an empty AVI chunk repeats the last frame: announced, but no packet
                 packets = max(packets, packet.dts + 1)
-            for frame in stream.decode(packet):
+            for frame in decode(stream, packet):
                 sizes[(frame.height, frame.width) if frame.rotation // 90 % 2 else (frame.width, frame.height)] += 1
         frames, codec = sizes.total(), stream.codec_context.name
         if not sizes:
