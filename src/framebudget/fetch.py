@@ -16,21 +16,18 @@ A corrupt or truncated clip stops the stage with its name: leaving it out change
 import contextlib
 import json
 import math
-import os
 import resource
 import sys
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import parent_process
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread
 
 import pandas as pd
 from tqdm import tqdm
 
 from framebudget import params
-from framebudget.console import sha256, stage, usage, write_csv, write_text
+from framebudget.console import end_with_parent, sha256, stage, usage, write_csv, write_text
 from framebudget.sources.folder import SourceError, find_clips, listed
 from framebudget.sources.proof import Truth, prove
 from framebudget.sources.ucf101 import fetch_clips
@@ -114,12 +111,7 @@ def progress(done: int, total: int, seconds: float) -> str:
 def confine() -> None:
     """Make this pool process end with its parent and, on Linux, limit it to 1 GiB more memory than it has now:
     a small MP4 can make FFmpeg allocate gigabytes."""
-
-    def end_with_parent() -> None:
-        parent_process().join()
-        os._exit(1)
-
-    Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[5])
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
