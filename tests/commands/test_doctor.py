@@ -209,3 +209,26 @@ def test_a_running_dvc_is_nothing_missing(configured, examined):
 def test_a_remote_that_takes_too_long(monkeypatch):
     monkeypatch.setattr(doctor, "REMOTE", 0.01)
     assert "timed out after 0.01 seconds" in doctor.reached("remote slow", "s3://bucket/clips", "", remote="slow").what
+
+
+def test_trainings_that_need_more_memory_than_there_is(configured, examined, monkeypatch):
+    set_params(configured, side_by_side=3, models=["x3d_m"])
+    monkeypatch.setattr("framebudget.learning.memory.needed", lambda training: 1000.0 * training.T)
+    status, said = examined("memory")
+    assert status == 1
+    assert "✗ memory: 3 trainings of x3d_m at once need about 30000.0 of" in said  # 6, 8 and 16 frames
+    assert "→ lower side_by_side, per_gpu or train.batch_size" in said
+    set_params(configured, side_by_side=2)
+    assert "2 trainings of x3d_m at once need about 24000.0" in examined("memory")[1]
+
+
+def test_the_store_of_trainings_and_how_to_empty_it(tmp_path, examined):
+    assert examined("trainings") == (0, "nothing is missing\n")
+    for name, file in (("a", "finished.json"), ("b", "last.ckpt")):
+        (tmp_path / "work/trainings" / name).mkdir(parents=True)
+        (tmp_path / "work/trainings" / name / file).write_bytes(bytes(200_000_000 if name == "b" else 1))
+    os.utime(tmp_path / "work/trainings/a/finished.json", (0, 0))
+    os.utime(tmp_path / "work/trainings/a", (time.time() - 3 * 86400,) * 2)
+    _, said = examined("trainings")
+    assert "✓ work/trainings: 1 finished and 1 unfinished trainings, 0.2 GB, the oldest unused for 3 days" in said
+    assert "to empty it: rm -r work/trainings" in said

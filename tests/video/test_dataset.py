@@ -11,9 +11,9 @@ import torch
 
 from framebudget.params import Input
 from framebudget.sources.folder import find_clips
+from framebudget.sources.proof import build
 from framebudget.video.container import ClipError
 from framebudget.video.dataset import Clips, collate, loader
-from framebudget.video.index import build
 from framebudget.video.reader import probe
 from framebudget.video.transforms import even_view, inputs
 

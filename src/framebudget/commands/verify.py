@@ -4,7 +4,8 @@
     $ python -m framebudget.commands.verify -S frames=[2] -S datasets.motion.x3d_m.epochs=1     a smaller study
     $ python -m framebudget.commands.verify --reference reports/motion  (make verify REFERENCE=reports/motion)
 
-Each clone of the last commit has its own folder, locale, time zone, umask, hash seed, number of workers and DVC cache.
+Each clone of the last commit has its own folder, locale, time zone, umask, hash seed, number of workers, number of
+trainings at once and DVC cache.
 With --reference, one clone runs the parameters of a kept study of several seeds, on the same clips. A mean test
 accuracy may differ from the kept one by up to four standard deviations over the seeds (the larger of the two studies'):
 training amplifies rounding, so another machine acts like other seeds. Exits with 1 if anything differs.
@@ -23,10 +24,12 @@ import pandas as pd
 from framebudget.console import UserError, read_yaml, sha256, stage, usage, write_text
 from framebudget.study import read_predictions
 
-PLACES = {  # folder: environment, umask, workers
-    "first": ({"LC_ALL": "C", "TZ": "UTC", "PYTHONHASHSEED": "1"}, 0o022, 0),
-    "another place, née": ({"LC_ALL": "C.UTF-8", "TZ": "Asia/Kathmandu", "PYTHONHASHSEED": "2"}, 0o077, 2),
-}
+PLACES = {  # folder: environment, umask, parameters
+    "first": ({"LC_ALL": "C", "TZ": "UTC", "PYTHONHASHSEED": "1"}, 0o022, ["workers=0", "side_by_side=1"]),
+    "another place, née": (
+        {"LC_ALL": "C.UTF-8", "TZ": "Asia/Kathmandu", "PYTHONHASHSEED": "2"}, 0o077, ["workers=2", "side_by_side=2"],
+    ),
+}  # fmt: skip
 FACTOR = 4
 
 
@@ -38,7 +41,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if arguments.reference:
-            run_study(Path(folder, "clone"), ({}, 0o022, 1), arguments.set_param, arguments.reference)
+            run_study(Path(folder, "clone"), ({}, 0o022, []), arguments.set_param, arguments.reference)
             table = accuracies_beside(arguments.reference, Path(folder, "clone/work"))
         else:
             table = digests_beside(
@@ -52,11 +55,11 @@ def main() -> None:
 
 def run_study(clone: Path, place: tuple, changes: list[str], kept: Path | None = None) -> dict[str, str]:
     """Run a kept study's parameters, or the last commit's. Returns the sha256 of every output of every stage."""
-    environment, umask, workers = place
+    environment, umask, own = place
     run = fresh_clone(clone, environment, umask)
     if kept:
         write_text(clone / "params.yaml", with_parameters_of(kept, clone / "params.yaml"))
-    run("dvc", "exp", "run", *(f"--set-param={change}" for change in [f"workers={workers}", *changes]))
+    run("dvc", "exp", "run", *(f"--set-param={change}" for change in [*own, *changes]))
     stages = read_yaml(clone / "dvc.yaml")["stages"].values()
     outs = [clone / out for stage in stages for out in (*stage["outs"], *stage.get("metrics", []))]
     files = [file for out in outs for file in (out, *out.rglob("*")) if file.is_file()]
@@ -89,6 +92,7 @@ def with_parameters_of(kept: Path, path: Path) -> str:
         for key, section in data.items():
             data[key] = dict.fromkeys(own["datasets"][name][key]) | section
     content = own | theirs | {"clips": own["clips"], "datasets": own["datasets"] | theirs["datasets"]}
+    content["trainer"] = own["trainer"] | theirs["trainer"]
     return json.dumps(content, indent=2) + "\n"  # JSON is YAML
 
 

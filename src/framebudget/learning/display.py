@@ -54,12 +54,12 @@ class Display:
             self.bar.total, self.bar.n = sum(self.totals.values()), sum(self.done.values())
             self.bar.set_postfix_str(self.state())
         elif self.bar.disable and now - self.spoken > SILENCE:
-            self.say(f"{self.doing}: {self.ended} of {len(self.done)} done{self.state()}")
+            self.say(f"{self.doing}: {self.ended} of {len(self.done)} done, {self.state() or 'more to begin'}")
 
     def state(self) -> str:
         """Of each training that runs."""
-        return "".join(
-            f", {training.name} {self.unit} {self.done[training]:.1f} of {self.totals[training]:g}"
+        return ", ".join(
+            f"{training.name} {self.unit} {self.done[training]:.1f} of {self.totals[training]:g}"
             for training in self.notes
         )
 
