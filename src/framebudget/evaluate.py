@@ -36,9 +36,9 @@ PREDICT = "framebudget.learning.prediction:predict"
 @stage
 def main() -> None:
     study = Study.load()
-    preload(PREDICT)
-    check(study.params.folder, study.split)
     trainings = study.trainings()
+    preload(PREDICT, trainings)
+    check(study.params.folder, study.split)
     clips = {training: len(training.clips("test")) for training in trainings}
     display = Display("evaluate", "clip", clips)
     predictions = pd.concat(side_by_side(PREDICT, trainings, display))

@@ -45,8 +45,7 @@ def main() -> None:
     if first := rank() == 0:
         lock = alone(network)  # noqa: F841, held to the end
     missing = [training for training in trainings if not store.holds(training)]
-    if missing:
-        preload(FIT)
+    preload(FIT, missing)
     if first:
         begin(study, trainings)
         for training in trainings:

@@ -26,9 +26,9 @@ FIT = "framebudget.learning.fit:fit"
 PATIENCE = 10  # seconds that a process has to end after SIGTERM
 
 
-def preload(job: str) -> None:
-    """Begin to import what a job needs, while this process does something else."""
-    if METHOD == "forkserver":
+def preload(job: str, trainings: list[Training]) -> None:
+    """Begin to import what the job's processes need, if it will have some, while this process does something else."""
+    if METHOD == "forkserver" and _places_of(job, trainings):
         get_context(METHOD).set_forkserver_preload([job.partition(":")[0]])
         forkserver.ensure_running()
 
@@ -55,16 +55,16 @@ def side_by_side(job: str, trainings: list[Training], display: Display) -> list:
     if not trainings:
         return []
     p = trainings[0].params
-    if p.trainer.shared or p.launcher != "python -m":  # every rank runs all of them, and cannot go on without another
-        outcomes: Iterator = ((n, function(job)(one, display.teller(one))) for n, one in enumerate(trainings))
-    elif p.engine == "ray" and job == FIT:  # test clips are predicted here
+    if free := _places_of(job, trainings):
+        outcomes = _at_once(job, trainings, display, free)
+    elif _on_cluster(job, p):
         from framebudget.learning.cluster import on_cluster
 
         outcomes = on_cluster(trainings, display)
-    elif len(free := places(p)[: len(trainings)]) == 1:
-        outcomes = _in_turn(job, trainings, display)
+    elif _with_other_ranks(p):  # a rank cannot go on without another
+        outcomes = ((n, function(job)(one, display.teller(one))) for n, one in enumerate(trainings))
     else:
-        outcomes = _at_once(job, trainings, display, free)
+        outcomes = _in_turn(job, trainings, display)
     found = {}
     with display:
         for number, outcome in outcomes:
@@ -79,7 +79,7 @@ def side_by_side(job: str, trainings: list[Training], display: Display) -> list:
 def _give_up(failed: dict[Training, Failure], number: int) -> None:
     lines = [f"{training.title}: {failure.message or failure.trace}" for training, failure in failed.items()]
     if number > 1:
-        lines.append(f"{len(failed)} of {number} failed, and the others are kept; run the same command again for these")
+        lines.append(f"{len(failed)} of {number} failed; run the same command again")
     bug = any(failure.message is None for failure in failed.values())
     raise (RuntimeError if bug else UserError)("\n".join(lines))
 
@@ -93,6 +93,22 @@ def places(p: Params) -> list[dict[str, str]]:
         number = p.side_by_side
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
     return [{"CUDA_VISIBLE_DEVICES": visible[n % count]} if count else {} for n in range(number)]
+
+
+def _places_of(job: str, trainings: list[Training]) -> list[dict[str, str]]:
+    """The places of these trainings; none if they run one after the other in this process, or elsewhere."""
+    if not trainings or _on_cluster(job, p := trainings[0].params) or _with_other_ranks(p):
+        return []
+    free = places(p)[: len(trainings)]
+    return free if len(free) > 1 else []
+
+
+def _on_cluster(job: str, p: Params) -> bool:
+    return p.engine == "ray" and job == FIT  # test clips are predicted here
+
+
+def _with_other_ranks(p: Params) -> bool:
+    return p.trainer.shared or p.launcher != "python -m"
 
 
 def _in_turn(job: str, trainings: list[Training], display: Display) -> Iterator[tuple[int, object]]:
@@ -121,7 +137,7 @@ def function(job: str) -> Callable:
 def _at_once(
     job: str, trainings: list[Training], display: Display, free: list[dict[str, str]]
 ) -> Iterator[tuple[int, object]]:
-    preload(job)
+    preload(job, trainings)
     context = get_context(METHOD)
     waiting = longest_first(trainings)
     running: dict[Connection, Running] = {}
