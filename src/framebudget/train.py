@@ -27,12 +27,14 @@ from filelock import FileLock, Timeout
 from framebudget.console import UserError, new_folder, stage, usage
 from framebudget.learning import cluster, store
 from framebudget.learning.display import Display
-from framebudget.learning.side_by_side import FIT, preload, side_by_side
+from framebudget.learning.side_by_side import preload, side_by_side
 from framebudget.learning.tracking import log_finished, study_run
 from framebudget.models import NETWORKS
 from framebudget.processor import rank
 from framebudget.study import Study, Training, read_table, write_table
 from framebudget.video.dataset import check
+
+FIT = "framebudget.learning.fit:fit"
 
 
 @stage

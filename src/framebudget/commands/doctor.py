@@ -87,7 +87,7 @@ def memory() -> Iterator[Finding]:
     import torch
 
     from framebudget import params
-    from framebudget.learning.memory import needed
+    from framebudget.commands.memory import needed
     from framebudget.learning.side_by_side import places
     from framebudget.study import Study
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from framebudget.console import UserError, new_file
 from framebudget.learning import store
 from framebudget.learning.display import Display
-from framebudget.learning.side_by_side import FIT, Failure, attempt, longest_first
+from framebudget.learning.side_by_side import Failure, attempt, longest_first
 from framebudget.learning.tracking import log_finished
 from framebudget.params import Params
 from framebudget.processor import Machine, this_machine
@@ -54,7 +54,7 @@ def _share(ray, p: Params) -> dict:
     return {"num_cpus": p.trainer.threads, "max_retries": RETRIES} | gpu
 
 
-def on_cluster(trainings: list[Training], display: Display) -> Iterator[tuple[int, object]]:
+def on_cluster(job: str, trainings: list[Training], display: Display) -> Iterator[tuple[int, object]]:
     """(number of the training, None or a Failure) as each ends; its weights and curve are then in the store here."""
     ray = connect()
     from ray.util.queue import Empty, Queue
@@ -65,7 +65,7 @@ def on_cluster(trainings: list[Training], display: Display) -> Iterator[tuple[in
     for number in longest_first(trainings):
         training = trainings[number]
         _ = training.identity, training.weights_sha256  # known here, and sent
-        running[ray.remote(_train).options(**share).remote(training, str(Path.cwd()), number, told)] = number
+        running[ray.remote(_train).options(**share).remote(job, training, str(Path.cwd()), number, told)] = number
     try:
         while running:
             done, _ = ray.wait(list(running), timeout=1)
@@ -90,7 +90,7 @@ def on_cluster(trainings: list[Training], display: Display) -> Iterator[tuple[in
             ray.cancel(task, force=True)
 
 
-def _train(training: Training, folder: str, number: int, told) -> dict[str, bytes] | Failure:
+def _train(job: str, training: Training, folder: str, number: int, told) -> dict[str, bytes] | Failure:
     """On a node: train, and return the files of the finished training."""
     node = socket.gethostname()
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def _train(training: Training, folder: str, number: int, told) -> dict[str, byte
         check(training.params.folder, training.clips())
     except UserError as error:
         return Failure(f"node {node}, where clips must be at the same path as here: {error}")
-    failed = attempt(FIT, training, lambda *state: told.put((number, state)))
+    failed = attempt(job, training, lambda *state: told.put((number, state)))
     if failed is not None:
         return failed
     return {name: (training.folder / name).read_bytes() for name in store.files(training)}

@@ -22,7 +22,6 @@ from framebudget.study import Training
 
 # a process that has imported everything, which each new process is a copy of: importing takes seconds
 METHOD = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
-FIT = "framebudget.learning.fit:fit"
 PATIENCE = 10  # seconds that a process has to end after SIGTERM
 
 
@@ -60,7 +59,7 @@ def side_by_side(job: str, trainings: list[Training], display: Display) -> list:
     elif _on_cluster(job, p):
         from framebudget.learning.cluster import on_cluster
 
-        outcomes = on_cluster(trainings, display)
+        outcomes = on_cluster(job, trainings, display)
     elif _with_other_ranks(p):  # a rank cannot go on without another
         outcomes = ((n, function(job)(one, display.teller(one))) for n, one in enumerate(trainings))
     else:
@@ -104,7 +103,7 @@ def _places_of(job: str, trainings: list[Training]) -> list[dict[str, str]]:
 
 
 def _on_cluster(job: str, p: Params) -> bool:
-    return p.engine == "ray" and job == FIT  # test clips are predicted here
+    return p.engine == "ray" and job.endswith(":fit")  # test clips are predicted here
 
 
 def _with_other_ranks(p: Params) -> bool:

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from framebudget import params
 from framebudget.learning.fit import Classification
-from framebudget.learning.memory import needed
+from framebudget.commands.memory import needed
 from framebudget.models import NETWORKS
 from framebudget.study import Study
 (training,) = Study(params.load(), pd.DataFrame({"fold": [0]})).trainings()
