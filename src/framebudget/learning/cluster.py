@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from framebudget.console import UserError, new_file
 from framebudget.learning import store
@@ -32,14 +33,23 @@ def connect():
         remedy = "pip install --require-hashes -r requirements-ray.lock"
         raise UserError(f"engine: ray needs Ray: {remedy}") from None
     if not ray.is_initialized():
+        knock(os.environ.get("RAY_ADDRESS", ""))
         environment = {name: os.environ[name] for name in TOLD if name in os.environ}
-        try:
-            there = {"py_modules": [str(PACKAGE)], "env_vars": environment}
-            ray.init(runtime_env=there, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            where = os.environ.get("RAY_ADDRESS", "none, so on this machine")
-            raise UserError(f"engine: no Ray cluster answers (RAY_ADDRESS: {where}): {error}") from None
+        there = {"py_modules": [str(PACKAGE)], "env_vars": environment}
+        ray.init(runtime_env=there, log_to_driver=False, logging_level="ERROR")
     return ray
+
+
+def knock(address: str) -> None:
+    """Raises UserError if nothing listens at host:port or ray://host:port; Ray would end this process."""
+    where = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        if where.hostname and where.port:
+            socket.create_connection((where.hostname, where.port), timeout=3).close()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"RAY_ADDRESS: no Ray cluster answers at {address} ({error}); start it: ray start --head"
+        ) from None
 
 
 def machine(p: Params) -> Machine:
