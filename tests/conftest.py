@@ -15,6 +15,7 @@ import yaml
 
 from framebudget.sources import download
 from framebudget.sources.motion import ACTIONS, draw_scene, render, write_clip
+from tests.forked import Forked, as_module
 from tests.server import serving
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +24,16 @@ if not Path("/dev/nvidiactl").exists():  # before anything imports Triton
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts with & ignores it, and so its children
 hypothesis.settings.register_profile("same every time", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("same every time")
+LONGEST = [f"tests/{name}.py" for name in ("test_pipeline", "test_train", "commands/test_verify", "hostile/test_names")]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of files that use `run`, and begin with the longest files, for two processes to end together."""
+    for item in items:
+        if hasattr(item.module, "run"):
+            item.add_marker("process")
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(LONGEST)))
 
 
 @pytest.fixture(scope="session")
@@ -121,7 +132,10 @@ def shared() -> Path:
 
 
 def run(*command: str, cwd: Path, check: bool = True, **more: str) -> subprocess.CompletedProcess:
-    """Run a command as a user would, with this environment's programs first on the PATH; more: its environment."""
+    """Run a command as a user would, with this environment's programs first on the PATH; more: its environment.
+
+    A module of ours runs in a forked process (tests/forked.py), but for variables that only a new one would see.
+    """
     environment = {
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
@@ -129,7 +143,12 @@ def run(*command: str, cwd: Path, check: bool = True, **more: str) -> subprocess
         "DVC_NO_ANALYTICS": "1",
         **more,
     }
-    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
+    if (module := as_module(command)) and not any(name.startswith(("LD_", "PYTHON")) for name in more):
+        process = Forked(module, cwd, environment, together=False)
+        out, err = process.communicate()
+        result = subprocess.CompletedProcess(command, process.returncode, out, err)
+    else:
+        result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
     if check and result.returncode:
         raise AssertionError(f"{command} failed:\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}")
     return result

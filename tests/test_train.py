@@ -20,6 +20,7 @@ from framebudget.learning.prediction import predict
 from framebudget.models import NETWORKS, Network
 from framebudget.study import Study
 from tests.conftest import ready_to_train, run, set_params
+from tests.forked import Forked, as_module
 from tests.server import free_address, serving_mlflow
 
 TRAIN = ("python", "-m", "framebudget.train", "x3d_m")
@@ -54,11 +55,13 @@ def curve(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "work/x3d_m/curves.csv").query("frames == 2").reset_index(drop=True)
 
 
-def start(*command: str, cwd: Path) -> subprocess.Popen:
-    """In a process group of its own, for no child to outlive the test."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+def start(*command: str, cwd: Path) -> subprocess.Popen | Forked:
+    """In a process group of its own, for no child to outlive the test; a command of Frame Budget is forked."""
+    environment = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    if module := as_module(command):
+        return Forked(module, cwd, environment, together=True)
     return subprocess.Popen(
-        command, cwd=cwd, env=os.environ | {"PATH": path}, start_new_session=True, text=True,
+        command, cwd=cwd, env=environment, start_new_session=True, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 

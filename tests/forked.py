@@ -1,0 +1,88 @@
+"""Run a command of Frame Budget in a process forked from one that has imported everything: importing takes seconds.
+
+It is a process as any other, with a folder, an environment, output, signals and a status of its own. What all of them
+share is a hash seed; commands.verify, which tests/commands/test_verify.py runs in new processes, compares two.
+"""
+
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from multiprocessing import forkserver, get_context, set_start_method
+from pathlib import Path
+
+STAGES = [f"framebudget.{name}" for name in ("fetch", "split", "train", "evaluate", "figures", "paper")]
+COMMANDS = [f"framebudget.commands.{name}" for name in ("cli", "doctor", "predict", "verify")]
+LATER = ["framebudget.learning.fit", "framebudget.learning.prediction", "mlflow.pyfunc",
+         "mlflow.store.tracking.sqlalchemy_store"]  # fmt: skip
+processes = get_context("forkserver")
+
+
+def as_module(command: tuple[str, ...]) -> tuple[str, ...] | None:
+    """(module, *arguments) of `framebudget …` and `python -m` with a module of ours; None for other commands, and for
+    --help, which imports nothing."""
+    if command[0] == "framebudget" and "--help" not in command:
+        return "framebudget.commands.cli", *command[1:]
+    if command[:2] == ("python", "-m") and command[2].startswith(("framebudget.", "tests.")):
+        return command[2:]
+    return None
+
+
+@cache
+def begin() -> frozenset[str]:
+    """Start the process that imports. Returns the names of the environment variables that it has."""
+    processes.set_forkserver_preload([*STAGES, *COMMANDS, *LATER])
+    forkserver.ensure_running()
+    return frozenset(os.environ)
+
+
+class Forked:
+    """As subprocess.Popen, with stdout and stderr in files. It is the first of a process group of its own."""
+
+    def __init__(self, module: tuple[str, ...], cwd: Path, environment: dict[str, str], together: bool):
+        """together: stderr goes to stdout."""
+        self.folder = tempfile.TemporaryDirectory()
+        self.outputs = [Path(self.folder.name, name) for name in ("stdout", "stdout" if together else "stderr")]
+        unset = begin() - environment.keys()
+        self.process = processes.Process(target=_main, args=(module, cwd, environment, unset, self.outputs))
+        self.process.start()
+        self.pid = self.process.pid
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    returncode = property(poll)
+
+    def wait(self, timeout: float | None = None) -> int:
+        self.process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(str(self.pid), timeout)
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        self.wait(timeout)
+        out, err = (path.read_text() for path in self.outputs)
+        return out, err
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+
+def _main(
+    module: tuple[str, ...], cwd: Path, environment: dict[str, str], unset: frozenset[str], outputs: list[Path]
+) -> None:
+    set_start_method(None, force=True)  # the default of a new process
+    os.setsid()
+    for number, path in enumerate(outputs, 1):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, number)
+        os.close(file)
+    os.chdir(cwd)
+    for name in unset:
+        os.environ.pop(name, None)
+    os.environ.update(environment)
+    sys.argv = list(module)
+    sys.modules.pop(module[0], None)  # runpy warns of a module that is there already
+    runpy.run_module(module[0], run_name="__main__", alter_sys=True)
