@@ -49,6 +49,16 @@ def clips(tmp_path_factory) -> Path:
     return motion_clips(tmp_path_factory.mktemp("clips"))
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """An mlflow.db without a run. MLflow needs seconds to make its tables."""
+    from mlflow.tracking import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
 def server(monkeypatch):
     """A web server on loopback; pauses and timeouts of what asks it are short."""
@@ -152,6 +162,16 @@ def run(*command: str, cwd: Path, check: bool = True, **more: str) -> subprocess
     if check and result.returncode:
         raise AssertionError(f"{command} failed:\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}")
     return result
+
+
+def copied(folder: Path, to: Path) -> Path:
+    """A copy of a study. Weights and DVC's cache are links: nothing writes into these files, but replaces them."""
+
+    def copy(source: str, target: str) -> None:
+        fixed = source.endswith(".pt") or "/.dvc/cache/" in source
+        (os.link if fixed else shutil.copy2)(source, target)
+
+    return shutil.copytree(folder, to, symlinks=True, copy_function=copy)
 
 
 def set_params(repository, **changes):

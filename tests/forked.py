@@ -13,10 +13,13 @@ from functools import cache
 from multiprocessing import forkserver, get_context, set_start_method
 from pathlib import Path
 
+import numpy as np
+
 STAGES = [f"framebudget.{name}" for name in ("fetch", "split", "train", "evaluate", "figures", "paper")]
 COMMANDS = [f"framebudget.commands.{name}" for name in ("cli", "doctor", "predict", "verify")]
 LATER = ["framebudget.learning.fit", "framebudget.learning.prediction", "mlflow.pyfunc",
          "mlflow.store.tracking.sqlalchemy_store"]  # fmt: skip
+OTHERS = ["tests.hostile.fuzz"]  # multiprocessing has one such process for all that ask for one
 processes = get_context("forkserver")
 
 
@@ -33,7 +36,7 @@ def as_module(command: tuple[str, ...]) -> tuple[str, ...] | None:
 @cache
 def begin() -> frozenset[str]:
     """Start the process that imports. Returns the names of the environment variables that it has."""
-    processes.set_forkserver_preload([*STAGES, *COMMANDS, *LATER])
+    processes.set_forkserver_preload([*STAGES, *COMMANDS, *LATER, *OTHERS])
     forkserver.ensure_running()
     return frozenset(os.environ)
 
@@ -74,6 +77,7 @@ def _main(
     module: tuple[str, ...], cwd: Path, environment: dict[str, str], unset: frozenset[str], outputs: list[Path]
 ) -> None:
     set_start_method(None, force=True)  # the default of a new process
+    np.random.seed()  # from the system, as a new process does
     os.setsid()
     for number, path in enumerate(outputs, 1):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

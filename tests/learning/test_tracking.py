@@ -49,9 +49,10 @@ def training(frames: int = 1, seed: int = 0, split: pd.DataFrame = SPLIT, networ
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
+def here(tmp_path, monkeypatch, empty_store) -> Path:
     """A folder with params.yaml and a store of its own, where no experiment of DVC runs."""
     ready(tmp_path)
+    shutil.copy(empty_store, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")  # the logger sets it too
     return tmp_path
