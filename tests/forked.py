@@ -8,9 +8,8 @@ import os
 import runpy
 import subprocess
 import sys
-import tempfile
 from functools import cache
-from multiprocessing import forkserver, get_context, set_start_method
+from multiprocessing import connection, forkserver, get_context, set_start_method
 from pathlib import Path
 
 import numpy as np
@@ -42,16 +41,19 @@ def begin() -> frozenset[str]:
 
 
 class Forked:
-    """As subprocess.Popen, with stdout and stderr in files. It is the first of a process group of its own."""
+    """As subprocess.Popen with pipes and text. It is the first of a process group of its own."""
 
     def __init__(self, module: tuple[str, ...], cwd: Path, environment: dict[str, str], together: bool):
         """together: stderr goes to stdout."""
-        self.folder = tempfile.TemporaryDirectory()
-        self.outputs = [Path(self.folder.name, name) for name in ("stdout", "stdout" if together else "stderr")]
         unset = begin() - environment.keys()
-        self.process = processes.Process(target=_main, args=(module, cwd, environment, unset, self.outputs))
+        pipes = [processes.Pipe(duplex=False) for _ in range(1 if together else 2)]
+        writers = [writer for _, writer in pipes]
+        self.readers = [reader for reader, _ in pipes]
+        self.process = processes.Process(target=_main, args=(module, cwd, environment, unset, writers[0], writers[-1]))
         self.process.start()
         self.pid = self.process.pid
+        for writer in writers:
+            writer.close()
 
     def poll(self) -> int | None:
         return self.process.exitcode
@@ -64,25 +66,33 @@ class Forked:
             raise subprocess.TimeoutExpired(str(self.pid), timeout)
         return self.returncode
 
-    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+    def communicate(self, timeout: float | None = None) -> list[str]:
+        """Wait, as long as it prints something within the timeout, for it and for all that holds its outputs."""
+        said, unread = {reader: b"" for reader in self.readers}, list(self.readers)
+        while unread:
+            if not (ready := connection.wait(unread, timeout)):
+                raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            for reader in ready:
+                said[reader] += (part := os.read(reader.fileno(), 2**16))
+                if not part:
+                    unread.remove(reader)
         self.wait(timeout)
-        out, err = (path.read_text() for path in self.outputs)
-        return out, err
+        return [text.decode() for text in said.values()]
 
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
 
 def _main(
-    module: tuple[str, ...], cwd: Path, environment: dict[str, str], unset: frozenset[str], outputs: list[Path]
-) -> None:
+    module: tuple[str, ...], cwd: Path, environment: dict[str, str], unset: frozenset[str],
+    out: connection.Connection, err: connection.Connection,
+) -> None:  # fmt: skip
     set_start_method(None, force=True)  # the default of a new process
     np.random.seed()  # from the system, as a new process does
     os.setsid()
-    for number, path in enumerate(outputs, 1):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(file, number)
-        os.close(file)
+    os.dup2(out.fileno(), 1), os.dup2(err.fileno(), 2)
+    out.close(), err.close()
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", 1)  # the old ones expect files
     os.chdir(cwd)
     for name in unset:
         os.environ.pop(name, None)

@@ -274,8 +274,8 @@ def test_a_fourth_seed_takes_the_others_from_the_store_and_they_are_the_bytes_of
     assert taken.tags["mlflow.parentRunId"] != before.tags["mlflow.parentRunId"]
     assert taken.tags["framebudget.trained_sha256"] == before.tags["framebudget.trained_sha256"]
     assert {name: taken.metrics[name] for name in LOSSES} == pytest.approx(
-        {name: before.metrics[name] for name in LOSSES}
-    )
+        {name: before.metrics[name] for name in LOSSES}, rel=1e-5
+    )  # the curve has six digits
     assert len(client.search_model_versions("name = 'framebudget-x3d_m'")) == 2  # its model was registered once
 
     weights.write_bytes(weights.read_bytes()[:-1])
@@ -296,14 +296,15 @@ def test_ctrl_c_ends_all_trainings_at_once_and_the_next_command_resumes_them(fre
     said = process.communicate()[0]
     assert process.returncode == 130, said
     assert "Traceback" not in said
-    assert not any(group(Path(f"/proc/{number}")) == process.pid for number in others)
+    assert [number for number in others if group(Path(f"/proc/{number}")) == process.pid] == []
     run(*TRAIN, cwd=fresh)
     assert digests(fresh) == digests(trained)
 
 
 def group(process: Path) -> int:
-    """Of a process; 0 if it has ended."""
+    """Of a process; 0 if it has ended, even if nobody has asked for its status."""
     try:
-        return int((process / "stat").read_text().rpartition(")")[2].split()[2])
+        state, _, number, *_ = (process / "stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0
+    return 0 if state in "ZX" else int(number)
