@@ -24,16 +24,19 @@ if not Path("/dev/nvidiactl").exists():  # before anything imports Triton
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts with & ignores it, and so its children
 hypothesis.settings.register_profile("same every time", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("same every time")
-LONGEST = [f"tests/{name}.py" for name in ("test_pipeline", "test_train", "commands/test_verify", "hostile/test_names")]
+LONGEST = [  # files, the longest first
+    "test_pipeline.py", "test_train.py", "commands/test_verify.py", "hostile/test_names.py", "video/test_index.py",
+    "test_paper.py", "models/test_gpu.py", "commands/test_export.py", "learning/test_golden.py",
+]  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of files that use `run`, and begin with the longest files, for two processes to end together."""
+    """Begin with the longest files, for two processes to end together. Mark them, and files that use `run`, as long."""
+    place = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
     for item in items:
-        if hasattr(item.module, "run"):
-            item.add_marker("process")
-    place = {name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(LONGEST)))
+        if item.path in place or hasattr(item.module, "run"):
+            item.add_marker("long")
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(scope="session")
