@@ -15,6 +15,7 @@ import yaml
 
 from framebudget.sources import download
 from framebudget.sources.motion import ACTIONS, draw_scene, render, write_clip
+from tests.forked import Forked, as_module
 from tests.server import serving
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +24,19 @@ if not Path("/dev/nvidiactl").exists():  # before anything imports Triton
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts with & ignores it, and so its children
 hypothesis.settings.register_profile("same every time", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("same every time")
+LONGEST = [  # files, the longest first
+    "test_pipeline.py", "test_train.py", "commands/test_verify.py", "hostile/test_names.py", "video/test_index.py",
+    "test_paper.py", "models/test_gpu.py", "commands/test_export.py", "learning/test_golden.py",
+]  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, for two processes to end together. Mark them, and files that use `run`, as long."""
+    place = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
+    for item in items:
+        if item.path in place or hasattr(item.module, "run"):
+            item.add_marker("long")
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +50,16 @@ def clip(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory) -> Path:
     return motion_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """An mlflow.db without a run. MLflow needs seconds to make its tables."""
+    from mlflow.tracking import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
 
 
 @pytest.fixture
@@ -121,7 +145,10 @@ def shared() -> Path:
 
 
 def run(*command: str, cwd: Path, check: bool = True, **more: str) -> subprocess.CompletedProcess:
-    """Run a command as a user would, with this environment's programs first on the PATH; more: its environment."""
+    """Run a command as a user would, with this environment's programs first on the PATH; more: its environment.
+
+    A module of ours runs in a forked process (tests/forked.py), but for variables that only a new one would see.
+    """
     environment = {
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
@@ -129,10 +156,25 @@ def run(*command: str, cwd: Path, check: bool = True, **more: str) -> subprocess
         "DVC_NO_ANALYTICS": "1",
         **more,
     }
-    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
+    if (module := as_module(command)) and not any(name.startswith(("LD_", "PYTHON")) for name in more):
+        process = Forked(module, cwd, environment, together=False)
+        out, err = process.communicate()
+        result = subprocess.CompletedProcess(command, process.returncode, out, err)
+    else:
+        result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
     if check and result.returncode:
         raise AssertionError(f"{command} failed:\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}")
     return result
+
+
+def copied(folder: Path, to: Path) -> Path:
+    """A copy of a study. Weights and DVC's cache are links: nothing writes into these files, but replaces them."""
+
+    def copy(source: str, target: str) -> None:
+        fixed = source.endswith(".pt") or "/.dvc/cache/" in source
+        (os.link if fixed else shutil.copy2)(source, target)
+
+    return shutil.copytree(folder, to, symlinks=True, copy_function=copy)
 
 
 def set_params(repository, **changes):

@@ -30,6 +30,7 @@ def here(tmp_path, monkeypatch) -> Path:
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.pdf"))
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(evaluate.weights, "read", lambda file: {"precision": "32-true"})  # there are no weights
     return tmp_path
 
 

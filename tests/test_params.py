@@ -90,7 +90,7 @@ def test_arguments_are_added_to_those_above_and_start_anew_with_another_optimize
             optimizer="SGD", optimizer_args={"momentum": 0.9}, scheduler_args={"step_size": 3, "gamma": 1}
         )
         motion = p["datasets"]["motion"]
-        motion["train"].update(optimizer=None, optimizer_args={"momentum": None, "nesterov": True})
+        motion["train"].update(optimizer=None, optimizer_args={"momentum": None, "nesterov": True}, scheduler=None)
         motion["x3d_m"].update(optimizer_args=None, scheduler_args={"gamma": 0.5})
         motion["slowfast_r50"].update(optimizer="Adam", scheduler="CosineAnnealingLR", scheduler_args={"T_max": 4})
 

@@ -1,6 +1,7 @@
 """The real commands, from clips to the PDF, at a tiny size; and what they do with bad input."""
 
 import json
+import os
 import re
 import shutil
 import zipfile
@@ -12,7 +13,7 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from framebudget.console import sha256
-from tests.conftest import ROOT, fresh_repository, run, set_params
+from tests.conftest import ROOT, copied, fresh_repository, run, set_params
 from tests.server import answering, free_address
 
 OUTPUTS = ["work/manifest.csv", "work/split.csv", "work/x3d_m/curves.csv", "work/slowfast_r50/2f-s0.pt",
@@ -130,7 +131,7 @@ def test_nothing_changed_nothing_runs(study):
 
 def test_a_remote_on_s3_brings_data_networks_and_run_cache(study, s3, tmp_path):
     """One line of .dvc/config is another, and AWS_ENDPOINT_URL says where S3 is if it is not Amazon's."""
-    folder = shutil.copytree(study, tmp_path / "study", symlinks=True)
+    folder = copied(study, tmp_path / "study")
     config = folder / ".dvc/config"
     assert config.read_text().count("url = ../remote") == 1
     config.write_text(config.read_text().replace("url = ../remote", "url = s3://frames/budget"))
@@ -174,7 +175,7 @@ def test_forced_again_every_output_is_the_same_bytes(study):
 def test_ucf101_comes_from_a_server_and_so_do_the_weights(study, clips, server, tmp_path, monkeypatch):
     """A zip over HTTP, an official test list, weights from the network, the published protocol, and the sound one."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
-    folder = shutil.copytree(study, tmp_path / "ucf101")
+    folder = copied(study, tmp_path / "ucf101")
     with zipfile.ZipFile(tmp_path / "UCF101_videos.zip", "w") as archive:
         for path in sorted(clips.rglob("*.avi")):
             group = {"g01": "g01", "g02": "g08", "g03": "g09", "g04": "g15", "g05": "g16"}[path.stem.split("_")[2]]
@@ -225,7 +226,7 @@ def test_ucf101_comes_from_a_server_and_so_do_the_weights(study, clips, server, 
     ],
 )
 def test_bad_input_ends_a_stage_with_one_clear_message(study, clip, stage, change, says, tmp_path):
-    shutil.copytree(study / "work", tmp_path / "work")
+    copied(study / "work", tmp_path / "work")
     shutil.copy(study / "params.yaml", tmp_path)
     set_params(tmp_path, **{"datasets.folder.fetch.group": None}, **change)
     for folder in ("text", "cut", "empty"):
@@ -236,7 +237,7 @@ def test_bad_input_ends_a_stage_with_one_clear_message(study, clip, stage, chang
     (tmp_path / "text/a/1.avi").write_text("no video")
     (tmp_path / "cut/a/1.avi").write_bytes(clip.read_bytes()[:9000])
     for name in ("slowfast.pt", "changed.pt"):
-        shutil.copy(study / "work/slowfast_r50/2f-s0.pt", tmp_path / name)
+        os.link(study / "work/slowfast_r50/2f-s0.pt", tmp_path / name)
     weights = tmp_path / change.get("datasets.folder.x3d_m.weights", "none")
     if weights.exists() and weights.name != "changed.pt":  # fetch has seen it
         (tmp_path / "work/weights.json").write_text(json.dumps({"x3d_m": sha256(weights)}))
@@ -328,19 +329,20 @@ def test_a_network_is_added_by_a_file_an_entry_and_a_stage(clips, tmp_path):
     assert (folder / "paper/paper.pdf").read_bytes().startswith(b"%PDF")
 
 
-@pytest.mark.parametrize(
-    ("file", "stale"),
-    [("report/plots.py", {"figures"}), ("commands/predict.py", set()), ("commands/serving.py", set())],
-)
-def test_dvc_status_names_what_a_change_concerns(study, file, stale):
-    path = study / "src/framebudget" / file
-    before = path.read_text()
-    path.write_text(before + "# a change\n")
+def test_dvc_status_names_what_a_change_concerns(study):
+    """A change of a picture makes the figures stale, one of a command nothing."""
+    paths = [
+        study / "src/framebudget" / file for file in ("report/plots.py", "commands/predict.py", "commands/serving.py")
+    ]
+    before = [path.read_text() for path in paths]
+    for path, text in zip(paths, before, strict=True):
+        path.write_text(text + "# a change\n")
     try:
         status = json.loads(run("dvc", "status", "--json", cwd=study).stdout)
     finally:
-        path.write_text(before)
-    assert set(status) == stale
+        for path, text in zip(paths, before, strict=True):
+            path.write_text(text)
+    assert set(status) == {"figures"}
 
 
 def test_the_stages_are_exactly_these():

@@ -20,6 +20,7 @@ from framebudget.learning.prediction import predict
 from framebudget.models import NETWORKS, Network
 from framebudget.study import Study
 from tests.conftest import ready_to_train, run, set_params
+from tests.forked import Forked, as_module
 from tests.server import free_address, serving_mlflow
 
 TRAIN = ("python", "-m", "framebudget.train", "x3d_m")
@@ -28,9 +29,10 @@ TWO = {"trainer.devices": 2, "trainer.strategy": "ddp", "frames": [2]}
 
 
 @pytest.fixture(scope="module")
-def split(clips, tmp_path_factory) -> Path:
+def split(clips, tmp_path_factory, empty_store) -> Path:
     """2 budgets, 4 epochs of 2 batches, by ASGD."""
-    return ready_to_train(clips, tmp_path_factory.mktemp("split"), frames=[1, 2], workers=0, **{"train.epochs": 4})
+    folder = Path(shutil.copy(empty_store, tmp_path_factory.mktemp("split"))).parent
+    return ready_to_train(clips, folder, frames=[1, 2], workers=0, **{"train.epochs": 4})
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +56,13 @@ def curve(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "work/x3d_m/curves.csv").query("frames == 2").reset_index(drop=True)
 
 
-def start(*command: str, cwd: Path) -> subprocess.Popen:
-    """In a process group of its own, for no child to outlive the test."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+def start(*command: str, cwd: Path) -> subprocess.Popen | Forked:
+    """In a process group of its own, for no child to outlive the test; a command of Frame Budget is forked."""
+    environment = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    if module := as_module(command):
+        return Forked(module, cwd, environment, together=True)
     return subprocess.Popen(
-        command, cwd=cwd, env=os.environ | {"PATH": path}, start_new_session=True, text=True,
+        command, cwd=cwd, env=environment, start_new_session=True, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
@@ -114,7 +118,7 @@ def test_killed_six_times_it_ends_in_the_bytes_of_a_training_that_was_not(fresh,
 def test_without_its_mlflow_server_a_training_goes_on_to_the_same_bytes(fresh, trained, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := free_address())
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the test need not wait
-    with serving_mlflow(fresh, uri, f"sqlite:///{fresh / 'server.db'}"):
+    with serving_mlflow(fresh, uri, f"sqlite:///{shutil.copy(fresh / 'mlflow.db', fresh / 'server.db')}"):
         process = start(*TRAIN, cwd=fresh)
         wait_for_an_epoch(process, fresh, {})
     said = process.communicate()[0]
@@ -160,12 +164,6 @@ def test_precision_and_memory_format_change_the_losses_but_little(fresh, trained
     run(*TRAIN, cwd=fresh)
     change = (curve(fresh)[LOSSES] - curve(trained)[LOSSES]).abs()
     assert 1e-4 < change.max().max() < 0.05
-
-
-def test_workers_change_no_byte(fresh, trained):
-    set_params(fresh, workers=2)
-    run(*TRAIN, cwd=fresh)
-    assert digests(fresh) == digests(trained)
 
 
 def test_other_parameters_never_go_on_from_a_state(fresh):
@@ -257,7 +255,7 @@ def test_what_cannot_be_is_said(fresh, change, says):
     assert "Traceback" not in result.stderr
     assert not (fresh / "work/x3d_m").exists()
     runs = list(fresh.glob("work/trainings/*/mlflow_run"))
-    assert len(runs) == ("epoch" in says)  # what can be known before is said before a run begins
+    assert bool(runs) == ("epoch" in says)  # what can be known before is said before a run begins
 
 
 def test_a_fourth_seed_takes_the_others_from_the_store_and_they_are_the_bytes_of_training_again(fresh, trained):
@@ -276,8 +274,8 @@ def test_a_fourth_seed_takes_the_others_from_the_store_and_they_are_the_bytes_of
     assert taken.tags["mlflow.parentRunId"] != before.tags["mlflow.parentRunId"]
     assert taken.tags["framebudget.trained_sha256"] == before.tags["framebudget.trained_sha256"]
     assert {name: taken.metrics[name] for name in LOSSES} == pytest.approx(
-        {name: before.metrics[name] for name in LOSSES}
-    )
+        {name: before.metrics[name] for name in LOSSES}, rel=1e-5
+    )  # the curve has six digits
     assert len(client.search_model_versions("name = 'framebudget-x3d_m'")) == 2  # its model was registered once
 
     weights.write_bytes(weights.read_bytes()[:-1])
@@ -298,14 +296,15 @@ def test_ctrl_c_ends_all_trainings_at_once_and_the_next_command_resumes_them(fre
     said = process.communicate()[0]
     assert process.returncode == 130, said
     assert "Traceback" not in said
-    assert not any(group(Path(f"/proc/{number}")) == process.pid for number in others)
+    assert [number for number in others if group(Path(f"/proc/{number}")) == process.pid] == []
     run(*TRAIN, cwd=fresh)
     assert digests(fresh) == digests(trained)
 
 
 def group(process: Path) -> int:
-    """Of a process; 0 if it has ended."""
+    """Of a process; 0 if it has ended, even if nobody has asked for its status."""
     try:
-        return int((process / "stat").read_text().rpartition(")")[2].split()[2])
+        state, _, number, *_ = (process / "stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0
+    return 0 if state in "ZX" else int(number)

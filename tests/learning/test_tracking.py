@@ -31,23 +31,6 @@ SPLIT = pd.DataFrame(
     {"clip": ["b", "a"], "sha256": ["1", "0"], "group": "g", "class": "c", "subset": "train", "fold": 0}
 )
 TWO_CLASSES = SPLIT.assign(**{"class": ["Ähre", "b"]})
-START = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-import pandas as pd
-from framebudget import params
-from framebudget.learning.tracking import study_run, training_run
-from framebudget.study import Study
-frames, p = int(sys.argv[1]), params.load()
-study = Study(p, pd.read_json("split.json", dtype=False))
-client, _ = study_run(study)
-one = replace(study.trainings("x3d_m")[0], budget=frames, T=frames)
-run_id = training_run(one)
-for epoch in range(20):
-    client.log_metric(run_id, "val_accuracy", frames + epoch / 100, step=epoch)
-client.set_terminated(run_id)
-"""
 POSTGRES = next((path.parent for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None)
 
 
@@ -67,9 +50,10 @@ def training(frames: int = 1, seed: int = 0, split: pd.DataFrame = SPLIT, networ
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
+def here(tmp_path, monkeypatch, empty_store) -> Path:
     """A folder with params.yaml and a store of its own, where no experiment of DVC runs."""
     ready(tmp_path)
+    shutil.copy(empty_store, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")  # the logger sets it too
     return tmp_path
@@ -122,7 +106,7 @@ def at_once(folders: list[Path], **environment: str) -> None:
 
     def client(i: int) -> None:
         SPLIT.to_json(folders[i] / "split.json")
-        run("python", "-c", START, str(i + 1), cwd=folders[i], **environment)
+        run("python", "-m", "tests.learning.client", str(i + 1), cwd=folders[i], **environment)
 
     with ThreadPoolExecutor(len(folders)) as clients:
         list(clients.map(client, range(len(folders))))
