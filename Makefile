@@ -12,10 +12,13 @@ paper: .venv/ready scm  ## from the clips to paper/paper.pdf
 	dvc repro
 
 # Two test processes would run more threads than cores, which then wait for each other.
-test test-all coverage: export OMP_NUM_THREADS := 1
+test test-fast test-all coverage: export OMP_NUM_THREADS := 1
 
 test: .venv/ready  ## every test that is not slow
 	python $(PYTEST) -m "not slow"
+
+test-fast: .venv/ready  ## the quick tests, for the inner loop
+	python $(PYTEST) -m "not slow and not long"
 
 test-all: .venv/ready  ## also the slow tests, which inject real faults
 	python $(PYTEST)
@@ -71,4 +74,4 @@ scm: .venv/ready
 		$(PYTHON) -m venv --clear .venv; touch .venv/unfinished; $(PIP) install --require-hashes -r requirements.lock; fi; \
 	$(PIP) install --no-deps --no-build-isolation -e .; mv .venv/unfinished $@; touch $@
 
-.PHONY: paper test test-all coverage lint verify ui experiments help scm
+.PHONY: paper test test-fast test-all coverage lint verify ui experiments help scm
