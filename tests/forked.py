@@ -66,7 +66,7 @@ class Forked:
             raise subprocess.TimeoutExpired(str(self.pid), timeout)
         return self.returncode
 
-    def communicate(self, timeout: float | None = None) -> list[str]:
+    def communicate(self, timeout: float | None = None) -> tuple[str, str | None]:
         """Wait, as long as it prints something within the timeout, for it and for all that holds its outputs."""
         said, unread = {reader: b"" for reader in self.readers}, list(self.readers)
         while unread:
@@ -77,7 +77,8 @@ class Forked:
                 if not part:
                     unread.remove(reader)
         self.wait(timeout)
-        return [text.decode() for text in said.values()]
+        out, err = [*(text.decode() for text in said.values()), None][:2]
+        return out, err
 
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)

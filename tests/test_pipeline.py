@@ -227,6 +227,7 @@ def test_ucf101_comes_from_a_server_and_so_do_the_weights(study, clips, server, 
 )
 def test_bad_input_ends_a_stage_with_one_clear_message(study, clip, stage, change, says, tmp_path):
     copied(study / "work", tmp_path / "work")
+    shutil.rmtree(tmp_path / "work/trainings")  # where the trainings are found, given weights are not looked at
     shutil.copy(study / "params.yaml", tmp_path)
     set_params(tmp_path, **{"datasets.folder.fetch.group": None}, **change)
     for folder in ("text", "cut", "empty"):
