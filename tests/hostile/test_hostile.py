@@ -376,7 +376,7 @@ def test_a_planted_state_ends_the_training(clips, tmp_path):
     torch.save({"state_dict": Malice()}, folder / "last.ckpt")
     result = run("python", "-m", "framebudget.train", "x3d_m", cwd=study, check=False)
     assert result.returncode == 1
-    says = "last.ckpt: not a PyTorch checkpoint, or damaged (UnpicklingError); to start over: rm -r work/trainings/"
+    says = "last.ckpt: not a PyTorch checkpoint, or damaged (UnpicklingError); to start over: rm -r "
     assert says in result.stderr
     assert not (study / "planted").exists()
 

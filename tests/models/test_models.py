@@ -151,6 +151,30 @@ def test_the_narrow_convolution_is_conv3d_forward_and_backward(kernel, stride, p
     check_against(stock, NarrowConv3d, (2, 3, 5, 6, 7))
 
 
+@pytest.mark.parametrize("kernel", [(3, 1, 1), (5, 7, 7), (7, 1, 1)])
+@pytest.mark.parametrize("stride", [1, (4, 1, 1)])
+@pytest.mark.parametrize("T", [1, 2, 3])
+def test_taps_that_see_padding_alone_change_nothing(kernel, stride, T, monkeypatch):
+    monkeypatch.setattr(layers, "POSITIONS", 0)
+    torch.manual_seed(0)
+    stock = nn.Conv3d(3, 4, kernel, stride, [k // 2 for k in kernel]).double()
+    check_against(stock, NarrowConv3d, (2, 3, T, 6, 7))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("T", [1, 2, 4])
+@pytest.mark.parametrize("model", NETWORKS)
+def test_in_bfloat16_a_clip_of_few_frames_has_the_logits_of_float32(model, T, training):
+    torch.manual_seed(0)
+    network, clips_BCTHW = NETWORKS[model].build(5).train(training), torch.randn(8, 3, T, 32, 32)
+    network.blocks[-1].dropout = None
+    with torch.set_grad_enabled(training):
+        logits_BK = network(clips_BCTHW)
+        with torch.autocast("cpu", torch.bfloat16):
+            other_BK = network(clips_BCTHW).float()
+    assert (other_BK - logits_BK).norm() < 0.2 * logits_BK.norm()
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_with_one_thread_a_pointwise_convolution_stays_in_channels_last(training):
     """torch's own goes without oneDNN then, and every layer after it works on another memory format."""
