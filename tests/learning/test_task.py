@@ -78,6 +78,11 @@ def test_training_stops_after_patience_epochs_without_a_better_accuracy_and_keep
     assert task.best["logit"] == first.best["logit"] != task.network.logit
 
 
+def test_training_stops_when_no_later_epoch_could_be_kept():
+    task = fit(Constant(), [0, 0], epochs=9)
+    assert [row["val_accuracy"] for row in task.curve] == [1.0]
+
+
 def test_killed_after_its_last_epoch_a_training_does_not_take_another(tmp_path):
     stopped = fit(Constant(), [0, 1], tmp_path / "last.ckpt", epochs=9, patience=2)
     again = fit(Constant(), [0, 1], tmp_path / "last.ckpt", epochs=9, patience=2)

@@ -64,6 +64,9 @@ class Report(Callback):
         )
         self.report(trainer, len(task.curve))
 
+    def on_train_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        self.on_train_epoch_end(trainer, task)  # a training that resumes after its last epoch runs none
+
     def report(self, trainer: pl.Trainer, epochs: float) -> None:
         self.told = time.monotonic()
         if trainer.is_global_zero:

@@ -100,10 +100,13 @@ class Classification(pl.LightningModule):
         return max(self.curve, key=lambda row: row["val_accuracy"])
 
     def enough(self) -> bool:
-        """Whether all epochs are done, or the last `patience` did not improve the validation accuracy."""
+        """Whether all epochs are done, the last `patience` did not improve the validation accuracy, or none could.
+
+        No epoch after one with an accuracy of 1 is ever kept.
+        """
         accuracies = [row["val_accuracy"] for row in self.curve]
         waited = len(accuracies) - 1 - accuracies.index(max(accuracies)) if accuracies else 0
-        return len(accuracies) >= self.recipe.epochs or waited >= self.recipe.patience
+        return len(accuracies) >= self.recipe.epochs or waited >= self.recipe.patience or 1 in accuracies
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint |= {"curve": self.curve, "best": self.best}
