@@ -71,16 +71,18 @@ def test_a_loss_that_is_no_number_stops_the_training_and_says_where():
         fit(Constant(float("nan")), [0, 1])
 
 
-def test_training_stops_after_patience_epochs_without_a_better_accuracy_and_keeps_the_first_of_equal_ones():
+def test_training_stops_after_patience_epochs_without_a_better_accuracy_though_the_loss_falls():
     task = fit(Constant(), [0, 1], epochs=9, patience=2, lr=1e-3)
     assert len(task.curve) == 3
-    first = fit(Constant(), [0, 1], epochs=1, lr=1e-3)
-    assert task.best["logit"] == first.best["logit"] != task.network.logit
+    assert [row["val_loss"] for row in task.curve] == sorted((row["val_loss"] for row in task.curve), reverse=True)
+    assert task.best["logit"] == task.network.logit
 
 
-def test_training_stops_when_no_later_epoch_could_be_kept():
-    task = fit(Constant(), [0, 0], epochs=9)
-    assert [row["val_accuracy"] for row in task.curve] == [1.0]
+def test_of_equally_accurate_epochs_the_one_with_the_lowest_loss_is_kept():
+    task = Classification(Constant(), RECIPE)
+    rows = [(0.5, 0.1), (0.9, 0.4), (0.9, 0.2), (0.9, 0.3)]
+    task.curve = [{"epoch": epoch, "val_accuracy": row[0], "val_loss": row[1]} for epoch, row in enumerate(rows)]
+    assert task.best_epoch["epoch"] == 2
 
 
 def test_killed_after_its_last_epoch_a_training_does_not_take_another(tmp_path):

@@ -18,12 +18,17 @@ from framebudget.models.views import logits_of
 from framebudget.params import Train
 
 
+def merit(row: dict) -> tuple[float, float]:
+    """What an epoch is kept for. Few validation clips are soon all recognized, long before a network has learned."""
+    return row["val_accuracy"], -row["val_loss"]
+
+
 class Classification(pl.LightningModule):
     """Cross-entropy on logits. Means over an epoch weight every clip equally.
 
     doubly: take the loss of the softmax of a softmax, as PyTorchVideo's X3D head does (models/x3d.py:575).
-    curve: one row per epoch. best: the network's weights after the first epoch with the best validation accuracy. A
-    checkpoint contains both.
+    curve: one row per epoch. best: the network's weights after the epoch with the best validation accuracy; of several,
+    the one with the lowest validation loss. A checkpoint contains both.
     """
 
     def __init__(self, network: nn.Module, recipe: Train, doubly: bool = False):
@@ -86,7 +91,7 @@ class Classification(pl.LightningModule):
         row = {name: mean.compute().item() for name, mean in self.means.items()} | {"lr": self.lr}
         for mean in self.means.values():
             mean.reset()
-        if not self.curve or row["val_accuracy"] > max(before["val_accuracy"] for before in self.curve):
+        if not self.curve or merit(row) > merit(self.best_epoch):
             self.best = {key: value.detach().cpu().clone() for key, value in self.network.state_dict().items()}
         self.curve.append({"epoch": self.current_epoch} | row)
         self.trainer.should_stop = self.enough()
@@ -97,16 +102,13 @@ class Classification(pl.LightningModule):
     @property
     def best_epoch(self) -> dict:
         """The row of the curve whose weights are kept."""
-        return max(self.curve, key=lambda row: row["val_accuracy"])
+        return max(self.curve, key=merit)
 
     def enough(self) -> bool:
-        """Whether all epochs are done, the last `patience` did not improve the validation accuracy, or none could.
-
-        No epoch after one with an accuracy of 1 is ever kept.
-        """
+        """Whether all epochs are done, or the last `patience` did not improve the validation accuracy."""
         accuracies = [row["val_accuracy"] for row in self.curve]
         waited = len(accuracies) - 1 - accuracies.index(max(accuracies)) if accuracies else 0
-        return len(accuracies) >= self.recipe.epochs or waited >= self.recipe.patience or 1 in accuracies
+        return len(accuracies) >= self.recipe.epochs or waited >= self.recipe.patience
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint |= {"curve": self.curve, "best": self.best}
