@@ -100,9 +100,9 @@ class Classification(pl.LightningModule):
         return max(self.curve, key=lambda row: row["val_accuracy"])
 
     def enough(self) -> bool:
-        """Whether all epochs are done, the last `patience` did not improve the validation accuracy, or none could.
+        """Whether all epochs are done, the last `patience` epochs did not improve the validation accuracy, or it is 1.
 
-        No epoch after one with an accuracy of 1 is ever kept.
+        After an accuracy of 1, no later epoch can be better, so none would be kept.
         """
         accuracies = [row["val_accuracy"] for row in self.curve]
         waited = len(accuracies) - 1 - accuracies.index(max(accuracies)) if accuracies else 0
