@@ -1,4 +1,4 @@
-# Every target needs only git, make and Python >= 3.11; paper and ui do without git.
+# Every target needs only git, make and Python >= 3.11; paper and ui also run without git.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3
 PORT ?= 5000
@@ -49,7 +49,7 @@ experiments: .venv/ready scm  ## every DVC experiment: accuracies, and the param
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
 
-# DVC needs a git repository or the setting no_scm. A ZIP is no repository, even inside the folder of another one.
+# DVC needs a git repository or the setting no_scm. An unpacked ZIP is not one, even inside the folder of another.
 scm: .venv/ready
 	@if [ -e .git ] || git rev-parse --quiet --verify HEAD:./dvc.yaml >/dev/null 2>&1; then \
 		if grep -qs no_scm .dvc/config.local; then \
@@ -59,8 +59,8 @@ scm: .venv/ready
 		echo 'Experiments need one: git init && git add -A && git commit -m all, and make paper again'; \
 		dvc config --local core.no_scm true; fi
 
-# uv is several times as fast as pip, but does not know the mirrors of pip.conf: pip takes over if uv fails. After an
-# interruption the environment starts afresh, from uv's cache, because half of a package may look like a whole one.
+# uv is several times as fast as pip, but ignores the mirrors in pip.conf. If uv fails, pip takes over. After an
+# interruption, the next run makes a new environment, because a half-installed package may look complete.
 .venv/ready: requirements.lock requirements-uv.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	@echo 'Installing packages into .venv: up to 3.4 GB to download and 7 GB on disk, nearly all of it PyTorch.'
@@ -70,7 +70,7 @@ scm: .venv/ready
 	while sleep 15 >/dev/null 2>&1 && kill -0 $$$$ 2>/dev/null; do echo '… still installing'; done & trap "kill $$! 2>/dev/null" EXIT; \
 	uv --version >/dev/null 2>&1 || $(PIP) install --only-binary :all: --require-hashes -r requirements-uv.lock || :; hash -r; \
 	if ! uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock; then \
-		echo 'uv did not install the packages, so pip does'; \
+		echo 'uv could not install the packages, so pip does'; \
 		$(PYTHON) -m venv --clear .venv; touch .venv/unfinished; $(PIP) install --require-hashes -r requirements.lock; fi; \
 	$(PIP) install --no-deps --no-build-isolation -e .; mv .venv/unfinished $@; touch $@
 

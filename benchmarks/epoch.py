@@ -1,18 +1,18 @@
-"""An epoch of X3D-M over real clips: PyTorchVideo's own tutorial against Frame Budget, on the same clips, in one run.
+"""One epoch of X3D-M over real clips: PyTorchVideo's tutorial against Frame Budget, on the same clips, in one run.
 
     $ python benchmarks/epoch.py FOLDER [--clips 64] [--crop 112 224] [--batch 8] [--rounds 3]
 
-FOLDER holds <class>/<video>. For each crop, prints a Markdown table: clips a second, and the peak of memory in GiB of
+FOLDER holds <class>/<video>. For each crop, prints a Markdown table: clips per second, and the peak memory in GiB of
 the process and its two loader workers; medians of the rounds, ± half their range. Both train on the same clips, evenly
-taken from the folder: 16 frames of a random window of 2 s, short side at random from 8/7 to 10/7 of the crop, random
+spaced in the folder: 16 frames of a random window of 2 s, short side at random from 8/7 to 10/7 of the crop, random
 crop and mirror, AdamW, no validation, no MLflow. Both write a checkpoint at the end of the epoch. Each epoch runs in a
-fresh process, the two in turn, with a thread of torch for each core or OMP_NUM_THREADS of them. Seconds are those of
+fresh process, the two in turn, with OMP_NUM_THREADS threads of torch, or one for each core. Seconds are those of
 Trainer.fit, so the workers' start and the first steps count.
 
     tutorial      LabeledVideoDataset, its transforms, the stock network, a plain LightningModule (tutorial.py)
     framebudget   as learning/fit.py trains, after `fetch` has read the clips once; its seconds are printed first
 
-*trained on* counts the clips that reached the network: LabeledVideoDataset passes over a video that it cannot read.
+*trained on* counts the clips that reached the network: LabeledVideoDataset skips a video that it cannot read.
 Linux only.
 """
 
@@ -43,8 +43,8 @@ PACKAGES = "torch", "pytorch-lightning", "pytorchvideo", "av"
 
 class Epoch(NamedTuple):
     clips: int
-    speed: float  # clips a second
-    memory: float  # GiB: peak of the process, and the most that its workers had to themselves
+    speed: float  # clips per second
+    memory: float  # GiB: peak of the process, and the most private memory of its workers
 
 
 def main() -> None:
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def link(clips: Path, folder: Path, count: int) -> None:
-    """Links to clips of FOLDER, evenly taken in the order of their names."""
+    """Link `count` clips into `folder`, evenly spaced in the order of their names."""
     rows, _ = find_clips(clips, None)
     for i in np.unique(np.linspace(0, len(rows) - 1, count).astype(int)):
         path = folder / rows[i]["path"]
@@ -81,7 +81,7 @@ def link(clips: Path, folder: Path, count: int) -> None:
 
 
 def settings(study: Path, crop: int, batch: int) -> None:
-    """params.yaml of the repository for these clips: one network, one budget, one epoch."""
+    """Write the repository's params.yaml, changed for these clips: one network, one budget, one epoch."""
     content = read_yaml(PARAMS)
     content |= {"dataset": "folder", "clips": "clips", "models": ["x3d_m"], "frames": [T], "workers": WORKERS}
     content["train"] |= {"optimizer": "AdamW", "lr": LR, "weight_decay": 0.01, "epochs": 1, "batch_size": batch}
@@ -110,12 +110,12 @@ def measured(work: Callable[..., tuple[int, float]], *arguments: object) -> Epoc
 
 
 def with_peak(work: Callable[..., tuple[int, float]], *arguments: object) -> tuple[int, float, int]:
-    warnings.filterwarnings("ignore")  # of pytorchvideo, at import and at each clip
-    logging.disable(logging.INFO)  # of Lightning
+    warnings.filterwarnings("ignore")  # pytorchvideo warns at import and at each clip
+    logging.disable(logging.INFO)  # Lightning's messages
     return *work(*arguments), status(os.getpid(), "VmHWM")
 
 
-# The two import what they need themselves, so that neither holds in memory what only the other needs.
+# Each function imports its own packages, so that neither process holds those of the other in memory.
 
 
 def tutorial(study: Path, videos: list[tuple[str, dict]], crop: int, batch: int) -> tuple[int, float]:
@@ -147,7 +147,7 @@ def framebudget(study: Path) -> tuple[int, float]:
 
 
 def threads() -> int:
-    """Of torch, in both: one for each core, or what OMP_NUM_THREADS says."""
+    """Threads of torch in both: OMP_NUM_THREADS, or one for each core."""
     return int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0))))
 
 

@@ -1,13 +1,13 @@
-"""What `fetch` spends on a clip: its survey against one plain decoding in order, in the same process.
+"""CPU time of the survey that `fetch` makes of a clip, against one plain decoding in order, in the same process.
 
     $ python benchmarks/fetching.py
-    $ python benchmarks/fetching.py FOLDER         also videos of a folder; --clips of them, evenly taken
+    $ python benchmarks/fetching.py FOLDER         also --clips videos of a folder, evenly spaced
 
-Makes 1080p clips of ten seconds at 25 fps: H.264 with closed and open GOPs, HEVC and VP9, at a camera's bit rates, of a
-moving pattern with a sensor's noise. The survey and plain decoding take turns, --rounds times. Prints a Markdown table
-of CPU seconds, because other work on the machine disturbs them less than wall time: medians, ± half the range between
-the quartiles. *decodings* divides the survey's seconds by those of plain decoding in the same round. Encoding takes
-minutes.
+Makes 1080p clips of ten seconds at 25 fps: H.264 with closed and open GOPs, HEVC and VP9, at a camera's bit rates. They
+show a moving pattern with a sensor's noise. The survey and plain decoding take turns, --rounds times. Prints a Markdown
+table of CPU seconds, because other work on the machine disturbs them less than wall time: medians, ± half the range
+between the quartiles. *decodings* divides the survey's seconds by those of plain decoding in the same round. Encoding
+takes minutes.
 """
 
 import os

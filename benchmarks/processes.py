@@ -1,4 +1,4 @@
-"""What the benchmarks share: calls in fresh processes, the memory of processes, and a line about the machine."""
+"""Helpers of the benchmarks: call in a fresh process, measure the memory of processes, and describe the machine."""
 
 import multiprocessing
 import os
@@ -13,8 +13,10 @@ MIB = 2**20
 
 
 def in_process(work: Callable, *arguments: object) -> tuple[object, list[list[int]]]:
-    """Call a function in a fresh process. Returns its result, and the `own` bytes of each child, looked at repeatedly:
-    five times a second, or as often as takes a hundredth of the time. Raises EOFError if the process failed.
+    """Call a function in a fresh process. Returns its result, and samples of the `own` bytes of each of its children.
+
+    Samples five times a second, or less often, so that sampling takes no more than a hundredth of the time. Raises
+    EOFError if the process failed.
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
@@ -32,18 +34,18 @@ def in_process(work: Callable, *arguments: object) -> tuple[object, list[list[in
 
 
 def _send(there: Connection, work: Callable, arguments: tuple) -> None:
-    multiprocessing.set_start_method(None, force=True)  # of its children: not spawned, but as in a stage
+    multiprocessing.set_start_method(None, force=True)  # its children then start as in a stage, and are not spawned
     there.send(work(*arguments))
 
 
 def status(pid: int, what: str) -> int:
-    """Bytes, by /proc."""
+    """The bytes that /proc/PID/status gives for this key."""
     (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(what))
     return int(line.split()[1]) * 1024
 
 
 def own(pid: int) -> int:
-    """Bytes that a process shares with none; 0 if it has ended."""
+    """Bytes of memory that a process shares with no other; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:

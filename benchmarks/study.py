@@ -3,8 +3,8 @@
     $ python benchmarks/study.py                                       at the top of the repository
     $ python benchmarks/study.py -S models=[x3d_m] -S frames=[6,8]     a smaller study
 
-Makes two clones of the last commit that differ only in `side_by_side` (params.yaml): 1 in one, auto in the other. Each
-stage runs in both, in turn, by `dvc repro STAGE`. Prints a Markdown table of the seconds of each stage and their sum.
+Makes two clones of the last commit that differ only in `side_by_side` (params.yaml): 1 and auto. Each stage
+runs in both, in turn, by `dvc repro STAGE`. Prints a Markdown table of the seconds of each stage and their sum.
 The seconds that DVC takes to start are part of every stage here, and occur once when `dvc repro` runs all stages.
 """
 
@@ -50,7 +50,7 @@ def change(path: Path, changes: list[str]) -> None:
         apply_overrides(path, changes)
     except InvalidArgumentError as error:
         fault = str(error.__cause__).splitlines()[0]
-        raise UserError(f"params.yaml of the last commit: {fault} Only keys that are in it can be set") from None
+        raise UserError(f"params.yaml of the last commit: {fault} Set only keys that are in this file") from None
 
 
 def print_table(stages: list[str], seconds: dict[tuple[str, str], float]) -> None:

@@ -1,7 +1,8 @@
 """One epoch of X3D-M as PyTorchVideo's tutorial "Training a PyTorchVideo classification model" does it.
 
-Its data set, transforms, stock network and plain LightningModule. Left out because nothing here uses them: validation,
-its logger, and the sound of the clips. Not in the tutorial: the crop, and the sizes that go with it.
+It has the tutorial's data set, transforms and plain LightningModule, and PyTorchVideo's stock network. Validation, the
+logger and the sound of the clips are left out, because nothing here uses them. The tutorial trains a 3D ResNet with
+Adam, and has other crops and sizes.
 """
 
 import sys

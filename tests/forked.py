@@ -1,7 +1,7 @@
 """Run a command of Frame Budget in a process forked from one that has imported everything: importing takes seconds.
 
-It is a process as any other, with a folder, an environment, output, signals and a status of its own. What all of them
-share is a hash seed; commands.verify, which tests/commands/test_verify.py runs in new processes, compares two.
+Each is a process like any other, with its own folder, environment, output, signals and exit status. But all of them
+share one hash seed. commands.verify compares two seeds, in new processes (tests/commands/test_verify.py).
 """
 
 import os
@@ -18,13 +18,13 @@ STAGES = [f"framebudget.{name}" for name in ("fetch", "split", "train", "evaluat
 COMMANDS = [f"framebudget.commands.{name}" for name in ("cli", "doctor", "predict", "verify")]
 LATER = ["framebudget.learning.fit", "framebudget.learning.prediction", "mlflow.pyfunc",
          "mlflow.store.tracking.sqlalchemy_store"]  # fmt: skip
-OTHERS = ["tests.hostile.fuzz"]  # multiprocessing has one such process for all that ask for one
+OTHERS = ["tests.hostile.fuzz"]  # multiprocessing has a single fork server, which the fuzzer uses, too
 processes = get_context("forkserver")
 
 
 def as_module(command: tuple[str, ...]) -> tuple[str, ...] | None:
-    """(module, *arguments) of `framebudget …` and `python -m` with a module of ours; None for other commands, and for
-    --help, which imports nothing."""
+    """(module, *arguments) of `framebudget …`, and of `python -m` with a module of ours. None for other commands, and
+    for --help, which imports nothing."""
     if command[0] == "framebudget" and "--help" not in command:
         return "framebudget.commands.cli", *command[1:]
     if command[:2] == ("python", "-m") and command[2].startswith(("framebudget.", "tests.")):
@@ -34,14 +34,14 @@ def as_module(command: tuple[str, ...]) -> tuple[str, ...] | None:
 
 @cache
 def begin() -> frozenset[str]:
-    """Start the process that imports. Returns the names of the environment variables that it has."""
+    """Start the process that imports everything. Returns the names of its environment variables."""
     processes.set_forkserver_preload([*STAGES, *COMMANDS, *LATER, *OTHERS])
     forkserver.ensure_running()
     return frozenset(os.environ)
 
 
 class Forked:
-    """As subprocess.Popen with pipes and text. It is the first of a process group of its own."""
+    """Works like subprocess.Popen with pipes and text. The process leads its own process group."""
 
     def __init__(self, module: tuple[str, ...], cwd: Path, environment: dict[str, str], together: bool):
         """together: stderr goes to stdout."""
@@ -67,7 +67,10 @@ class Forked:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str | None]:
-        """Wait, as long as it prints something within the timeout, for it and for all that holds its outputs."""
+        """Wait for it to end, and for every process that holds its outputs to close them. Returns (out, err).
+
+        Raises TimeoutExpired if none of them prints anything for `timeout` seconds.
+        """
         said, unread = {reader: b"" for reader in self.readers}, list(self.readers)
         while unread:
             if not (ready := connection.wait(unread, timeout)):
@@ -89,7 +92,7 @@ def _main(
     out: connection.Connection, err: connection.Connection,
 ) -> None:  # fmt: skip
     set_start_method(None, force=True)  # the default of a new process
-    np.random.seed()  # from the system, as a new process does
+    np.random.seed()  # a new seed from the system, as in a new process
     os.setsid()
     os.dup2(out.fileno(), 1), os.dup2(err.fileno(), 2)
     out.close(), err.close()
@@ -99,5 +102,5 @@ def _main(
         os.environ.pop(name, None)
     os.environ.update(environment)
     sys.argv = list(module)
-    sys.modules.pop(module[0], None)  # runpy warns of a module that is there already
+    sys.modules.pop(module[0], None)  # runpy warns about a module that is already imported
     runpy.run_module(module[0], run_name="__main__", alter_sys=True)

@@ -1,4 +1,4 @@
-"""What a machine computes with: its cores, its GPUs, and what makes its results differ from another machine's."""
+"""Describe the machine: its cores, its GPUs, and the type of processor, because results depend on it."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ ISA = "ONEDNN_MAX_CPU_ISA"  # limits the instructions that oneDNN uses
 class Machine(NamedTuple):
     """kind: a digest of the type of its GPUs or, without one, of its CPU. Machines of one kind give the same bytes.
 
-    bfloat16: its GPUs or, without one, its CPU compute in it. A CPU that does not is many times slower in it.
+    bfloat16: whether its GPUs or, without one, its CPU have instructions for it. Other CPUs are much slower in it.
     """
 
     kind: str

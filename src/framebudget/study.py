@@ -127,7 +127,7 @@ class Training:
 
     @property
     def folder(self) -> Path:
-        """Its place in the store: its state, then its weights `<name>.pt` and its curve.csv (learning/store.py)."""
+        """Its folder in the store: its state, and later its weights `<name>.pt` and curve.csv (learning/store.py)."""
         return top() / STORE / f"{self.network}-{self.name}-{self.identity}"
 
     def clips(self, subset: str | None = None) -> pd.DataFrame:
@@ -158,7 +158,7 @@ class Training:
 
     @cached_property
     def precision(self) -> str:
-        """trainer.precision, resolved: `auto` takes bfloat16 where the hardware computes it and the network gains."""
+        """trainer.precision. `auto` becomes bf16-mixed if the hardware has bfloat16 and the network is faster in it."""
         if (asked := self.params.trainer.precision) != "auto":
             return asked
         machine = self.study.machine

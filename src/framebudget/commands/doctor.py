@@ -64,7 +64,7 @@ def packages() -> Iterator[Finding]:
 
 
 def machine() -> Iterator[Finding]:
-    commit, fault = ask("git", "rev-parse", "HEAD", "HEAD:./dvc.yaml")  # not of a repository around this one
+    commit, fault = ask("git", "rev-parse", "HEAD", "HEAD:./dvc.yaml")  # a repository around this folder does not count
     what = f"no git repository with a commit here ({fault})" if fault else f"git commit {commit[:7]}"
     advice = "cd to the top of a clone; or, for experiments: git init && git add -A && git commit -m all && make scm"
     yield Finding(not fault, what, advice, needed=False)
@@ -99,7 +99,7 @@ def memory() -> Iterator[Finding]:
     if gpus := torch.cuda.device_count():
         at_once, there = -(-at_once // gpus), torch.cuda.get_device_properties(0).total_memory / 1e9
     for network in p.models:
-        study = Study(p, pd.DataFrame({"fold": [0]}))  # without its clips, which may not be there yet
+        study = Study(p, pd.DataFrame({"fold": [0]}))  # its clips may not be there yet, and are not needed here
         most = sorted((needed(training) for training in study.trainings(network)), reverse=True)[:at_once]
         what = f"memory: {len(most)} trainings of {network} at once need about {sum(most):.1f} of {there:.0f} GB"
         yield Finding(sum(most) < 0.9 * there, what, "lower side_by_side, per_gpu or train.batch_size (params.yaml)")

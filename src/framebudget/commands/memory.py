@@ -8,13 +8,14 @@ from framebudget.models.views import autocast
 from framebudget.study import Training
 
 IMPORTED = 0.8  # GB: torch, Lightning, MLflow and what they import, and one process that reads clips
-COPIES = 5  # of the weights: themselves, gradients, two moments of the optimizer, and those of the best epoch
+COPIES = 5  # the weights, their gradients, two moments of the optimizer, and the weights of the best epoch
 
 
 def needed(training: Training) -> float:
-    """GB that a training needs on the CPU: its activations, measured on one clip, and copies of its weights.
+    """GB that a training needs on the CPU: its activations, measured on two clips, and copies of its weights.
 
-    At its peak, another quarter of the activations is in use for gradients (compared with real trainings).
+    At the peak, gradients take another quarter of the activations. tests/commands/test_memory.py compares the estimate
+    with the memory of real training steps.
     """
     network, (T, crop) = NETWORKS[training.network].build(2), (training.T, training.input.crop)
     weights = {weight.untyped_storage().data_ptr() for weight in network.parameters()}
@@ -25,7 +26,7 @@ def needed(training: Training) -> float:
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor), autocast(training.precision, torch.device("cpu")):
-        logits = network(torch.zeros(2, 3, T, crop, crop))  # BatchNorm refuses one
+        logits = network(torch.zeros(2, 3, T, crop, crop))  # BatchNorm may refuse one clip
     activations = sum(size for pointer, size in kept.items() if pointer not in weights) / len(logits)
     copied = COPIES * sum(weight.nbytes for weight in network.parameters())
     return IMPORTED + (1.25 * training.recipe.batch_size * activations + copied) / 1e9

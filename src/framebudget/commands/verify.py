@@ -5,10 +5,10 @@
     $ python -m framebudget.commands.verify --reference reports/motion  (make verify REFERENCE=reports/motion)
 
 Each clone of the last commit has its own folder, locale, time zone, umask, hash seed, number of workers, number of
-trainings at once and DVC cache.
-With --reference, one clone runs the parameters of a kept study of several seeds, on the same clips. A mean test
-accuracy may differ from the kept one by up to four standard deviations over the seeds (the larger of the two studies'):
-training amplifies rounding, so another machine acts like other seeds. Exits with 1 if anything differs.
+trainings at once, and DVC cache. With --reference, one clone runs the parameters of a kept study of several seeds, on
+the same clips. A mean test accuracy may differ from the kept one by up to four standard deviations over the seeds (the
+larger of the two studies'): training amplifies rounding, so another machine acts like other seeds. Exits with 1 if
+anything differs.
 """
 
 import json
@@ -69,8 +69,7 @@ def run_study(clone: Path, place: tuple, changes: list[str], kept: Path | None =
 def fresh_clone(clone: Path, environment: dict[str, str] | None = None, umask: int = -1) -> Callable[..., None]:
     """Clone the last commit of this folder, and pull its clips. Returns a function that runs a command in the clone.
 
-    environment, umask: of the commands, where they differ from this process's. The function raises UserError if a
-    command fails.
+    environment, umask: for the commands; by default, this process's. The function raises UserError if a command fails.
     """
     variables = {**os.environ, **(environment or {}), "PYTHONPATH": str(clone / "src")}
     variables.pop("MLFLOW_TRACKING_URI", None)

@@ -16,7 +16,8 @@ PAUSE = 0.5  # seconds between two reports
 class LastEpoch(Checkpoint):
     """Save the state after a full epoch, to resume from, in one file that is replaced as a whole.
 
-    Skips the epochs after which at most `every` seconds of work would be lost, because SlowFast's state has 550 MB.
+    Writing takes time, because SlowFast's state has 550 MB. So the state is not saved if a kill before the end of the
+    next epoch would lose no more than about `every` seconds of work.
     """
 
     KEYS = frozenset({
@@ -38,7 +39,7 @@ class LastEpoch(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, *args) -> None:
         now, before = time.monotonic(), self.ended
         self.ended = now
-        if trainer.strategy.broadcast(now + (now - before) - self.saved > self.every):  # after another epoch like this
+        if trainer.strategy.broadcast(now + (now - before) - self.saved > self.every):  # if the next takes as long
             partial = self.path.with_suffix(".partial")
             trainer.save_checkpoint(partial)
             if trainer.is_global_zero:
@@ -65,7 +66,7 @@ class Report(Callback):
         self.report(trainer, len(task.curve))
 
     def on_train_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        self.on_train_epoch_end(trainer, task)  # a training that resumes after its last epoch runs none
+        self.on_train_epoch_end(trainer, task)  # a training that resumes after its last epoch runs no other
 
     def report(self, trainer: pl.Trainer, epochs: float) -> None:
         self.told = time.monotonic()

@@ -1,8 +1,9 @@
-"""Train on a Ray cluster (docs/cluster.md): RAY_ADDRESS names it; without, Ray takes one of this machine or starts one.
+"""Train on a Ray cluster (docs/cluster.md): RAY_ADDRESS names it.
 
-Every training is a Ray task with `trainer.threads` CPUs or its share of a GPU. Ray runs it again elsewhere if its node
-dies. Code goes to the nodes with the task, and weights and curves come back through Ray's object store. Clips must be
-at the same path on every node. A training resumes where the store of its node has its state.
+Without RAY_ADDRESS, Ray uses a cluster that runs on this machine, or starts one. Every training is a Ray task with
+`trainer.threads` CPUs and, if the cluster has GPUs, a share of one. If its node dies, Ray runs the task again on
+another. Code goes to the nodes with the task, and weights and curves come back through Ray's object store. Clips must
+be at the same path on every node. A training resumes if the store of its node has its state.
 """
 
 import os
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from framebudget.console import UserError, new_file
+from framebudget.console import UserError, explanation, new_file
 from framebudget.learning import store
 from framebudget.learning.display import Display
 from framebudget.learning.side_by_side import Failure, attempt, longest_first
@@ -31,7 +32,7 @@ def connect():
         import ray
     except ImportError:
         remedy = "pip install --require-hashes -r requirements-ray.lock"
-        raise UserError(f"engine: ray needs Ray: {remedy}") from None
+        raise UserError(f"engine: ray (params.yaml), but Ray is not installed; install it: {remedy}") from None
     if not ray.is_initialized():
         knock(os.environ.get("RAY_ADDRESS", ""))
         environment = {name: os.environ[name] for name in TOLD if name in os.environ}
@@ -41,7 +42,7 @@ def connect():
 
 
 def knock(address: str) -> None:
-    """Raises UserError if nothing listens at host:port or ray://host:port; Ray would end this process."""
+    """Raise UserError if nothing listens at host:port or ray://host:port. Ray itself would end this process."""
     where = urlsplit(address if "://" in address else f"//{address}")
     try:
         if where.hostname and where.port:
@@ -53,7 +54,7 @@ def knock(address: str) -> None:
 
 
 def machine(p: Params) -> Machine:
-    """The machine that the cluster gives a training."""
+    """The type of machine on which the cluster runs a training."""
     ray = connect()
     return ray.get(ray.remote(lambda: this_machine()).options(**_share(ray, p)).remote())
 
@@ -65,7 +66,7 @@ def _share(ray, p: Params) -> dict:
 
 
 def on_cluster(job: str, trainings: list[Training], display: Display) -> Iterator[tuple[int, object]]:
-    """(number of the training, None or a Failure) as each ends; its weights and curve are then in the store here."""
+    """Yield (number of a training, None or a Failure) as each ends. The local store then has its weights and curve."""
     ray = connect()
     from ray.util.queue import Empty, Queue
 
@@ -74,7 +75,7 @@ def on_cluster(job: str, trainings: list[Training], display: Display) -> Iterato
     running = {}
     for number in longest_first(trainings):
         training = trainings[number]
-        _ = training.identity, training.weights_sha256  # known here, and sent
+        _ = training.identity, training.weights_sha256  # computed here, and sent with it
         running[ray.remote(_train).options(**share).remote(job, training, str(Path.cwd()), number, told)] = number
     try:
         while running:
@@ -90,6 +91,8 @@ def on_cluster(job: str, trainings: list[Training], display: Display) -> Iterato
                 number = running.pop(task)
                 try:
                     outcome = ray.get(task)
+                except ray.exceptions.RayTaskError as error:
+                    outcome = Failure(explanation(error.cause), str(error))
                 except ray.exceptions.RayError as error:
                     outcome = Failure(f"its node or process died, {RETRIES + 1} times ({error})")
                 if not isinstance(outcome, Failure):
@@ -101,7 +104,7 @@ def on_cluster(job: str, trainings: list[Training], display: Display) -> Iterato
 
 
 def _train(job: str, training: Training, folder: str, number: int, told) -> dict[str, bytes] | Failure:
-    """On a node: train, and return the files of the finished training."""
+    """Runs on a node: train, and return the files of the finished training, or a Failure."""
     node = socket.gethostname()
     Path(folder).mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
@@ -118,7 +121,7 @@ def _train(job: str, training: Training, folder: str, number: int, told) -> dict
 
 
 def _receive(training: Training, files: dict[str, bytes]) -> None:
-    """Put a training that a node has finished into the store here, unless it is the same folder."""
+    """Put a training that a node has finished into the local store, unless the node shares that store."""
     if not store.holds(training):
         for name, content in files.items():
             with new_file(training.folder / name) as partial:

@@ -1,4 +1,4 @@
-"""What a user sees while trainings run: one bar on a terminal, and otherwise a line now and then."""
+"""Show progress while trainings run: one bar on a terminal, and elsewhere about a line a minute."""
 
 import time
 from collections.abc import Callable
@@ -8,18 +8,18 @@ from tqdm import tqdm
 from framebudget.processor import rank
 from framebudget.study import Training
 
-SILENCE = 50  # seconds after which a log gets a line: at least one a minute
-REDRAW = 0.2  # seconds
+SILENCE = 50  # seconds without a line, after which a log gets one
+REDRAW = 0.2  # seconds between two updates of the bar
 Tell = Callable[[float, float, str], None]
 
 
 class Display:
-    """Progress of all trainings of a stage. unit: what a training counts, such as epochs; total: of each of them."""
+    """Progress of all trainings of a stage. unit: what a training counts, such as epochs. totals: how many each has."""
 
     def __init__(self, doing: str, unit: str, totals: dict[Training, int]):
         self.doing, self.unit, self.totals = doing, unit, dict(totals)
         self.done: dict[Training, float] = dict.fromkeys(totals, 0)
-        self.notes: dict[Training, str] = {}  # of those that run
+        self.notes: dict[Training, str] = {}  # of the running trainings
         self.ended, self.drawn, self.spoken = 0, 0.0, time.monotonic()
 
     def __enter__(self) -> "Display":
@@ -33,21 +33,21 @@ class Display:
         self.bar.close()
 
     def teller(self, training: Training) -> Tell:
-        """What a training reports its progress with: (done, of, note)."""
+        """The function that a training calls to report its progress: (done, of, note)."""
         return lambda *state: (self.show(training, *state), self.tick())[0]
 
     def show(self, training: Training, done: float, of: float, note: str = "") -> None:
         self.done[training], self.totals[training], self.notes[training] = done, of, note
 
     def end(self, training: Training, fault: str = "") -> None:
-        """Say that a training has ended, and how."""
+        """Print that a training has ended, and how."""
         note = self.notes.pop(training, "")
         self.done[training] = self.totals[training]
         self.ended += 1
         self.say(f"{training.title}: {'failed, ' + fault if fault else note}")
 
     def tick(self) -> None:
-        """Refresh the bar, or break the silence."""
+        """Refresh the bar, or print a line if the log had none for a while."""
         now = time.monotonic()
         if not self.bar.disable and now - self.drawn > REDRAW:
             self.drawn = now
@@ -57,7 +57,7 @@ class Display:
             self.say(f"{self.doing}: {self.ended} of {len(self.done)} done, {self.state() or 'more to begin'}")
 
     def state(self) -> str:
-        """Of each training that runs."""
+        """The progress of each running training."""
         return ", ".join(
             f"{training.name} {self.unit} {self.done[training]:.1f} of {self.totals[training]:g}"
             for training in self.notes

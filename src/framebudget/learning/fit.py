@@ -89,7 +89,7 @@ def trainer_of(training: Training, callbacks: list[Callback]) -> pl.Trainer:
 
 
 def keep(training: Training, task: Classification, logger: PatientLogger | None) -> None:
-    """Write the weights of the best epoch and the curve, and declare the training finished."""
+    """Write the weights of the best epoch and the curve, and mark the training as finished."""
     task.network.load_state_dict(task.best)
     file, network, seed = training.folder / f"{training.name}.pt", training.network, training.seed
     classes, spec = training.study.classes, training.input.model_dump()
@@ -118,5 +118,5 @@ def clear(timeout: int) -> Iterator[None]:
             raise
         raise UserError(
             f"another rank has died, or has not answered for {timeout} s (trainer.timeout); its message, if any, is "
-            f"above. To resume after the last full epoch, run the same command again. ({error})"
+            f"above. To resume after the last saved epoch, run the same command again. ({error})"
         ) from None

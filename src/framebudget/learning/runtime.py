@@ -1,4 +1,4 @@
-"""Set up torch and what reports through Python: the same bits every time, and no noise."""
+"""Set up torch to give the same bits every time, and silence the log messages and warnings of other packages."""
 
 import contextlib
 import ctypes
@@ -13,7 +13,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def prepare(seed: int, threads: int | None = None) -> None:
-    """Seed everything, allow only deterministic algorithms, and, if given, this number of threads."""
+    """Seed everything, and allow only deterministic algorithms. threads: of torch; None leaves them as they are."""
     for name in LOUD:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")

@@ -1,6 +1,7 @@
 """Run the trainings of a stage side by side, each in a process of its own with `trainer.threads` threads.
 
-How many run at once, and in which order, changes no result. When one fails, the others go on to their ends.
+The number that run at once and their order change no result. If one fails, the others still finish, except when a
+training has other ranks.
 """
 
 import os
@@ -20,13 +21,13 @@ from framebudget.params import Params
 from framebudget.processor import cores, this_machine
 from framebudget.study import Training
 
-# a process that has imported everything, which each new process is a copy of: importing takes seconds
+# forkserver: each new process is a copy of one that has imported everything, because importing takes seconds
 METHOD = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
 PATIENCE = 10  # seconds that a process has to end after SIGTERM
 
 
 def preload(job: str, trainings: list[Training]) -> None:
-    """Begin to import what the job's processes need, if it will have some, while this process does something else."""
+    """Start importing the job's module in the background, if the job will run in processes of its own."""
     if METHOD == "forkserver" and _places_of(job, trainings):
         get_context(METHOD).set_forkserver_preload([job.partition(":")[0]])
         forkserver.ensure_running()
@@ -46,10 +47,10 @@ class Running(NamedTuple):
 
 
 def side_by_side(job: str, trainings: list[Training], display: Display) -> list:
-    """What `job` returns for each training, in their order. job: "module:function" of (training, tell).
+    """Call `job` for each training, and return the results in their order. job: "module:function" of (training, tell).
 
-    tell(done, of, note) reports progress to the display. Raises UserError, or RuntimeError for a bug, which names each
-    training that failed; the others have ended by then.
+    tell(done, of, note) reports progress to the display. Raises UserError, or RuntimeError for a bug. The message names
+    each training that failed; the others have finished by then. With other ranks, the first error is raised as it is.
     """
     if not trainings:
         return []
@@ -60,7 +61,7 @@ def side_by_side(job: str, trainings: list[Training], display: Display) -> list:
         from framebudget.learning.cluster import on_cluster
 
         outcomes = on_cluster(job, trainings, display)
-    elif _with_other_ranks(p):  # a rank cannot go on without another
+    elif _with_other_ranks(p):  # one rank cannot continue without the others
         outcomes = ((n, function(job)(one, display.teller(one))) for n, one in enumerate(trainings))
     else:
         outcomes = _in_turn(job, trainings, display)
@@ -95,7 +96,7 @@ def places(p: Params) -> list[dict[str, str]]:
 
 
 def _places_of(job: str, trainings: list[Training]) -> list[dict[str, str]]:
-    """The places of these trainings; none if they run one after the other in this process, or elsewhere."""
+    """The places of these trainings; none if they run one after the other in this process, or on a cluster."""
     if not trainings or _on_cluster(job, p := trainings[0].params) or _with_other_ranks(p):
         return []
     free = places(p)[: len(trainings)]
@@ -103,7 +104,7 @@ def _places_of(job: str, trainings: list[Training]) -> list[dict[str, str]]:
 
 
 def _on_cluster(job: str, p: Params) -> bool:
-    return p.engine == "ray" and job.endswith(":fit")  # test clips are predicted here
+    return p.engine == "ray" and job.endswith(":fit")  # `evaluate` predicts on this machine
 
 
 def _with_other_ranks(p: Params) -> bool:
@@ -116,7 +117,7 @@ def _in_turn(job: str, trainings: list[Training], display: Display) -> Iterator[
 
 
 def longest_first(trainings: list[Training]) -> list[int]:
-    """Short trainings at the end leave the least time in which places are idle."""
+    """Numbers of the trainings, most frames first: with the short ones at the end, cores are idle for less time."""
     return sorted(range(len(trainings)), key=lambda number: -trainings[number].T)
 
 
@@ -156,7 +157,7 @@ def _at_once(
                 one = running[pipe]
                 try:
                     kind, content = pipe.recv()
-                except EOFError:  # it ended without a word
+                except EOFError:  # the process ended without sending an outcome
                     one.process.join()
                     kind, content = "outcome", Failure(_cause(one.process.exitcode))
                 if kind == "progress":
@@ -174,7 +175,7 @@ def _at_once(
 
 def _child(job: str, training: Training, place: dict[str, str], pipe: Connection, method: str) -> None:
     end_with_parent()
-    set_start_method(method, force=True)  # else its loaders would begin with a fork server of their own
+    set_start_method(method, force=True)  # otherwise its loaders would start a fork server of their own
     os.environ.update(place)
     try:
         outcome = attempt(job, training, lambda *state: pipe.send(("progress", state)))
@@ -191,7 +192,7 @@ def _cause(status: int) -> str:
 
 
 def _end(running: dict[Connection, Running]) -> None:
-    """End what still runs: its state stays in the store."""
+    """End the processes that still run. Their saved states stay in the store."""
     for one in running.values():
         one.process.terminate()
     for one in running.values():

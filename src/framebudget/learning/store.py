@@ -1,11 +1,11 @@
-"""The store of trainings: what is finished is never trained again, and what was interrupted is resumed.
+"""The store of trainings: a finished training is never repeated, and an interrupted one resumes.
 
 work/trainings/<network>-<name>-<identity>/, at the top of the repository for all of its experiments:
 
     last.ckpt               the state of an unfinished training
     <name>.pt, curve.csv    the weights of the best epoch and the learning curve of a finished one
-    finished.json           the sha256 of both: written last, it makes them count
-    mlflow_run              the id of its run
+    finished.json           the sha256 of both; written last, and without it the training is unfinished
+    mlflow_run              the id of its MLflow run
     lock                    held by the process that trains it
 """
 
@@ -26,7 +26,7 @@ FINISHED = "finished.json"
 
 
 def holds(training: Training) -> bool:
-    """Whether it is finished. Removes a damaged one, which is then trained again."""
+    """Whether the training is finished. Removes it if it is damaged, so that it is trained again."""
     folder = training.folder
     if not (folder / FINISHED).exists():
         return False
@@ -44,7 +44,7 @@ def holds(training: Training) -> bool:
 
 
 def seal(training: Training) -> None:
-    """Declare a training finished: its weights and its curve are there."""
+    """Mark a training as finished, once its weights and its curve are written."""
     digests = {name: sha256(training.folder / name) for name in files(training)}
     write_text(training.folder / FINISHED, json.dumps(digests, indent=2) + "\n")
     (training.folder / "last.ckpt").unlink(missing_ok=True)
@@ -62,13 +62,13 @@ def lock(training: Training, timeout: float = -1) -> FileLock:
 
 
 def clear(folder: Path) -> None:
-    """Remove a training. Its first file to go is the one that makes it count."""
+    """Remove a training, finished.json first: if the removal is interrupted, the rest does not look finished."""
     (folder / FINISHED).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def contents() -> pd.DataFrame:
-    """One row a training, the one used last first: folder, finished, GB, and days since it was used."""
+    """One row per training, most recently used first: folder, finished, GB, and days since it was used."""
     rows = []
     for folder in (path for path in (top() / STORE).glob("*/") if path.is_dir()):
         size = sum(file.stat().st_size for file in folder.iterdir())
@@ -79,9 +79,9 @@ def contents() -> pd.DataFrame:
 
 
 def prune(limit: float, needed: list[Training]) -> None:
-    """Remove the trainings that were not used for longest, until the store has at most `limit` GB.
+    """Remove trainings, least recently used first, until the store has at most `limit` GB.
 
-    Keeps those in `needed` and those that another process is training.
+    Keeps those in `needed` and those that another process is training, even if the store then stays larger.
     """
     kept = {training.folder for training in needed}
     table = contents()

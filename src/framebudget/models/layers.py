@@ -110,7 +110,7 @@ class TemporalDepthwiseConv3d(nn.Conv3d):
 
 
 class NarrowConv3d(nn.Conv3d):
-    """A convolution that is computed as one matrix product if it has few output positions, or if torch would be slow.
+    """A convolution that is computed as one matrix product if it has few output positions or torch is slow at it.
 
     oneDNN's weight gradient is much slower on maps of a few pixels, where SlowFast has most of its weights. Without
     gradients, convolving is faster. Dilation is 1, which is all that the two networks use.
@@ -138,9 +138,9 @@ class NarrowConv3d(nn.Conv3d):
         return y.view(len(x), *out, -1).permute(0, 4, 1, 2, 3)
 
     def convolved(self, x_BCTHW: Tensor, out: int) -> Tensor:
-        """The convolution without the taps that see padding alone in all `out` frames.
+        """The convolution, without the temporal taps of its kernel that meet only padding. out: frames of the output.
 
-        In bfloat16 on AVX512-BF16, oneDNN makes NaN of a kernel of 5 frames on a clip of 1 (torch 2.15).
+        In bfloat16 on AVX512-BF16, oneDNN returns NaN for a kernel of 5 frames on a clip of 1 frame (torch 2.15).
         """
         T, kernel, stride, padding = x_BCTHW.shape[2], self.kernel_size[0], self.stride[0], self.padding[0]
         first, last = max(0, padding - stride * (out - 1)), min(kernel, padding + T)
@@ -154,8 +154,8 @@ class NarrowConv3d(nn.Conv3d):
     def is_slow(self, x_BCTHW: Tensor) -> bool:
         """Whether torch computes this 1×1×1 convolution without oneDNN, and copies it out of channels last and back.
 
-        It does with one thread and fewer than 16 clips (use_mkldnn in ATen/native/Convolution.cpp), which doubles the
-        time of an X3D-M step. bfloat16 always takes oneDNN.
+        With one thread and fewer than 16 clips, torch does so (use_mkldnn in ATen/native/Convolution.cpp), and an X3D-M
+        step takes twice as long. In bfloat16, torch always uses oneDNN.
         """
         if torch.get_num_threads() > 1 or torch.is_autocast_enabled("cpu") or torch.compiler.is_exporting():
             return False

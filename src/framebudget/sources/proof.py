@@ -1,7 +1,7 @@
 """Build the index of a clip, and check it on the clip: every frame read by it must equal the one decoded in order.
 
 This takes the time of about three decodings, the first of which also describes the clip (`reader.probe`). A clip that
-fails a part of the check is decoded once or twice more. `benchmarks/fetching.py` measures it.
+fails a part of the check is decoded once or twice more. `benchmarks/fetching.py` measures the time.
 """
 
 import contextlib
@@ -19,15 +19,15 @@ import numpy as np
 from framebudget.video.container import Picture, Video, open_video
 from framebudget.video.index import FrameIndex, packets, packets_before
 
-MPEG4_FRAME = b"\0\0\1\xb6"  # begins one, in a packet
-NEW_DECODER = 200  # packets: the check opens the file again after this many; opening H.264 costs as much as eight
+MPEG4_FRAME = b"\0\0\1\xb6"  # the bytes with which each frame in a packet begins
+NEW_DECODER = 200  # packets after which the check opens the file again; opening H.264 takes as long as decoding eight
 
 
 class Truth:
     """A clip as plain decoding in order gives it, which reading by an index must reproduce.
 
     digests: of each frame. packet_of: the number of the packet that carries each frame; -1 if the decoder does not say.
-    concealed: whether the decoder replaced damaged parts, with whatever it decoded before.
+    concealed: whether the decoder replaced damaged parts with pixels that it had decoded before.
     suspect: whether the decoder logged an error. Frames of a damaged clip may need others that they do not refer to.
     packed: whether a packet holds two frames of MPEG-4, as DivX wrote them.
     """
@@ -60,11 +60,11 @@ class Truth:
         return frames
 
     def digest(self, frame: av.VideoFrame) -> int:
-        """A hash of all that the picture depends on, pixels as they are stored. Its key is random: no file can fool it.
+        """A hash of all that determines the picture: pixels as they are stored, with a key that no file can know.
 
-        A row becomes the sum of its 64-bit words times random odd numbers. One wrong word in a row always changes it.
-        Several wrong words leave it unchanged with a probability of 2**-64, or, if they differ in nothing but the last
-        of their eight bytes, 2**-7. A CRC-32 of the picture takes five times as long.
+        A row becomes the sum of its 64-bit words times random odd numbers, modulo 2**64. One wrong word in a row always
+        changes it. Several wrong words leave it unchanged with a probability of at most 2**(v - 63), if 2**v is the
+        largest power of two that divides all their differences. A CRC-32 of the picture takes five times as long.
         """
         looks = frame.width, frame.height, frame.rotation, frame.interlaced_frame, frame.colorspace, frame.color_range
         parts: list[object] = [frame.format.name, *looks]
@@ -79,8 +79,8 @@ class Truth:
     ) -> tuple[set[int], set[int]]:
         """Read these frames by the index, with every seek. Returns those that come out right, and those that do not.
 
-        video: read from this open file, which a seek finds every entry of. every: compare also the frames that are
-        decoded on the way and begin at the same entries.
+        video: an open file to read from, in which seeks find every entry. every: also compare the frames that are
+        decoded on the way and belong to the same entries.
         """
         right, wrong, entries = set[int](), set[int](), index.by_entry(frames)
         opened = contextlib.nullcontext(video) if video else open_video(self.path)
@@ -92,7 +92,7 @@ class Truth:
 
 
 def stored_pixels(frame: av.VideoFrame) -> list[np.ndarray]:
-    """The planes of a frame, uint8 (rows, bytes); none if a plane holds several colors, or a byte several pixels."""
+    """The planes of a frame, uint8 (rows, bytes); empty if a plane holds several colors, or a byte several pixels."""
     planes = frame.planes
     size = bytes_per_pixel(frame.format.name, len(planes))
     rows = [np.frombuffer(plane, np.uint8).reshape(plane.height, -1) for plane in planes if size]  # type: ignore[call-overload]
@@ -101,7 +101,7 @@ def stored_pixels(frame: av.VideoFrame) -> list[np.ndarray]:
 
 @lru_cache
 def bytes_per_pixel(pixel_format: str, planes: int) -> int:
-    """Of each plane, if it holds one color and whole bytes; else 0."""
+    """Bytes per pixel in each plane; 0 if a plane holds several colors, or pixels of less than a byte."""
     colors = av.VideoFormat(pixel_format).components
     return (colors[0].bits + 7) // 8 if len(colors) == planes and colors[0].bits >= 8 else 0
 
@@ -131,7 +131,7 @@ def prove(truth: Truth) -> FrameIndex | None:
     This proves the frames and the seeks. Two readings cannot prove that all other sets of frames come out right, too.
     That follows from the codec's definition: no frame refers to a non-reference frame, and decoding may begin at a key
     frame. The two readings are evidence that this file complies. An error that the decoder logs is evidence against it.
-    In both cases of doubt, `_careful` gives up shortcuts.
+    If the decoder logs one, or a reading gives a wrong frame, `_careful` gives up shortcuts.
 
     Returns None if decoding by the index gives wrong frames, if the decoder concealed damage, or if it does not report
     which packet a frame comes from.
@@ -180,7 +180,7 @@ def _finds(video: Video, unpack: bool, seek_to: int, stored: tuple[int | None, b
 
 
 def _skipped_by_new_decoders(truth: Truth, index: FrameIndex) -> set[int] | None:
-    """Read about half of the frames, and seek to every entry. Returns the frames that were skipped; None: one is wrong.
+    """Read about half of the frames, and seek to every entry. Returns the skipped frames, or None if one is wrong.
 
     Opens the file again after NEW_DECODER packets, but no more than 1,000 times, or 16 times if no seek is possible.
     """

@@ -102,7 +102,7 @@ class FrameIndex:
 
 
 def packets_before(codec: str) -> int:
-    """How many packets before a wanted frame's are decoded in any case.
+    """How many packets before that of a wanted frame are always decoded, even if they hold non-reference frames.
 
     MPEG's B-frames depend on reference frames alone. The decoders of later codecs remember more, and use it if a frame
     is damaged: the fuzzer found an H.264 file whose last frame needed the non-reference frames just before it.

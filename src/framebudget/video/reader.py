@@ -24,7 +24,7 @@ def probe(
 ) -> dict:
     """Decode the whole clip and describe it. Frames are counted, width and height are as displayed.
 
-    decode: returns the frames that a packet makes the stream's decoder give; `fetch` takes note of them on the way.
+    decode: returns the frames that the stream's decoder gives for a packet; `fetch` passes one that also records them.
     Raises ClipError if the file is missing, is not a video, has no frames, or has fewer than its container announces.
     """
     packets, sizes = 0, Counter[tuple[int, int]]()
