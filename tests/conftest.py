@@ -134,6 +134,9 @@ def system_font(monkeypatch, tmp_path):
 
     yield install
     names.font_of.cache_clear()
+    known = names.fontManager  # of matplotlib; another test's font has the same name and other letters
+    known.ttflist = [font for font in known.ttflist if font.name != "Test Han"]
+    known._findfont_cached.cache_clear()
 
 
 @pytest.fixture(scope="session")

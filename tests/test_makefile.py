@@ -20,6 +20,13 @@ PIP = ".venv/bin/python -m pip --quiet --disable-pip-version-check install"
 UV = "uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock"
 
 
+@pytest.fixture(autouse=True)
+def no_make_above(monkeypatch):
+    """`make test` tells the makes below it to say which folder they enter."""
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def make(tmp_path):
     """A function that runs `make .venv/ready` in a bare folder: (its result, the calls). fail: a pattern of calls."""

@@ -65,7 +65,7 @@ def test_a_kept_study_is_run_with_its_parameters_on_the_clips_that_are_here(tmp_
     (tmp_path / "params.yaml").write_text(verify.with_parameters_of(MOTION, ROOT / "params.yaml"))
     p = params.load(tmp_path / "params.yaml")
     assert (p.seeds, p.frames, p.clips) == ([0, 1, 2], [6, 8, 16], "data")
-    assert p.recipe("slowfast_r50").epochs == 9
+    assert p.recipe("slowfast_r50").epochs == 16
     assert "ucf101" in p.datasets
 
 
