@@ -139,7 +139,7 @@ def framebudget(study: Path) -> tuple[int, float]:
     fit.prepare(0)
     torch.set_num_threads(threads())
     task = fit.Classification(fit.initial(training), training.recipe)
-    trainer = fit.trainer_of(training, [fit.LastEpoch(study / "last.ckpt"), fit.Report(lambda *_: None)])
+    trainer = fit.trainer_of(training, [fit.LastEpoch(study / "last.ckpt")])
     trainer.limit_val_batches = 0
     start = time.perf_counter()
     trainer.fit(task, datamodule=fit.ClipData(training))
