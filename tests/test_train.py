@@ -255,7 +255,7 @@ def test_what_cannot_be_is_said(fresh, change, says):
     assert "Traceback" not in result.stderr
     assert not (fresh / "work/x3d_m").exists()
     runs = list(fresh.glob("work/trainings/*/mlflow_run"))
-    assert bool(runs) == ("epoch" in says)  # what can be known before is said before a run begins
+    assert bool(runs) == ("epoch" in says)  # bad parameters are an error before MLflow gets a run
 
 
 def test_a_fourth_seed_takes_the_others_from_the_store_and_they_are_the_bytes_of_training_again(fresh, trained):

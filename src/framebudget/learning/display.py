@@ -34,7 +34,12 @@ class Display:
 
     def teller(self, training: Training) -> Tell:
         """The function that a training calls to report its progress: (done, of, note)."""
-        return lambda *state: (self.show(training, *state), self.tick())[0]
+
+        def tell(done: float, of: float, note: str) -> None:
+            self.show(training, done, of, note)
+            self.tick()
+
+        return tell
 
     def show(self, training: Training, done: float, of: float, note: str = "") -> None:
         self.done[training], self.totals[training], self.notes[training] = done, of, note
