@@ -82,7 +82,7 @@ def test_every_fourth_frame_is_slow_rounded_up():
     assert slow_frames(32).tolist() == [0, 4, 8, 13, 17, 22, 26, 31]  # PackPathway of PyTorchVideo's tutorial
 
 
-@pytest.mark.parametrize("shape", [(2, 6, 5, 8, 8), (1, 6, 1, 2, 2), (2, 6, 2, 1, 3), (2, 6, 3, 7, 5)])
+@pytest.mark.parametrize("shape", [(2, 6, 5, 8, 8), (1, 6, 1, 2, 2), (2, 6, 2, 1, 3), (2, 6, 3, 1, 1), (2, 6, 3, 7, 5)])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -1,13 +1,10 @@
-"""The networks, at any frame budget: clips_BCTHW -> logits_BK. Every module here with a `NETWORK` adds one."""
+"""The networks, at any frame budget: clips_BCTHW -> logits_BK. Each has a module with a `NETWORK`."""
 
 import warnings
-from importlib import import_module
-from pkgutil import iter_modules
+
+from framebudget.models import slowfast, x3d
+from framebudget.models.network import Network
 
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # fvcore, at import
 
-from framebudget.models.network import Network  # noqa: E402
-
-_modules = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
-_networks = [module.NETWORK for module in _modules if hasattr(module, "NETWORK")]
-NETWORKS: dict[str, Network] = {network.key: network for network in _networks}
+NETWORKS: dict[str, Network] = {module.NETWORK.key: module.NETWORK for module in (slowfast, x3d)}

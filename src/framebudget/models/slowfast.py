@@ -1,10 +1,8 @@
 """SlowFast R50 8×8 (Feichtenhofer, arXiv:1812.03982) as PyTorchVideo builds it, for any number of frames."""
 
 import torch
-from pytorchvideo.models.slowfast import create_slowfast
 from torch import Tensor, nn
 
-from framebudget.models.layers import GlobalMean, SpatialMaxPool, faster
 from framebudget.models.network import ZOO, Network
 
 ALPHA = 4  # the fast pathway sees every frame, the slow one every fourth
@@ -14,6 +12,10 @@ class SlowFast(nn.Module):
     """clips_BCTHW -> logits_BK; samples the slow pathway itself. Keys are PyTorchVideo's, unprefixed."""
 
     def __init__(self, classes: int):
+        from pytorchvideo.models.slowfast import create_slowfast  # PyTorchVideo takes seconds to import
+
+        from framebudget.models.layers import GlobalMean, SpatialMaxPool, faster
+
         super().__init__()
         stock = create_slowfast(model_num_class=classes)
         for pathway in stock.blocks[0].multipathway_blocks:

@@ -1,9 +1,7 @@
 """X3D-M (Feichtenhofer, arXiv:2004.04730) as PyTorchVideo builds it, for any number of frames, without its softmax."""
 
-from pytorchvideo.models.x3d import create_x3d
 from torch import nn
 
-from framebudget.models.layers import GlobalMean, faster
 from framebudget.models.network import ZOO, Network
 
 
@@ -14,6 +12,10 @@ def x3d(classes: int) -> nn.Module:
     takes the softmax of a softmax, which for 5 classes cannot fall below 0.905. Here the mean takes any size, and the
     output is logits. torch's SiLU replaces PyTorchVideo's Swish, which keeps its input and takes three passes.
     """
+    from pytorchvideo.models.x3d import create_x3d  # PyTorchVideo takes seconds to import
+
+    from framebudget.models.layers import GlobalMean, faster
+
     network = create_x3d(input_clip_length=16, input_crop_size=224, model_num_class=classes, inner_act=nn.SiLU)
     head = network.blocks[-1]
     head.pool.pool = GlobalMean()

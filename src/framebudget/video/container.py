@@ -1,6 +1,7 @@
 """Open a clip: its packets and frames from PyAV, and frames as RGB pictures.
 
-Decoding uses one thread: a loader has several workers, and PyAV's own threads can deadlock when a reader stops early.
+Both use one thread: a loader has several workers, PyAV's threads can deadlock when a reader stops early, and starting
+threads takes longer than scaling a small frame.
 """
 
 import contextlib
@@ -101,8 +102,8 @@ class Picture:
             scale = self.short_side / min(width, height)
             width, height = round(width * scale), round(height * scale)
             if scale > 0.5 and frame.format.name.startswith("yuv"):  # three times faster, slightly less sharp in color
-                frame = self.scale.reformat(frame, width, height, "yuv422p", interpolation="BILINEAR")
-        (plane,) = self.convert.reformat(frame, width, height, "rgb24", interpolation="BILINEAR").planes
+                frame = self.scale.reformat(frame, width, height, "yuv422p", interpolation="BILINEAR", threads=1)
+        (plane,) = self.convert.reformat(frame, width, height, "rgb24", interpolation="BILINEAR", threads=1).planes
         pixels = np.frombuffer(plane, np.uint8)  # type: ignore[call-overload]  # PyAV's stubs omit the buffer protocol
         frame_HWC = as_strided(pixels, (height, width, 3), (plane.line_size, 3, 1))  # a view: to_ndarray() copies
         return np.rot90(frame_HWC, frame.rotation // 90) if frame.rotation else frame_HWC

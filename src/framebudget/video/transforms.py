@@ -8,10 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional
 
 MEAN, STD = 0.45, 0.225  # per channel, as in PyTorchVideo's Kinetics-400 training
-ADJUST = functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation
 
 
 class View(NamedTuple):
@@ -56,8 +54,14 @@ def inputs(frames_BVTHWC: Tensor, views: list[View], crop: int) -> Tensor:
     clips_BSVTHWC.div_(255)
     for clip_SVTHWC, view in zip(clips_BSVTHWC, views, strict=True):
         if view.color:
-            colored = clip_SVTHWC.movedim(-1, -3)
-            for adjust, factor in zip(ADJUST, view.color, strict=True):
-                colored = adjust(colored, factor)
-            clip_SVTHWC.copy_(colored.movedim(-3, -1))
+            clip_SVTHWC.copy_(recolored(clip_SVTHWC.movedim(-1, -3), *view.color).movedim(-3, -1))
     return clips_BSVTHWC.sub_(MEAN).div_(STD).flatten(1, 2).movedim(-1, 2)
+
+
+def recolored(clip: Tensor, brightness: float, contrast: float, saturation: float) -> Tensor:
+    """Multiply the brightness, contrast and saturation of pictures in [0, 1], of shape (…, C, H, W)."""
+    from torchvision.transforms.v2 import functional  # torchvision takes a second to import
+
+    clip = functional.adjust_brightness(clip, brightness)
+    clip = functional.adjust_contrast(clip, contrast)
+    return functional.adjust_saturation(clip, saturation)
