@@ -73,5 +73,6 @@ scm: .venv/ready
 		echo 'uv could not install the packages, so pip does'; \
 		$(PYTHON) -m venv --clear .venv; touch .venv/unfinished; $(PIP) install --require-hashes -r requirements.lock; fi; \
 	$(PIP) install --no-deps --no-build-isolation -e .; mv .venv/unfinished $@; touch $@
+	@.venv/bin/python -c 'import framebudget.learning.fit' >/dev/null 2>&1 &  # compiles what the trainings will import
 
 .PHONY: paper test test-fast test-all coverage lint verify ui experiments help scm

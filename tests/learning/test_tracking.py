@@ -141,7 +141,7 @@ def test_a_run_says_what_it_rests_on_and_the_way_back(here, monkeypatch):
     assert tags["version.torch"]
     assert {"frames": "6", "train.lr": "0.002", "input.crop": "32", "train.optimizer": "AdamW",
             "weights_sha256": "abc"}.items() <= found.data.params.items()  # fmt: skip
-    assert client.get_run(study).data.params["datasets.motion.slowfast_r50.lr"] == "0.0014"
+    assert client.get_run(study).data.params["datasets.motion.slowfast_r50.lr"] == "0.003"
     assert client.get_run(study).info.run_name == "moody-gown"
     (dataset,) = (given.dataset for given in found.inputs.dataset_inputs)
     assert json.loads(dataset.profile) == {"clips": 2, "groups": 1, "classes": 1, "train": 2}
