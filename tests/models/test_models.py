@@ -77,7 +77,7 @@ def test_any_number_of_frames(model, T):
         assert NETWORKS[model].build(7)(torch.empty(2, 3, T, 48, 48)).shape == (2, 7)
 
 
-def test_every_fourth_frame_is_slow_rounded_up():
+def test_a_quarter_of_the_frames_is_slow_rounded_up():
     assert [len(slow_frames(T)) for T in (1, 4, 5, 6, 8, 16, 32)] == [1, 1, 2, 2, 2, 4, 8]
     assert slow_frames(32).tolist() == [0, 4, 8, 13, 17, 22, 26, 31]  # PackPathway of PyTorchVideo's tutorial
 

@@ -27,7 +27,7 @@ class Toy(nn.Module):
 
 
 class TwoPathways(Toy):
-    """Channel 0 goes the slow way, every fourth frame; channel 1 the fast way; one logit, of their means."""
+    """Channel 0 goes the slow way, a quarter of the frames; channel 1 the fast way; one logit, of their means."""
 
     def __init__(self):
         super().__init__()

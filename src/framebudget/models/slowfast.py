@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from framebudget.models.network import ZOO, Network
 
-ALPHA = 4  # the fast pathway sees every frame, the slow one every fourth
+ALPHA = 4  # the fast pathway sees all frames, the slow one a quarter of them
 
 
 class SlowFast(nn.Module):
@@ -40,7 +40,7 @@ class SlowFast(nn.Module):
 
 
 def slow_frames(T: int) -> Tensor:
-    """Which of T frames the slow pathway sees: ceil(T / 4) of them, by PyTorchVideo's PackPathway rule."""
+    """Which of T frames the slow pathway sees: ceil(T / 4), spread from the first to the last (PyTorchVideo's rule)."""
     return torch.linspace(0, T - 1, -(-T // ALPHA), device="cpu").long()
 
 
