@@ -330,6 +330,13 @@ def test_a_network_is_added_by_a_file_an_entry_and_a_stage(clips, tmp_path):
     assert (folder / "paper/paper.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_bytecode_is_no_change(study):
+    bytecode = study / "src/framebudget/learning/__pycache__/another.pyc"
+    bytecode.parent.mkdir(exist_ok=True)
+    bytecode.write_bytes(b"another")
+    assert "up to date" in run("dvc", "status", cwd=study).stdout
+
+
 def test_dvc_status_names_what_a_change_concerns(study):
     """A change of a picture makes the figures stale, one of a command nothing."""
     paths = [
