@@ -1,7 +1,7 @@
 """Open a clip: its packets and frames from PyAV, and frames as RGB pictures.
 
-Decoding and scaling use one thread: a loader has several workers, PyAV's threads can deadlock when a reader stops early, and starting
-threads takes longer than scaling a small frame.
+Decoding and scaling use one thread: a loader has several workers, PyAV's threads can deadlock when a reader stops
+early, and starting threads takes longer than scaling a small frame.
 """
 
 import contextlib
