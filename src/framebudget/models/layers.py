@@ -126,7 +126,7 @@ class NarrowConv3d(nn.Conv3d):
         if x_BCTHW.is_cuda:
             return super().forward(x_BCTHW)
         if not (few or self.is_slow(x_BCTHW)):
-            return self.convolved(x_BCTHW, out[0])
+            return self.convolved(x_BCTHW, geometry, out)
         pads = [side for *_, padding in reversed(geometry) for side in (padding, padding)]
         x = x_BCTHW.permute(0, 2, 3, 4, 1)
         x = F.pad(x, [0, 0, *pads]) if any(pads) else x
@@ -140,19 +140,26 @@ class NarrowConv3d(nn.Conv3d):
         y = F.linear(rows, weight, self.bias)
         return y.view(len(x), *out, -1).permute(0, 4, 1, 2, 3)
 
-    def convolved(self, x_BCTHW: Tensor, out: int) -> Tensor:
-        """The convolution, without the temporal taps of its kernel that meet only padding. out: frames of the output.
+    def convolved(self, x_BCTHW: Tensor, geometry: list[tuple[int, int, int, int]], out: list[int]) -> Tensor:
+        """The convolution; where a clip is narrower than the kernel, padded beforehand, without taps on padding alone.
 
-        In bfloat16 on AVX512-BF16, oneDNN returns NaN for a kernel of 5 frames on a clip of 1 frame (torch 2.15).
+        geometry: size, kernel, stride and padding of each dimension. On AVX512-BF16, oneDNN's weight gradient of such
+        a convolution in bfloat16 reads memory that nobody wrote, and the output can be NaN (torch 2.15).
         """
-        T, kernel, stride, padding = x_BCTHW.shape[2], self.kernel_size[0], self.stride[0], self.padding[0]
-        first, last = max(0, padding - stride * (out - 1)), min(kernel, padding + T)
-        if (first, last) == (0, kernel):
-            return super().forward(x_BCTHW)
-        before = padding - first
-        after = stride * (out - 1) + last - first - T - before
-        x = F.pad(x_BCTHW, (0, 0, 0, 0, before, after))
-        return F.conv3d(x, self.weight[:, :, first:last], self.bias, self.stride, (0, *self.padding[1:]))
+        pads, taps, paddings = [], [], []
+        for (size, kernel, stride, padding), length in zip(geometry, out, strict=True):
+            if size >= kernel:
+                before = after = 0
+                taps.append(slice(None))
+            else:
+                first, last = max(0, padding - stride * (length - 1)), min(kernel, padding + size)
+                before = padding - first
+                after = stride * (length - 1) + last - first - size - before
+                taps.append(slice(first, last))
+            pads = [before, after, *pads]
+            paddings.append(padding if size >= kernel else 0)
+        x = F.pad(x_BCTHW, pads) if any(pads) else x_BCTHW
+        return F.conv3d(x, self.weight[:, :, *taps], self.bias, self.stride, paddings)
 
     def is_slow(self, x_BCTHW: Tensor) -> bool:
         """Whether torch computes this 1×1×1 convolution without oneDNN, and copies it out of channels last and back.
