@@ -15,7 +15,7 @@ import yaml
 
 from framebudget.sources import download
 from framebudget.sources.motion import ACTIONS, draw_scene, render, write_clip
-from tests.forked import Forked, as_module
+from tests.forked import Forked, as_module, stand_in
 from tests.server import serving
 
 ROOT = Path(__file__).parents[1]
@@ -150,16 +150,19 @@ def shared() -> Path:
 def run(*command: str, cwd: Path, check: bool = True, **more: str) -> subprocess.CompletedProcess:
     """Run a command as a user would, with this environment's programs first on the PATH; more: its environment.
 
-    A module of ours runs in a forked process (tests/forked.py), but for variables that only a new one would see.
+    A module of ours runs in a forked process (tests/forked.py), but for variables that only a new one would see. So
+    do the stages that it starts.
     """
+    may_fork = not any(name.startswith(("LD_", "PYTHON")) for name in more.keys() - {"PYTHONPATH"})
+    programs = [stand_in()] if may_fork else []
     environment = {
         **os.environ,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PATH": os.pathsep.join([*programs, str(Path(sys.executable).parent), os.environ["PATH"]]),
         "NO_COLOR": "1",
         "DVC_NO_ANALYTICS": "1",
         **more,
     }
-    if (module := as_module(command)) and not any(name.startswith(("LD_", "PYTHON")) for name in more):
+    if may_fork and (module := as_module(command)):
         process = Forked(module, cwd, environment, together=False)
         out, err = process.communicate()
         result = subprocess.CompletedProcess(command, process.returncode, out, err)

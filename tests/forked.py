@@ -1,13 +1,21 @@
 """Run a command of Frame Budget in a process forked from one that has imported everything: importing takes seconds.
 
-Each is a process like any other, with its own folder, environment, output, signals and exit status. But all of them
-share one hash seed. commands.verify compares two seeds, in new processes (tests/commands/test_verify.py).
+Each is a process like any other, with its own folder, environment, output, signals and exit status; where PYTHONPATH
+is set, with the modules of ours that lie there. But all of them share one hash seed.
+
+What starts `python -m framebudget…` itself, such as dvc, gets a `python` that asks for such a process, too (stand_in),
+unless another hash seed is wanted: commands.verify compares two.
 """
 
+import json
 import os
 import runpy
+import socket
+import socketserver
 import subprocess
 import sys
+import tempfile
+import threading
 from functools import cache
 from multiprocessing import connection, forkserver, get_context, set_start_method
 from pathlib import Path
@@ -20,6 +28,18 @@ LATER = ["framebudget.learning.fit", "framebudget.learning.prediction", "mlflow.
          "mlflow.store.tracking.sqlalchemy_store"]  # fmt: skip
 OTHERS = ["tests.hostile.fuzz"]  # multiprocessing has a single fork server, which the fuzzer uses, too
 processes = get_context("forkserver")
+SEED = "1"
+PYTHON = f"""#!{sys.executable} -SE
+import json, os, socket, sys
+ours = sys.argv[1:2] == ["-m"] and sys.argv[2].startswith("framebudget.")
+if not ours or os.environ.get("PYTHONHASHSEED", "{SEED}") != "{SEED}":
+    os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
+server = socket.socket(socket.AF_UNIX)
+server.connect(__file__ + ".socket")
+socket.send_fds(server, [b" "], [1, 2])
+server.sendall(json.dumps([sys.argv[2:], os.getcwd(), dict(os.environ)]).encode() + b"\\n")
+sys.exit(server.recv(1)[0])
+"""
 
 
 def as_module(command: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -36,8 +56,39 @@ def as_module(command: tuple[str, ...]) -> tuple[str, ...] | None:
 def begin() -> frozenset[str]:
     """Start the process that imports everything. Returns the names of its environment variables."""
     processes.set_forkserver_preload([*STAGES, *COMMANDS, *LATER, *OTHERS])
+    os.environ["PYTHONHASHSEED"] = SEED
     forkserver.ensure_running()
+    del os.environ["PYTHONHASHSEED"]
     return frozenset(os.environ)
+
+
+@cache
+def stand_in() -> str:
+    """The folder of a `python` that has modules of ours run in forked processes. First on the PATH, it serves dvc."""
+    begin()
+    folder = tempfile.TemporaryDirectory(prefix="python")
+    program = Path(folder.name, "python")
+    program.write_text(PYTHON)
+    program.chmod(0o755)
+    server = socketserver.ThreadingUnixStreamServer(f"{program}.socket", _Request)
+    server.folder, server.daemon_threads = folder, True  # the folder goes when the server does
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return folder.name
+
+
+class _Request(socketserver.BaseRequestHandler):
+    """One run of the `python` above: its two outputs, then (arguments, folder, environment); back goes its status."""
+
+    def handle(self) -> None:
+        _, outputs, _, _ = socket.recv_fds(self.request, 1, 2)
+        module, cwd, environment = json.loads(self.request.makefile().readline())
+        out, err = (connection.Connection(output, readable=False) for output in outputs)
+        unset = begin() - environment.keys()
+        process = processes.Process(target=_main, args=(module, cwd, environment, unset, out, err))
+        process.start()
+        out.close(), err.close()
+        process.join()
+        self.request.sendall(bytes([process.exitcode % 256]))
 
 
 class Forked:
@@ -103,4 +154,8 @@ def _main(
     os.environ.update(environment)
     sys.argv = list(module)
     sys.modules.pop(module[0], None)  # runpy warns about a module that is already imported
+    if path := environment.get("PYTHONPATH"):
+        sys.path[:0] = path.split(os.pathsep)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "framebudget"]:
+            del sys.modules[name]
     runpy.run_module(module[0], run_name="__main__", alter_sys=True)

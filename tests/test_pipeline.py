@@ -28,8 +28,8 @@ def study(tmp_path_factory, clips):
     run("dvc", "pull", "-q", "data.dvc", cwd=repository)
     set_params(
         repository,
-        dataset="folder", clips=str(clips), frames=[2], **{
-            "train.epochs": 1, "workers": 0,
+        dataset="folder", clips=str(clips), frames=[2], workers=0, side_by_side=1, **{
+            "train.epochs": 1,
             "datasets.folder.fetch.group": r"_(g\d+)_",
             "datasets.folder.input.short_side": 32, "datasets.folder.input.crop": 32,
             "datasets.folder.evaluate.views": 2,
@@ -312,7 +312,7 @@ def test_a_network_is_added_by_a_file_an_entry_and_a_stage(clips, tmp_path):
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params["datasets"]["folder"]["tiny"] = params["datasets"]["folder"]["x3d_m"]
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    set_params(folder, dataset="folder", clips=str(clips), models="tiny", frames=[2, 3], workers=0, **{
+    set_params(folder, dataset="folder", clips=str(clips), models="tiny", frames=[2, 3], workers=0, side_by_side=1, **{
         "train.epochs": 1, "datasets.folder.fetch.group": r"_(g\d+)_",
         "datasets.folder.input.short_side": 32, "datasets.folder.input.crop": 32,
     })  # fmt: skip

@@ -83,13 +83,13 @@ def second_rank(first: subprocess.Popen) -> int:
     return next(int(pid) for pid in children if b"framebudget.train" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
-def test_killed_six_times_it_ends_in_the_bytes_of_a_training_that_was_not(fresh, trained):
+def test_killed_three_times_it_ends_in_the_bytes_of_a_training_that_was_not(fresh, trained):
     """Once before the first epoch, and then at random within 0.15 s of the end of another; with a worker that reads
     ahead, which the other training has not."""
     set_params(fresh, workers=1, side_by_side=2)
     moments = random.Random(0)
     kills = 0
-    while kills < 6:
+    while kills < 3:
         before = epochs(fresh)
         process = start(*TRAIN, cwd=fresh)
         if kills:
@@ -103,7 +103,7 @@ def test_killed_six_times_it_ends_in_the_bytes_of_a_training_that_was_not(fresh,
         assert not (fresh / "work/x3d_m").exists()
     else:
         run(*TRAIN, cwd=fresh)
-    assert kills > 2
+    assert kills > 1
     assert digests(fresh) == digests(trained)
     client = MlflowClient(f"sqlite:///{fresh / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("folder").experiment_id])

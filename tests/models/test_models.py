@@ -161,7 +161,9 @@ def test_taps_that_see_padding_alone_change_nothing(kernel, stride, T, size, mon
     check_against(stock, NarrowConv3d, (2, 3, T, size, size))
 
 
-@pytest.mark.parametrize("kernel, T, size", [((3, 1, 1), 2, 6), ((3, 3, 3), 2, 3), ((5, 7, 7), 4, 6), ((1, 3, 3), 4, 1)])
+@pytest.mark.parametrize(
+    "kernel, T, size", [((3, 1, 1), 2, 6), ((3, 3, 3), 2, 3), ((5, 7, 7), 4, 6), ((1, 3, 3), 4, 1)]
+)
 def test_in_bfloat16_a_clip_narrower_than_the_kernel_has_the_gradient_of_float32(kernel, T, size, monkeypatch):
     """oneDNN's has whatever lay in its memory: NaN, once that was there."""
     monkeypatch.setattr(layers, "POSITIONS", 0)
