@@ -102,6 +102,7 @@ def test_killed_three_times_it_ends_in_the_bytes_of_a_training_that_was_not(fres
         kills += 1
         assert not (fresh / "work/x3d_m").exists()
     else:
+        set_params(fresh, side_by_side=1)
         run(*TRAIN, cwd=fresh)
     assert kills > 1
     assert digests(fresh) == digests(trained)
@@ -226,7 +227,7 @@ def test_two_nodes_under_torchrun_learn_what_one_process_does(fresh, trained):
 
 
 def test_a_rank_that_hangs_ends_the_training_after_the_timeout(fresh):
-    set_params(fresh, **TWO | {"trainer.timeout": 15, "train.epochs": 1000, "train.patience": 1000})
+    set_params(fresh, **TWO | {"trainer.timeout": 10, "train.epochs": 1000, "train.patience": 1000})
     process = start(*TRAIN, cwd=fresh)
     wait_for_an_epoch(process, fresh, {})
     os.kill(second_rank(process), signal.SIGSTOP)
@@ -235,7 +236,7 @@ def test_a_rank_that_hangs_ends_the_training_after_the_timeout(fresh):
     finally:
         os.killpg(process.pid, signal.SIGKILL)
     output, _ = process.communicate()
-    assert "has not answered for 15 s (trainer.timeout)" in output
+    assert "has not answered for 10 s (trainer.timeout)" in output
 
 
 @pytest.mark.parametrize(
@@ -297,6 +298,7 @@ def test_ctrl_c_ends_all_trainings_at_once_and_the_next_command_resumes_them(fre
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert [number for number in others if group(Path(f"/proc/{number}")) == process.pid] == []
+    set_params(fresh, side_by_side=1)
     run(*TRAIN, cwd=fresh)
     assert digests(fresh) == digests(trained)
 

@@ -71,11 +71,31 @@ def test_a_loss_that_is_no_number_stops_the_training_and_says_where():
         fit(Constant(float("nan")), [0, 1])
 
 
-def test_training_stops_after_patience_epochs_without_a_better_accuracy_though_the_loss_falls():
+def test_training_goes_on_while_accuracy_or_loss_improves_and_stops_after_patience_epochs_without():
     task = fit(Constant(), [0, 1], epochs=9, patience=2, lr=1e-3)
-    assert len(task.curve) == 3
     assert [row["val_loss"] for row in task.curve] == sorted((row["val_loss"] for row in task.curve), reverse=True)
-    assert task.best["logit"] == task.network.logit
+    assert len(task.curve) == 9
+    task = fit(Constant(0.0), [0, 1], epochs=9, patience=2)  # the loss is the lowest from the start
+    assert len(task.curve) == 3
+
+
+def test_biases_and_norms_have_no_weight_decay():
+    network = NETWORKS["x3d_m"].build(3)
+    task = Classification(network, RECIPE.model_copy(update={"weight_decay": 0.1}))
+    decayed, others = task.configure_optimizers()["optimizer"].param_groups
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0)
+    named = {id(weight): name for name, weight in network.named_parameters()}
+    for module in network.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            among = others if name == "bias" or isinstance(module, nn.BatchNorm3d) else decayed
+            assert id(weight) in map(id, among["params"]), named[id(weight)]
+    assert len(decayed["params"]) + len(others["params"]) == len(named)
+
+
+def test_averages_that_nothing_evaluates_are_refused():
+    recipe = {"optimizer": "ASGD", "optimizer_args": {"t0": 10}}
+    with pytest.raises(UserError, match=r"train\.optimizer_args\.t0: leave it out"):
+        Classification(Constant(), RECIPE.model_copy(update=recipe)).configure_optimizers()
 
 
 def test_of_equally_accurate_epochs_the_one_with_the_lowest_loss_is_kept():

@@ -43,10 +43,7 @@ def test_x3d_is_the_stock_network_without_its_softmax(T, crop):
         torch.testing.assert_close(ours(clips_BCTHW).softmax(1), stock(clips_BCTHW), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("T", "crop"),
-    [(8, 64), pytest.param(32, 224, marks=pytest.mark.long), pytest.param(32, 256, marks=pytest.mark.long)],
-)
+@pytest.mark.parametrize(("T", "crop"), [(8, 64), pytest.param(32, 256, marks=pytest.mark.long)])
 def test_slowfast_is_the_stock_network(T, crop):
     torch.manual_seed(0)
     pools = (T // 4, crop // 32, crop // 32), (T, crop // 32, crop // 32)

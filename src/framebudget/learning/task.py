@@ -105,10 +105,12 @@ class Classification(pl.LightningModule):
         return max(self.curve, key=merit)
 
     def enough(self) -> bool:
-        """Whether all epochs are done, or the last `patience` did not improve the validation accuracy."""
-        accuracies = [row["val_accuracy"] for row in self.curve]
-        waited = len(accuracies) - 1 - accuracies.index(max(accuracies)) if accuracies else 0
-        return len(accuracies) >= self.recipe.epochs or waited >= self.recipe.patience
+        """Whether all epochs are done, or the last `patience` improved neither validation accuracy nor loss."""
+        if not self.curve:
+            return False
+        best = max(self.curve, key=lambda row: row["val_accuracy"]), min(self.curve, key=lambda row: row["val_loss"])
+        waited = self.curve[-1]["epoch"] - max(row["epoch"] for row in best)
+        return len(self.curve) >= self.recipe.epochs or waited >= self.recipe.patience
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint |= {"curve": self.curve, "best": self.best}
@@ -117,17 +119,27 @@ class Classification(pl.LightningModule):
         self.curve, self.best = checkpoint["curve"], checkpoint["best"]
 
     def configure_optimizers(self) -> dict:
-        """Look both up by torch's names. Raises UserError if torch rejects a name or its arguments."""
+        """Look both up by torch's names. Raises UserError if torch rejects a name or its arguments.
+
+        Biases and BatchNorm have no weight decay (He et al. 2019, arXiv:1812.01187, section 3.1).
+        """
         recipe = self.recipe
-        trained = [weight for weight in self.parameters() if weight.requires_grad]
+        groups = [{"params": []}, {"params": [], "weight_decay": 0.0}]
+        for weight in self.parameters():
+            if weight.requires_grad:
+                groups[weight.ndim <= 1]["params"].append(weight)
         more = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
         kernel = getattr(optim, recipe.optimizer, None)
         if isinstance(kernel, type) and "fused" in inspect.signature(kernel).parameters and not recipe.gradient_clip:
             more["fused"] = True  # Lightning does not clip for a fused optimizer in mixed precision
         if recipe.scheduler == "ReduceLROnPlateau":
             raise UserError("train.scheduler: ReduceLROnPlateau steps after a checkpoint, and could not be resumed")
+        if recipe.optimizer == "ASGD" and "t0" in recipe.optimizer_args:
+            raise UserError(
+                "train.optimizer_args.t0: leave it out; nothing uses the averages that ASGD keeps from then on"
+            )
         with naming("optimizer", recipe.optimizer, arguments := more | recipe.optimizer_args):
-            optimizer = getattr(optim, recipe.optimizer)(trained, **arguments)
+            optimizer = getattr(optim, recipe.optimizer)(groups, **arguments)
         whole = {"T_max": recipe.epochs} if recipe.scheduler == "CosineAnnealingLR" else {}
         with naming("scheduler", recipe.scheduler, arguments := whole | recipe.scheduler_args):
             scheduler = getattr(optim.lr_scheduler, recipe.scheduler)(optimizer, **arguments)
