@@ -40,7 +40,7 @@ from framebudget import evaluate, fetch, params, split
 from framebudget.console import MANIFEST, SPLIT, read_csv, usage, write_csv, write_text
 from framebudget.models import NETWORKS, weights
 from framebudget.models.layers import GlobalMean
-from framebudget.report import plots, statistics, strips
+from framebudget.report import plots, scores, strips
 from framebudget.sources import motion, proof
 from framebudget.study import Study, read_predictions
 from framebudget.video import index
@@ -194,7 +194,7 @@ def draw_all() -> None:
     rows, predictions = read_csv(Path("work/split.csv"), SPLIT), read_predictions(Path("work/predictions.csv"))
     folder = Path("work/figures")
     folder.mkdir()
-    statistics.scores(predictions, 2)
+    scores.scores(predictions, 2)
     plots.save(plots.clips_per_class(rows), folder, "clips")
     plots.save(plots.frames_per_clip(rows, [6], "frames"), folder, "lengths")
     plots.save(plots.confusion(predictions, "frames"), folder, "confusion")

@@ -21,8 +21,8 @@ from framebudget.report import statistics
 from framebudget.study import read_predictions
 
 HERE = Path(__file__).parent
-NUMBERS = ["predictions.csv", "tables/results.csv", "tables/comparisons.csv", "tables/provenance.json"]
-PLOTS = ["frames", "gflops", "curves", "confusion", "reliability"]
+TABLES = [f"tables/{name}" for name in ("results.csv", "comparisons.csv", "needed.csv", "provenance.json")]
+PLOTS = ["frames", "cost", "curves", "confusion", "reliability"]
 PICTURES = ["strips", "mistakes", "attention"]  # show clips
 BEGIN, END = "<!-- reports/studies.py table -->\n", "<!-- end -->\n"
 
@@ -49,7 +49,7 @@ def keep(name: str) -> None:
             if weights := data[network]["weights"]:
                 data[network]["weights"] = Path(weights).name
         write_text(folder / "params.yaml", yaml.safe_dump(content, sort_keys=False))
-        for file in NUMBERS:
+        for file in ["predictions.csv", *TABLES]:
             shutil.copy(work / file, folder)
         for model in p.models:
             shutil.copy(work / model / "curves.csv", folder / f"{model}_curves.csv")

@@ -2,16 +2,18 @@
 
     $ python -m framebudget.evaluate        (dvc repro evaluate)
 
-reads   work/split.csv, work/index.json, work/<model>/<frames>f-s<seed>.pt, and the test clips
+reads   work/split.csv, work/index.json, work/<model>/, and the test clips
         params.yaml             protocol, models, frames, seeds, trainer.{precision, threads}, train,
                                 datasets.<dataset>.{input, evaluate, train, <model>}
 writes  work/predictions.csv    one row for every test clip, model, budget and seed
-        work/metrics.json       accuracy by model and budget: the columns of `dvc exp show`
-        work/tables/            results, comparisons, classes and reliability, as .csv and as booktabs .tex;
+        work/metrics.json       accuracy by model and budget, and the frames that each model needs: the columns
+                                of `dvc exp show`
+        work/tables/            results, comparisons, needed, classes and reliability, as .csv and as booktabs .tex;
                                 provenance.json
 
-A network sees several evenly spaced windows of each clip, and optionally several squares of each window. Their logits
-are averaged before the softmax. All scores are computed from the predictions alone (report/statistics.py).
+A network sees one window of each clip, so that its budget is all that it sees. With more windows, or several squares of
+each, logits are averaged before the softmax. All scores are computed from the predictions alone (report/scores.py,
+report/statistics.py).
 """
 
 import json
@@ -24,10 +26,10 @@ from framebudget.learning.display import Display
 from framebudget.learning.side_by_side import preload, side_by_side
 from framebudget.learning.tracking import log_scores
 from framebudget.models import weights
-from framebudget.report import statistics
+from framebudget.report import scores, statistics
 from framebudget.report.cost import cost
 from framebudget.report.tables import latex
-from framebudget.study import Study, on_disk, versions, write_table
+from framebudget.study import Study, on_disk, read_table, versions, write_table
 from framebudget.video.dataset import check
 
 PREDICT = "framebudget.learning.prediction:predict"
@@ -43,24 +45,30 @@ def main() -> None:
     display = Display("evaluate", "clip", clips)
     predictions = pd.concat(side_by_side(PREDICT, trainings, display))
     write_table(predictions, Path("work/predictions.csv"), study.params.unit)
-    results = report(study, predictions)
-    tell(study, predictions, results)
+    tell(study, predictions, *report(study, predictions))
 
 
-def report(study: Study, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Compute work/tables and work/metrics.json from the predictions. Returns the table of results."""
+def report(study: Study, predictions: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Compute work/tables and work/metrics.json from predictions and curves. Returns the table of results, and how many
+    frames each model needs, where that is decided."""
     p, K = study.params, len(study.classes)
-    results = statistics.summary(predictions, p.data.evaluate.top_k)
+    rule = p.data.evaluate
+    results = statistics.summary(predictions, rule.top_k)
     results.insert(2, "crop", [p.input(model).crop for model in results["model"]])
     frames = {(training.network, training.budget): training.T for training in study.trainings()}
-    results[["parameters_M", "gflops"]] = [
+    results[["parameters_M", "gmacs"]] = [
         cost(row.model, K, frames[row.model, row.budget], row.crop) for row in results.itertuples()
     ]
+    results["gmacs"] *= rule.views * rule.crops
+    curves = pd.concat([read_table(Path("work") / model / "curves.csv") for model in p.models])
+    results = results.merge(learned := scores.learned(curves), on=statistics.CONFIGURATION, validate="1:1")
+    needed = statistics.frames_needed(predictions, rule.margin, learned)
     tables = {
-        "results": (results, "Test accuracy at every frame budget; GFLOPs per view at the given crop."),
+        "results": (results, "Test accuracy at every frame budget; 10⁹ multiply-adds per clip at the given crop."),
         "comparisons": (statistics.comparisons(predictions), "Test accuracy of b minus that of a."),
-        "classes": (statistics.per_class(predictions), "How the test clips of each class are recognized."),
-        "reliability": (statistics.reliability(predictions), "Accuracy of predictions by their confidence."),
+        "needed": (needed, f"The smallest budget that loses at most {100 * rule.margin:g} points."),
+        "classes": (scores.per_class(predictions), "How the test clips of each class are recognized."),
+        "reliability": (scores.reliability(predictions), "Accuracy of predictions by their confidence."),
     }
     files = {training.network: training.file for training in study.trainings()}
     precision = {network: weights.read(file)["precision"] for network, file in files.items()}
@@ -75,17 +83,20 @@ def report(study: Study, predictions: pd.DataFrame) -> pd.DataFrame:
     for model, rows in results.groupby("model", sort=False):
         by_budget = {f"{row.budget}{p.unit[0]}": row.accuracy for row in rows.itertuples()}
         accuracy[model] = by_budget if len(p.frames) > 1 else rows["accuracy"].item()  # `frames` has its own column
-    write_text(Path("work/metrics.json"), json.dumps({"accuracy": accuracy}, indent=2) + "\n")
-    return results
+    answers = needed.dropna(subset="needed").set_index("model")["needed"].astype(int).to_dict()
+    metrics = {"accuracy": accuracy, f"{p.unit}_needed": answers}
+    write_text(Path("work/metrics.json"), json.dumps(metrics, indent=2) + "\n")
+    return results, answers
 
 
-def tell(study: Study, predictions: pd.DataFrame, results: pd.DataFrame) -> None:
-    """Log test metrics to MLflow: each training's on its own test clips, and the study's table of results."""
-    scores = []
+def tell(study: Study, predictions: pd.DataFrame, results: pd.DataFrame, needed: dict[str, int]) -> None:
+    """Log test metrics to MLflow: each training's on its own test clips, and the study's."""
+    of_trainings, unit = [], study.params.unit
     for training in study.trainings():
-        (row,) = statistics.scores(training.rows(predictions), study.params.data.evaluate.top_k).to_dict("records")
-        scores.append((training, {name: row[name] for name in row if name not in statistics.TRAINING}))
-    log_scores(study, scores, {f"{row.model}.{row.budget}": row.accuracy for row in results.itertuples()})
+        (row,) = scores.scores(training.rows(predictions), study.params.data.evaluate.top_k).to_dict("records")
+        of_trainings.append((training, {name: row[name] for name in row if name not in scores.TRAINING}))
+    of_study = {f"test_accuracy.{row.model}.{row.budget}": row.accuracy for row in results.itertuples()}
+    log_scores(study, of_trainings, of_study | {f"{unit}_needed.{model}": needed[model] for model in needed})
 
 
 if __name__ == "__main__":

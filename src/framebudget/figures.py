@@ -2,8 +2,8 @@
 
     $ python -m framebudget.figures         (dvc repro figures)
 
-reads   work/split.csv, work/index.json, work/predictions.csv, work/tables/{results, reliability}.csv, work/<model>/,
-        and some test clips
+reads   work/split.csv, work/index.json, work/predictions.csv, work/tables/{results, needed, reliability}.csv,
+        work/<model>/, and some test clips
         params.yaml             protocol, models, frames, seeds, datasets.<dataset>.{input, evaluate, <model>}
 writes  work/figures/           one .pdf and .png per figure; figures.json lists them, because not every study has all
 """
@@ -22,8 +22,9 @@ from tqdm import tqdm
 from framebudget.console import new_folder, stage, usage, write_text
 from framebudget.learning.tracking import log_pictures
 from framebudget.models import NETWORKS, weights
-from framebudget.report import diagrams, names, plots, statistics, strips
+from framebudget.report import diagrams, names, plots, strips
 from framebudget.report.attention import attention
+from framebudget.report.scores import scores
 from framebudget.study import Study, Training, read_predictions, read_table
 from framebudget.video import sampling, transforms
 from framebudget.video.dataset import Clips
@@ -49,9 +50,11 @@ def main() -> None:
 def figures(study: Study, predictions: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     p, split = study.params, study.split
     curves = pd.concat([read_table(Path("work") / model / "curves.csv") for model in p.models])
-    results, reliability = (read_table(Path(f"work/tables/{name}.csv")) for name in ("results", "reliability"))
+    results, needed, reliability = (
+        read_table(Path(f"work/tables/{name}.csv")) for name in ("results", "needed", "reliability")
+    )
     matplotlib.rcParams["font.family"] = [*plots.FAMILY, *names.other_fonts(split["class"].unique())]
-    scores, largest = statistics.scores(predictions, p.data.evaluate.top_k), max(p.frames)
+    by_seed, largest = scores(predictions, p.data.evaluate.top_k), max(p.frames)
 
     yield "clips", plots.clips_per_class(split)
     if split["frames"].nunique() > 1:
@@ -63,9 +66,9 @@ def figures(study: Study, predictions: pd.DataFrame) -> Iterator[tuple[str, Figu
         yield model, diagrams.network(model, training.T, training.input.crop)
     yield "convolution", diagrams.convolution()
     yield "curves", plots.learning_curves(curves, p.unit)
-    yield "frames", plots.accuracy_against_frames(results, scores, 1 / len(study.classes), p.unit)
+    yield "frames", plots.accuracy_against_frames(results, by_seed, needed, 1 / len(study.classes), p.unit)
     if p.protocol == "sound":  # in the published protocol, all budgets cost the same
-        yield "gflops", plots.accuracy_against_gflops(results)
+        yield "cost", plots.accuracy_against_cost(results)
     yield "confusion", plots.confusion(predictions, p.unit)
     yield "reliability", plots.reliability(reliability, p.unit)
     if wrong := [seen(study, row, mapped=False) for row in strips.mistakes(predictions).itertuples()]:

@@ -153,6 +153,7 @@ class Evaluate(Strict):
     views: Count
     crops: Literal[1, 3]
     top_k: Count
+    margin: Annotated[float, Field(gt=0, lt=1)]
 
 
 class DataSet(Strict):

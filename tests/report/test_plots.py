@@ -8,7 +8,7 @@ from matplotlib.text import Text
 
 from framebudget.console import UserError
 from framebudget.models import NETWORKS
-from framebudget.report import plots, statistics
+from framebudget.report import plots, scores, statistics
 
 SUBSETS = "train", "validation", "test"
 
@@ -44,14 +44,17 @@ def apart(figure: Figure) -> bool:
 
 def results(models: list[str], budgets: list[int]) -> pd.DataFrame:
     rows = [(model, T, 2, 0.8, 0.7, 0.9, T / 2) for model in models for T in budgets]
-    return pd.DataFrame(rows, columns=["model", "budget", "seeds", "accuracy", "low", "high", "gflops"])
+    return pd.DataFrame(rows, columns=["model", "budget", "seeds", "accuracy", "low", "high", "gmacs"])
 
 
 @pytest.mark.parametrize("models", [["x3d_m"], ["slowfast_r50"], ["x3d_m", "slowfast_r50"]])
 def test_accuracies_stand_around_their_budget(models):
     table = results(models, [6, 16])
-    axes = plots.accuracy_against_frames(table, table, 0.2, "frames").axes[0]
-    first = [line.get_xdata()[0] for line in axes.lines if line.get_marker() in "os" and line.get_markersize() > 3]
+    needed = pd.DataFrame({"model": models, "needed": 16})
+    axes = plots.accuracy_against_frames(table, table, needed, 0.2, "frames").axes[0]
+    rings = [line.get_xdata()[0] for line in axes.lines if line.get_markersize() == 10]
+    assert np.mean(rings) == pytest.approx(16) and len(rings) == len(models)
+    first = [line.get_xdata()[0] for line in axes.lines if 3 < line.get_markersize() < 8 and line.get_marker() in "os"]
     assert np.mean(first) == pytest.approx(6)
     assert len({*first}) == len(models)
 
@@ -64,14 +67,14 @@ def test_a_study_of_one_network_has_every_plot(budgets, tmp_path):
     predictions = pd.concat([run.assign(budget=budget) for budget in budgets])
     curves = pd.DataFrame({"epoch": [0, 1], "val_accuracy": [0.2, 0.8], "train_accuracy": [0.3, 0.7]})
     curves = pd.concat([curves.assign(model="slowfast_r50", budget=budget) for budget in budgets])
-    scores = statistics.scores(predictions, 1)
-    table = statistics.summary(predictions, 1).assign(gflops=2.0)
+    needed = pd.DataFrame({"model": ["slowfast_r50"], "needed": [np.nan]})
+    table = statistics.summary(predictions, 1).assign(gmacs=2.0)
     figures = (
         plots.learning_curves(curves, "seconds"),
         plots.confusion(predictions, "seconds"),
-        plots.accuracy_against_frames(table, scores, 0.5, "seconds"),
-        plots.accuracy_against_gflops(table),
-        plots.reliability(statistics.reliability(predictions), "seconds"),
+        plots.accuracy_against_frames(table, scores.scores(predictions, 1), needed, 0.5, "seconds"),
+        plots.accuracy_against_cost(table),
+        plots.reliability(scores.reliability(predictions), "seconds"),
     )
     for figure in figures:
         plots.write(figure, tmp_path / "figure.png")

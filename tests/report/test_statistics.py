@@ -1,114 +1,106 @@
 from itertools import combinations
-from math import comb
 
 import numpy as np
 import pandas as pd
 import pytest
+from benchmarks import coverage
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn import metrics
+from scipy import stats
 
-from framebudget.report import statistics
-from framebudget.report.statistics import comparisons, holm, intervals, per_class, reliability, scores, summary
-
-CLASSES = ["a", "b_%", "p_c", "d=é"]
-P = [f"p_{name}" for name in CLASSES]
-
-
-@pytest.fixture(scope="module")
-def predictions() -> pd.DataFrame:
-    """Two models, two budgets, two seeds, 60 clips in 12 groups of unequal size; the last class is never predicted."""
-    generator = np.random.default_rng(0)
-    labels, groups = generator.choice(CLASSES, 60), generator.choice([f"g{i:02d}" for i in range(12)], 60)
-    runs = []
-    for model in ("slow", "fast"):  # not in the order of the alphabet
-        for frames in (16, 6):
-            for seed in (0, 1):
-                p_NK = generator.dirichlet(np.ones(4), 60)
-                p_NK[:, 3] = p_NK[:, :3].max(1) * generator.random(60)
-                p_NK /= p_NK.sum(1, keepdims=True)
-                run = pd.DataFrame({"model": model, "budget": frames, "seed": seed, "clip": range(60), "group": groups})
-                run = run.assign(label=labels, prediction=np.array(CLASSES)[p_NK.argmax(1)])
-                runs.append(run.join(pd.DataFrame(p_NK, columns=P)))
-    return pd.concat(runs)  # with an index that repeats, as evaluate has it
+from framebudget.report.scores import per_class, reliability, scores
+from framebudget.report.statistics import (
+    accuracy_of,
+    comparisons,
+    deciding,
+    difference_of,
+    frames_needed,
+    holm,
+    intervals,
+    summary,
+)
+from tests.report.test_scores import predictions, study  # noqa: F401, a fixture
 
 
-def study(rights: dict, groups: list[str]) -> pd.DataFrame:
-    """rights: {(model, frames, seed): is each clip right}; groups: of the clips."""
-    runs = []
-    for (model, frames, seed), right in rights.items():
-        run = pd.DataFrame(
-            {"model": model, "budget": frames, "seed": seed, "clip": range(len(groups)), "group": groups}
-        )
-        runs.append(run.assign(label="x", prediction=np.where(right, "x", "y"), p_x=0.5, p_y=0.5))
-    return pd.concat(runs, ignore_index=True)
+def rights(seed: int, S: int, G: int) -> tuple[np.ndarray, np.ndarray]:
+    """right_SG and tested_G of groups of unlike size."""
+    generator = np.random.default_rng(seed)
+    tested_G = generator.integers(2, 9, G)
+    return generator.binomial(tested_G, 0.7, (S, G)), tested_G
 
 
-def test_classes_are_what_follows_the_first_p(predictions):
-    assert statistics.classes_of(predictions) == CLASSES
-
-
-def test_models_come_as_they_appear_and_budgets_ascend(predictions):
-    order = [("slow", 6), ("slow", 16), ("fast", 6), ("fast", 16)]
-    runs = [(*it, seed) for it in order for seed in (0, 1)]
-    assert list(scores(predictions, 2)[statistics.TRAINING].itertuples(index=False, name=None)) == runs
-    for table in (
-        summary(predictions, 2),
-        per_class(predictions),
-        reliability(predictions),
-        intervals(predictions),
-    ):
-        assert list(table[["model", "budget"]].drop_duplicates().itertuples(index=False, name=None)) == order
-        assert table.index.equals(pd.RangeIndex(len(table)))
-
-
-def test_scores_are_scikit_learns(predictions):
-    table = scores(predictions, 2).set_index(statistics.TRAINING)
-    for run, rows in predictions.groupby(statistics.TRAINING, sort=False):
-        truth, guess = rows["label"], rows["prediction"]
-        row = table.loc[run]
-        assert row["accuracy"] == pytest.approx(metrics.accuracy_score(truth, guess))
-        best = metrics.top_k_accuracy_score([CLASSES.index(name) for name in truth], rows[P], k=2, labels=range(4))
-        assert row["top2"] == pytest.approx(best)
-        assert row["macro_f1"] == pytest.approx(metrics.f1_score(truth, guess, average="macro", zero_division=0))
-        assert row["accuracy"] < row["top2"] < 1
-    assert scores(predictions, 1).set_index(statistics.TRAINING)["top1"].equals(table["accuracy"].rename("top1"))
-    assert (scores(predictions, 9)["top9"] == 1).all()
-
-
-def test_macro_f1_leaves_out_classes_without_test_clips():
-    table = study({("m", 8, 0): [1, 1, 1, 1, 0]}, list("abcde"))  # precision 1, recall 4/5
-    assert scores(table, 1)["macro_f1"].tolist() == pytest.approx([8 / 9])
-
-
-def test_among_equal_probabilities_the_first_classes_are_the_likeliest():
-    """However NumPy sorts on this machine; so also where there are more than it sorts by insertion."""
-    names, generator = [f"c{k:02d}" for k in range(100)], np.random.default_rng(0)
-    p_NK = generator.integers(1, 4, (60, 100)) / 100
-    labels = generator.integers(100, size=60)
-    right = [label in sorted(range(100), key=lambda k, p=p: -p[k])[:20] for label, p in zip(labels, p_NK, strict=True)]
-    table = study({("m", 8, 0): [1] * 60}, list(range(60))).drop(columns=["p_x", "p_y"]).assign(prediction="c00")
-    table = table.assign(label=np.array(names)[labels]).join(
-        pd.DataFrame(p_NK, columns=[f"p_{name}" for name in names])
+def test_variances_are_those_of_a_plain_loop():
+    right_SG, tested_G = rights(0, 4, 9)
+    estimate = accuracy_of(right_SG, tested_G)
+    by_seed = [right_G.sum() / tested_G.sum() for right_G in right_SG]
+    without = [np.delete(right_SG, g, 1).sum(1).mean() / np.delete(tested_G, g).sum() for g in range(9)]
+    assert estimate.value == pytest.approx(np.mean(by_seed))
+    assert estimate.of_seeds == pytest.approx(stats.sem(by_seed) ** 2)
+    assert estimate.of_groups == pytest.approx(8 / 9 * sum((part - estimate.value) ** 2 for part in without))
+    weights = np.array([estimate.of_seeds, estimate.of_groups])
+    assert estimate.t(0.025) == pytest.approx(
+        np.average([stats.t.isf(0.025, 3), stats.t.isf(0.025, 8)], weights=weights)
     )
-    assert scores(table, 20)["top20"].tolist() == pytest.approx([np.mean(right)])
 
 
-def test_a_label_without_a_column_is_named(predictions):
-    with pytest.raises(KeyError, match="'c'"):
-        scores(predictions.drop(columns="p_p_c").assign(label="c"), 2)
-    with pytest.raises(KeyError, match="'p_c'"):  # of some clips alone
-        scores(predictions.drop(columns="p_p_c"), 2)
-    with pytest.raises(KeyError, match="'q'"):  # the first of several
-        scores(study({("m", 8, 0): [1] * 3}, list("abc")).assign(label=["x", "q", "r"]), 1)
+def test_with_one_clip_a_group_and_one_seed_it_is_wilsons_interval():
+    """scipy's, at the level whose normal quantile is Student's, with N - 1 clips instead of N."""
+    right_SG, N = np.array([[1] * 20 + [0] * 10]), 30
+    t = stats.t.isf(0.025, N - 1)
+    level = 1 - 2 * stats.norm.sf(t * np.sqrt(N / (N - 1)))
+    known = stats.binomtest(20, N).proportion_ci(level, "wilson")
+    assert accuracy_of(right_SG, np.ones(N, int)).accuracy_interval() == pytest.approx((known.low, known.high))
 
 
-def test_a_summary_is_the_mean_over_seeds(predictions):
+@pytest.mark.parametrize(("groups", "clips", "low"), [(13, 65, 0.93), (35, 161, 0.98)])
+def test_where_all_are_right_only_the_number_of_clips_tells(groups, clips, low):
+    tested_G = np.full(groups, clips // groups)
+    tested_G[0] += clips - tested_G.sum()
+    ends = accuracy_of(np.tile(tested_G, (5, 1)), tested_G).accuracy_interval()
+    assert ends == pytest.approx((low, 1), abs=0.0051)
+    assert ends[0] == pytest.approx(1 / (1 + stats.t.isf(0.025, groups - 1) ** 2 / clips))
+
+
+def test_the_same_deviation_over_seeds_widens_the_interval_of_fewer():
+    right_SG, tested_G = np.tile([[8], [10], [9]], (1, 20)), np.full(20, 12)
+    few, many = accuracy_of(right_SG, tested_G), accuracy_of(np.tile(right_SG, (3, 1)), tested_G)
+    assert np.diff(few.accuracy_interval()) > 2 * np.diff(many.accuracy_interval())
+
+
+def test_between_groups_that_are_all_alike_it_is_welchs_test():
+    a_SG, b_SG = (np.repeat(np.array(right)[:, None], 50, 1) for right in ([80, 83, 88], [90, 91, 95, 92]))
+    difference = difference_of(a_SG, b_SG, np.full(50, 100))
+    known = stats.ttest_ind(b_SG[:, 0] / 100, a_SG[:, 0] / 100, equal_var=False)
+    assert difference.df == pytest.approx(known.df)
+    assert difference.p == pytest.approx(known.pvalue, rel=1e-3)
+    low, high = known.confidence_interval()
+    assert [difference.value - difference.margin(), difference.value + difference.margin()] == pytest.approx(
+        [low, high], abs=1e-5
+    )
+
+
+def test_with_one_clip_a_group_and_one_seed_it_is_students_paired_test():
+    a, b = np.array([0] * 12 + [1] * 18), np.array([1] * 25 + [0] * 5)
+    difference = difference_of(a[None], b[None], np.ones(30, int))
+    t = stats.t.isf(0.025, 29)
+    assert difference.margin() == pytest.approx(t * np.sqrt(stats.sem(b - a) ** 2 + 1 / 30**2))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 6), st.integers(5, 20))
+def test_at_the_level_p_the_interval_just_touches_zero(seed, S, G):
+    (a_SG, tested_G), (b_SG, _) = rights(seed, S, G), rights(seed + 1, S, G)
+    difference = difference_of(a_SG, np.minimum(b_SG, tested_G), tested_G)
+    if 1e-9 < difference.p < 1:
+        assert difference.margin(difference.p / 2) == pytest.approx(abs(difference.value))
+    assert difference_of(a_SG, a_SG, tested_G).p == 1
+
+
+def test_a_summary_is_the_mean_over_seeds(predictions):  # noqa: F811
     runs, table = scores(predictions, 2), summary(predictions, 2)
-    columns = ["model", "budget", "seeds", "accuracy", "accuracy_std", "low", "high", "top2", "macro_f1", "ece"]
-    assert list(table) == columns
+    columns = ["model", "budget", "seeds", "accuracy", "accuracy_std", "low", "high", "interval_of"]
+    assert list(table) == [*columns, "top2", "macro_f1", "ece"]
     assert table["seeds"].tolist() == [2] * 4
-    assert table[["low", "high"]].equals(intervals(predictions)[["low", "high"]])
     for row, (_, pair) in zip(table.itertuples(), runs.groupby(["model", "budget"], sort=False), strict=True):
         for name in ("accuracy", "top2", "macro_f1", "ece"):
             assert getattr(row, name) == pytest.approx(pair[name].mean())
@@ -116,137 +108,36 @@ def test_a_summary_is_the_mean_over_seeds(predictions):
         assert row.accuracy_std == pytest.approx(abs(first - second) / 2**0.5)
 
 
-def test_of_one_seed_only_the_deviation_is_missing(predictions):
-    table = summary(predictions[predictions["seed"] == 1], 2)
-    assert table.columns[table.isna().any()].tolist() == ["accuracy_std"]
+def test_models_come_as_they_appear_and_budgets_ascend(predictions):  # noqa: F811
+    order = [("slow", 6), ("slow", 16), ("fast", 6), ("fast", 16)]
+    tables = summary(predictions, 2), per_class(predictions), reliability(predictions), intervals(predictions)
+    for table in tables:
+        assert list(table[["model", "budget"]].drop_duplicates().itertuples(index=False, name=None)) == order
+        assert table.index.equals(pd.RangeIndex(len(table)))
 
 
-def test_classes_are_scored_as_scikit_learn_does(predictions):
-    table = per_class(predictions).set_index(["model", "budget", "class"]).sort_index()
-    assert not table.isna().any(axis=None)
-    for (model, frames), rows in predictions.groupby(["model", "budget"], sort=False):
-        runs = [(run["label"], run["prediction"]) for _, run in rows.groupby("seed")]
-        part = table.loc[model, frames].loc[CLASSES]
-        assert part["clips"].tolist() == [(runs[0][0] == name).sum() for name in CLASSES]
-        for score in ("precision", "recall", "f1"):
-            of = getattr(metrics, f"{score}_score")
-            means = np.mean([of(*run, labels=CLASSES, average=None, zero_division=0) for run in runs], axis=0)
-            np.testing.assert_allclose(part[score], means)
-    assert (table.xs("d=é", level="class")[["precision", "recall", "f1"]] == 0).all(axis=None)
+def drawn(budgets: dict[int, float], S: int, G: int = 20, C: int = 5, seed: int = 0, model: str = "m") -> pd.DataFrame:
+    """Predictions that are right at these rates."""
+    generator = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(G), C)
+    right = {(model, T, s): generator.random(G * C) < rate for T, rate in budgets.items() for s in range(S)}
+    return study(right, groups)
 
 
-def sure(confidence: list[float], right: list[bool]) -> pd.DataFrame:
-    """Predictions of x with these probabilities."""
-    table = study({("m", 8, 0): [True] * len(right)}, [f"g{i}" for i in range(len(right))])
-    return table.assign(label=np.where(right, "x", "y"), p_x=confidence, p_y=1 - np.array(confidence))
-
-
-def test_reliability_and_its_error_by_hand():
-    clips = sure([0.55, 0.6, 0.61, 0.7, 0.95, 0.99, 1.0], [True, False, True, True, True, False, True])
-    table = reliability(clips)
-    assert list(table) == ["model", "budget", "lower", "upper", "clips", "confidence", "accuracy"]
-    assert table["lower"].tolist() == [0.5, 0.6, 0.9]  # 0.6 and 0.7 are the upper ends of their bins
-    assert table["upper"].tolist() == [0.6, 0.7, 1.0]
-    assert table["clips"].tolist() == [2, 2, 3]
-    assert table["confidence"].tolist() == pytest.approx([0.575, 0.655, 0.98])
-    assert table["accuracy"].tolist() == pytest.approx([1 / 2, 1, 2 / 3])
-    assert statistics.ece(clips) == pytest.approx((2 * 0.075 + 2 * 0.345 + (2.94 - 2)) / 7)
-    assert statistics.ece(clips, bins=1) == pytest.approx((5.4 - 5) / 7)
-
-
-@settings(max_examples=15, deadline=None)
-@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=30), st.integers(1, 15))
-def test_bins_hold_every_clip_once(clips, bins):
-    table = sure(*map(list, zip(*clips, strict=True)))
-    parts = reliability(table, bins)
-    assert parts["clips"].sum() == len(clips)
-    right = sum(right for _, right in clips)
-    assert (parts["accuracy"] * parts["clips"]).sum() == pytest.approx(right)
-    assert (parts["lower"] <= parts["confidence"] + 1e-9).all() and (parts["confidence"] <= parts["upper"] + 1e-9).all()
-    gap = abs(np.mean([p - right for p, right in clips]))
-    assert gap - 1e-9 <= statistics.ece(table, bins) <= 1
-    assert statistics.ece(table, 1) == pytest.approx(gap)
-
-
-def test_intervals_are_those_of_a_plain_loop(predictions):
-    """Groups are drawn one by one, their clips copied, and every configuration scored by pandas."""
-    table = intervals(predictions, draws=2000).set_index(["model", "budget"])
-    clips = predictions.assign(right=predictions["label"] == predictions["prediction"])
-    for (model, frames), rows in clips.groupby(["model", "budget"], sort=False):
-        of_group = [group["right"].to_numpy() for _, group in rows.groupby("group")]
-        generator = np.random.default_rng(1)
-        drawn = []
-        for _ in range(2000):
-            drawn.append(np.concatenate([of_group[g] for g in generator.integers(len(of_group), size=12)]).mean())
-        row = table.loc[model, frames]
-        assert row["accuracy"] == pytest.approx(rows.groupby("seed")["right"].mean().mean())
-        assert row[["low", "high"]].tolist() == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.015)
-        assert row["low"] < row["accuracy"] < row["high"]
-
-
-def test_these_very_intervals_follow_from_ten_thousand_draws(predictions):
-    """What the paper prints must not depend on who draws."""
-    row, pair = intervals(predictions).iloc[0], comparisons(predictions).iloc[0]
-    assert [row["low"], row["high"]] == pytest.approx([0.13414634146341464, 0.27174389778794805], abs=1e-12)
-    assert [pair["low"], pair["high"], pair["p_bootstrap"]] == pytest.approx(
-        [-0.05660377358490565, 0.14035773026315781, 0.36136386361363865], abs=1e-12
-    )
-
-
-def test_all_possible_draws_of_five_groups():
-    """5^5 draws, each as likely as any other, against as many at random."""
-    right = [[1, 1, 0], [1], [0, 0], [1, 0], [1, 1, 1, 1]]
-    table = study(
-        {("m", 8, 0): [it for clips in right for it in clips]},
-        [g for g, clips in zip("abcde", right, strict=True) for _ in clips],
-    )
-    every = np.stack(np.meshgrid(*[np.arange(5)] * 5)).reshape(5, -1)
-    sums, sizes = np.array([sum(clips) for clips in right]), np.array([len(clips) for clips in right])
-    exact = np.percentile(sums[every].sum(0) / sizes[every].sum(0), [2.5, 97.5])
-    row = intervals(table, draws=50_000).iloc[0]
-    assert [row["low"], row["high"]] == pytest.approx(exact, abs=0.02)
-
-
-def test_an_interval_holds_the_truth_as_often_as_it_says():
-    """40 groups that differ, 5 clips each, of which two thirds are right in the long run; a hundred times."""
-    generator, groups = np.random.default_rng(0), np.repeat(np.arange(40), 5)
-    right = {("m", T, 0): generator.random(200) < generator.beta(2, 1, 40)[groups] for T in range(100)}
-    table = intervals(study(right, groups), 2000)
-    assert 88 <= ((table["low"] <= 2 / 3) & (table["high"] >= 2 / 3)).sum() <= 99
-
-
-def test_clips_that_depend_on_each_other_tell_less():
-    right = np.repeat(np.random.default_rng(0).random(30) < 0.7, 8)
-    by_group = intervals(study({("m", 8, 0): right}, np.repeat(np.arange(30), 8))).iloc[0]
-    by_clip = intervals(study({("m", 8, 0): right}, np.arange(240))).iloc[0]
-    assert by_group["accuracy"] == by_clip["accuracy"]
-    ratio = (by_group["high"] - by_group["low"]) / (by_clip["high"] - by_clip["low"])
-    assert ratio == pytest.approx(8**0.5, rel=0.1)
-
-
-@pytest.mark.parametrize(("groups", "there"), [(1, False), (2, False), (4, False), (5, True)])
-def test_few_groups_give_no_interval_and_no_verdict(groups, there):
-    named = np.arange(60) % groups
-    table = study({("m", 6, 0): named < 1, ("m", 8, 0): [True] * 60}, named)
-    assert intervals(table)[["low", "high"]].notna().eq(there).all(axis=None)
+@pytest.mark.parametrize(
+    ("seeds", "groups", "of"), [(1, 5, "networks"), (2, 5, ""), (3, 5, "recipe"), (5, 4, ""), (1, 4, ""), (5, 1, "")]
+)
+def test_an_interval_needs_groups_and_that_of_a_recipe_seeds(seeds, groups, of):
+    table = drawn({6: 0.3, 8: 0.9}, seeds, groups, 40)
+    assert intervals(table)["interval_of"].tolist() == [of] * 2
+    assert intervals(table)[["low", "high"]].notna().eq(bool(of)).all(axis=None)
     row = comparisons(table).iloc[0]
-    assert row[["low", "high", "p_bootstrap", "p_bootstrap_holm"]].notna().eq(there).all()
-    assert (row["verdict"] != "unavailable") == there
-    assert row["p_mcnemar"] == pytest.approx(min(2 * 0.5 ** row["only_b"], 1))
+    assert row[["low", "high", "at_most", "p", "p_holm"]].notna().eq(bool(of)).all()
+    assert (row["verdict"] != "none") == (of == "recipe")
+    assert row["difference"] > 0.3
 
 
-def test_the_seed_of_the_draws_decides_and_nothing_else(predictions):
-    assert intervals(predictions).equals(intervals(predictions))
-    assert comparisons(predictions).equals(comparisons(predictions))
-    assert not intervals(predictions).equals(intervals(predictions, seed=1))
-    shuffled = pd.concat(
-        [rows.sample(frac=1, random_state=0) for _, rows in predictions.groupby(["model"], sort=False)]
-    )
-    assert intervals(predictions).equals(intervals(shuffled))
-    assert comparisons(predictions).equals(comparisons(shuffled))
-
-
-def test_pairs_are_budgets_of_a_model_then_models_at_a_budget(predictions):
+def test_pairs_are_budgets_and_the_largest_then_models_at_a_budget(predictions):  # noqa: F811
     table = comparisons(predictions)
     sides = ["of", "model_a", "budget_a", "model_b", "budget_b"]
     assert list(table[sides].itertuples(index=False, name=None)) == [
@@ -255,125 +146,135 @@ def test_pairs_are_budgets_of_a_model_then_models_at_a_budget(predictions):
         ("model", "slow", 6, "fast", 6),
         ("model", "slow", 16, "fast", 16),
     ]
-    accuracy = summary(predictions, 2).set_index(["model", "budget"])["accuracy"]
-    for row in table.itertuples():
-        gain = accuracy[row.model_b, row.budget_b] - accuracy[row.model_a, row.budget_a]
-        assert row.difference == pytest.approx(gain)
-        assert row.low <= row.difference <= row.high
-    for name in ("bootstrap", "mcnemar"):
-        np.testing.assert_array_equal(table[f"p_{name}_holm"], holm(table[f"p_{name}"].to_numpy()))
     alone = comparisons(predictions[(predictions["model"] == "slow") & (predictions["budget"] == 6)])
     assert alone.empty
     assert list(alone) == list(table)
 
 
 def test_models_are_compared_at_the_budgets_they_share():
-    runs = [("m", 6, 0), ("m", 8, 0), ("n", 8, 0), ("n", 6, 0), ("l", 6, 0)]
+    runs = [("m", 6, 0), ("m", 8, 0), ("m", 16, 0), ("n", 8, 0), ("n", 6, 0), ("l", 6, 0)]
     table = comparisons(study({run: [1] * 5 for run in runs}, list("abcde")))
-    assert list(table[["of", "model_a", "model_b", "budget_b"]].itertuples(index=False, name=None)) == [
-        ("budget", "m", "m", 8),
-        ("budget", "n", "n", 8),
-        ("model", "m", "n", 6),
-        ("model", "m", "l", 6),
-        ("model", "n", "l", 6),
-        ("model", "m", "n", 8),
+    assert list(table[["of", "model_a", "budget_a", "model_b", "budget_b"]].itertuples(index=False, name=None)) == [
+        ("budget", "m", 6, "m", 16),
+        ("budget", "m", 8, "m", 16),
+        ("budget", "n", 6, "n", 8),
+        ("model", "m", 6, "n", 6),
+        ("model", "m", 6, "l", 6),
+        ("model", "n", 6, "l", 6),
+        ("model", "m", 8, "n", 8),
     ]
 
 
-def test_the_paired_bootstrap_is_that_of_a_plain_loop(predictions):
-    clips = predictions.assign(right=predictions["label"] == predictions["prediction"])
-    row = comparisons(predictions, draws=4000).iloc[0]
-    slow = clips[clips["model"] == "slow"].pivot_table(index=["group", "clip"], columns="budget", values="right")
-    of_group = [(group[16] - group[6]).to_numpy() for _, group in slow.groupby("group")]
-    generator = np.random.default_rng(1)
-    drawn = np.array(
-        [np.concatenate([of_group[g] for g in generator.integers(12, size=12)]).mean() for _ in range(4000)]
+def test_a_comparison_is_the_difference_of_the_summary_and_p_is_corrected():
+    table = drawn({6: 0.5, 8: 0.8, 16: 0.9}, 5)
+    accuracy, pairs = summary(table, 1).set_index("budget")["accuracy"], comparisons(table)
+    for row in pairs.itertuples():
+        assert row.difference == pytest.approx(accuracy[row.budget_b] - accuracy[row.budget_a])
+        assert row.low < row.difference < row.at_most < row.high
+    np.testing.assert_array_equal(pairs["p_holm"], holm(pairs["p"].to_numpy()))
+    assert pairs["seeds"].tolist() == [5, 5]
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_a_clear_difference_is_found_in_either_direction(seeds):
+    assert comparisons(drawn({6: 0.4, 8: 0.9}, seeds))["verdict"].tolist() == ["better"]
+    assert comparisons(drawn({6: 0.9, 8: 0.4}, seeds))["verdict"].tolist() == ["worse"]
+    assert comparisons(drawn({6: 0.7, 8: 0.7}, seeds))["verdict"].tolist() == ["undecided"]
+
+
+def test_a_difference_that_one_group_or_one_training_makes_is_undecided():
+    groups = np.repeat(np.arange(10), 8)
+    of_one_group = {("m", T, s): (groups > 0) | (T == 8) for T in (6, 8) for s in range(5)}
+    of_one_seed = {("m", T, s): np.full(80, T == 8 or s > 0) for T in (6, 8) for s in range(5)}
+    for right in (of_one_group, of_one_seed):
+        assert comparisons(study(right, groups))["verdict"].tolist() == ["undecided"]
+
+
+def test_the_order_of_rows_does_not_matter(predictions):  # noqa: F811
+    shuffled = pd.concat(
+        [rows.sample(frac=1, random_state=0) for _, rows in predictions.groupby(["model"], sort=False)]
     )
-    assert [row["low"], row["high"]] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.015)
-    rarer = min((drawn <= 0).sum(), (drawn >= 0).sum())
-    assert row["p_bootstrap"] == pytest.approx(min(2 * (rarer + 1) / 4001, 1), abs=0.05)
+    assert intervals(predictions).equals(intervals(shuffled))
+    assert comparisons(predictions).equals(comparisons(shuffled))
 
 
-def test_mcnemar_by_hand():
-    """8 clips are right with 8 frames only, 1 with 6 frames only: P(at most 1 or at least 8 of 9 tosses)."""
-    few, many = [1] + [0] * 8 + [1] * 10, [0] + [1] * 8 + [1] * 10
-    row = comparisons(study({("m", 6, 0): few, ("m", 8, 0): many}, range(19))).iloc[0]
-    assert (row["only_a"], row["only_b"]) == (1, 8)
-    assert row["p_mcnemar"] == pytest.approx(2 * (comb(9, 0) + comb(9, 1)) / 2**9)
-    assert row["difference"] == pytest.approx(7 / 19)
-
-
-def test_a_clip_is_right_if_more_than_half_of_the_seeds_are():
-    few = {0: [1, 1, 0, 0, 0, 0], 1: [1, 1, 0, 0, 0, 0], 2: [1, 0, 0, 0, 0, 0]}
-    many = {0: [1, 0, 1, 1, 1, 1], 1: [0, 0, 1, 1, 1, 0], 2: [0, 0, 1, 0, 1, 0]}
-    both = {("m", T, seed): right for T, rights in ((6, few), (8, many)) for seed, right in rights.items()}
-    row = comparisons(study(both, range(6))).iloc[0]
-    assert (row["only_a"], row["only_b"]) == (2, 3)
-    assert row["difference"] == pytest.approx((10 - 5) / 18)
-    two = {key: right for key, right in both.items() if key[2] < 2}  # half is not more than half
-    row = comparisons(study(two, range(6))).iloc[0]
-    assert (row["only_a"], row["only_b"]) == (2, 3)
-    assert row["difference"] == pytest.approx((8 - 4) / 12)
-    other = {("m", 14 - T, seed): right for (_, T, seed), right in two.items()}
-    row = comparisons(study(other, range(6))).iloc[0]
-    assert (row["only_a"], row["only_b"]) == (3, 2)
-
-
-def test_a_clear_difference_is_found_in_either_direction():
-    generator = np.random.default_rng(0)
-    bad, good = generator.random(100) < 0.4, generator.random(100) < 0.9
-    groups = np.arange(100) % 20
-    (row,) = comparisons(study({("m", 6, 0): bad, ("m", 8, 0): good}, groups)).itertuples()
-    assert row.verdict == "better" and row.low > 0.25
-    assert row.p_bootstrap == pytest.approx(2 / 10_001)  # no draw is on the other side
-    row = comparisons(study({("m", 6, 0): bad, ("m", 8, 0): good}, groups), draws=1500).iloc[0]
-    assert row["p_bootstrap"] == pytest.approx(2 / 1501)
-    (row,) = comparisons(study({("m", 6, 0): good, ("m", 8, 0): bad}, groups)).itertuples()
-    assert row.verdict == "worse" and row.high < -0.25
-
-
-def test_the_same_predictions_do_not_differ():
-    right = np.random.default_rng(0).random((3, 50)) < 0.7
-    both = {("m", T, seed): right[(seed + shift) % 3] for T, shift in ((6, 0), (8, 1)) for seed in range(3)}
-    (row,) = comparisons(study(both, np.arange(50) % 7)).itertuples()
-    assert (row.difference, row.low, row.high) == (0, 0, 0)
-    assert (row.p_bootstrap, row.p_mcnemar, row.p_bootstrap_holm, row.p_mcnemar_holm) == (1, 1, 1, 1)
-    assert row.verdict == "undecided"
-
-
-def test_one_of_the_tests_is_not_enough():
-    """The one group in which 8 frames help has all the clips in which they do: McNemar is sure, the groups are not."""
-    groups = [0] * 30 + list(range(1, 10)) * 5
-    few, many = [0] * 30 + [1] * 45, [1] * 75
-    (row,) = comparisons(study({("m", 6, 0): few, ("m", 8, 0): many}, groups)).itertuples()
-    assert row.p_mcnemar_holm < 1e-6 and row.p_bootstrap_holm > 0.05
-    assert row.verdict == "undecided"
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-def test_tests_that_contradict_each_other_do_not_decide(sign):
-    """One of three seeds right everywhere, against two of three on two clips of five: fewer, but the majority."""
-    one = {seed: [seed == 0] * 100 for seed in range(3)}
-    two = {seed: [seed < 2 and clip % 5 < 2 for clip in range(100)] for seed in range(3)}
-    sides = zip((6, 8), (one, two)[::sign], strict=True)
-    both = {("m", T, seed): right for T, rights in sides for seed, right in rights.items()}
-    (row,) = comparisons(study(both, np.arange(100) // 5)).itertuples()
-    assert row.difference * sign < 0 and (row.only_b - row.only_a) * sign > 0
-    assert max(row.p_bootstrap_holm, row.p_mcnemar_holm) < 0.05
-    assert row.verdict == "undecided"
-
-
-def test_sides_that_were_tested_otherwise_are_named():
+def test_missing_and_repeated_clips_are_named():
     table = study({("m", 6, 0): [1] * 6, ("m", 8, 0): [1] * 6}, range(6))
     with pytest.raises(ValueError, match="m at budget 8 with seed 0 lacks test clips"):
         comparisons(table[:-1])
-    with pytest.raises(ValueError, match="m at budget 6 and m at budget 8 have different seeds"):
-        comparisons(study({("m", 6, 0): [1] * 6, ("m", 8, 1): [1] * 6}, range(6)))
-    table = study({("m", 6, 0): [1] * 6, ("m", 6, 1): [1] * 6}, range(6))
-    with pytest.raises(ValueError, match="m at budget 6 with seed 1 lacks test clips"):
-        intervals(table[:-1])
     with pytest.raises(ValueError, match="duplicate"):
         intervals(pd.concat([table, table[:1]]))
+
+
+def answer(rates: dict[int, float], seeds: int, G: int = 60, unlearned: int | None = None) -> dict:
+    rows = [("m", T, unlearned != T) for T in rates]
+    learned = pd.DataFrame(rows, columns=["model", "budget", "finished"])
+    return frames_needed(drawn(rates, seeds, G, 10), 0.05, learned).iloc[0].to_dict()
+
+
+def test_the_smallest_budget_that_loses_little_is_what_is_needed():
+    found = answer({4: 0.3, 6: 0.9, 8: 0.9, 16: 0.9}, 5)
+    assert (found["needed"], found["next"], found["because"]) == (6, 4, "worse")
+    found = answer({6: 0.9, 8: 0.9, 16: 0.9}, 5)
+    assert (found["needed"], found["because"]) == (6, "") and found["next"] is None
+    found = answer({6: 0.9, 8: 0.3, 16: 0.9}, 5)  # 6 frames after 8 have failed are not asked for
+    assert (found["needed"], found["next"], found["because"]) == (16, 8, "worse")
+    found = answer({6: 0.9}, 5)
+    assert found["needed"] is None and found["because"] == ""
+
+
+def test_what_is_not_decided_is_not_said():
+    found = answer({6: 0.85, 8: 0.9, 16: 0.9}, 5)
+    assert (found["needed"], found["next"], found["because"]) == (8, 6, "undecided")
+    assert found["groups"] >= 60 and found["seeds"] >= 5
+    found = answer({6: 0.9, 16: 0.9}, 5, G=6)
+    assert found["needed"] is None and found["because"] == "undecided"
+    assert answer({6: 0.9, 16: 0.9}, 1)["because"] == "trainings"
+    assert answer({6: 0.9, 16: 0.9}, 2)["because"] == "trainings"
+    assert answer({6: 0.3, 16: 0.9}, 5, unlearned=6)["because"] == "unlearned"
+    found = answer({6: 0.3, 8: 0.9, 16: 0.9}, 5, unlearned=6)
+    assert (found["needed"], found["because"]) == (8, "unlearned")
+    found = answer({6: 0.9, 16: 0.9}, 5, unlearned=16)
+    assert found["needed"] is None and found["because"] == "unlearned"
+
+
+def test_the_groups_that_would_decide_are_the_fewest():
+    (a_SG, tested_G), (b_SG, _) = rights(0, 3, 13), rights(2, 3, 13)
+    difference = difference_of(a_SG, np.minimum(b_SG, tested_G), tested_G)
+    G, S = deciding(difference, 3, 0.1)
+    for groups, enough in ((G, True), (G - 1, False)):
+        more = difference.with_more(groups / 13, S / 3)
+        assert ((more.t(0.05) + 0.84) * more.error <= 0.1) == enough
+    assert np.isnan(deciding(difference, 3, 1e-4)).all()
+
+
+def test_more_groups_and_seeds_are_what_a_larger_study_of_the_same_gives():
+    (a_SG, tested_G), (b_SG, _) = rights(0, 4, 30), rights(2, 4, 30)
+    b_SG = np.minimum(b_SG, tested_G)
+    guess = difference_of(a_SG, b_SG, tested_G).with_more(3, 1)
+    found = difference_of(np.tile(a_SG, (1, 3)), np.tile(b_SG, (1, 3)), np.tile(tested_G, 3))
+    assert guess.groups == found.groups and guess.clips == found.clips
+    assert guess.error == pytest.approx(found.error, rel=0.03)
+
+
+@pytest.mark.parametrize("name", ["motion 0.7 ± 0.11, weak", "weizmann 0.87 ± 0.05, strong"])
+def test_intervals_and_verdicts_hold_as_often_as_they_say(name):
+    """benchmarks/coverage.py has more settings and studies. Version 0.1's fail here."""
+    (setting,) = [setting for setting in coverage.SETTINGS if setting.name == name]
+    shares = coverage.measured(setting, 3, 300)
+    assert shares["coverage"] > 0.93 and shares["of_difference"] > 0.93
+    assert shares["size"] < 0.06 and shares["margin"] < 0.06
+    assert shares["coverage_0_1"] < 0.85 and shares["size_0_1"] > 0.1
+
+
+@pytest.mark.parametrize(("accuracy", "deviation"), [(0.7, 0.11), (0.95, 0.02)])
+def test_drawn_studies_have_the_accuracy_and_the_deviation_that_were_asked_for(accuracy, deviation):
+    setting = coverage.Setting("many", 400, 1, accuracy, deviation, coverage.WEAK)
+    generator = np.random.default_rng(0)
+    found_S = np.array([coverage.study(setting, 1, (accuracy,), generator).mean() for _ in range(1500)])
+    noise = np.sqrt(accuracy * (1 - accuracy) / 400)
+    assert found_S.mean() == pytest.approx(accuracy, abs=4 * deviation / 1500**0.5)
+    assert found_S.std() == pytest.approx(np.hypot(deviation, noise), rel=0.1)
 
 
 def test_holm_by_hand():

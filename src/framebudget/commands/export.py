@@ -50,7 +50,7 @@ def card(checkpoint: dict, file: Path) -> str:
     model, T, classes, spec = (checkpoint[key] for key in ("model", "frames", "classes", "input"))
     window = f"{spec['window']:g} seconds" if spec["window"] else "the whole clip"
     crop, K = spec["crop"], len(classes)
-    parameters, gflops = cost(model, K, T, crop)
+    parameters, gmacs = cost(model, K, T, crop)
     names = "\n".join(f"{k}. {name}" for k, name in enumerate(classes))
     results = "Not known here: these weights are not from the study in work/."
     for (budget, _, fold), path in trained(Path("work", model)).items():
@@ -58,7 +58,7 @@ def card(checkpoint: dict, file: Path) -> str:
             results = history(model, budget, fold)
     return f"""# {NETWORKS[model].name}, {T} frames, {K} classes
 
-Weights `{file.name}`, {SIGNED}: {parameters:.2f} million parameters, {gflops:.2f} GFLOPs per view.
+Weights `{file.name}`, {SIGNED}: {parameters:.2f} million parameters, {gmacs:.2f}·10⁹ multiply-adds per view.
 
 `clips`, float32 (B, 3, {T}, {crop}, {crop}): {T} RGB frames spread evenly over {window}, from the first to the last;
 shorter side scaled to {spec["short_side"]} pixels (bilinear), center crop of {crop} × {crop}; divided by 255,
@@ -85,6 +85,7 @@ def history(model: str, budget: int, fold: int) -> str:
     if not path.exists() or (rows := read_table(path).query("model == @model and budget == @budget")).empty:
         return f"{training} Not evaluated yet."
     row = rows.iloc[0]
-    interval = f", 95 % interval over groups {row.low:.1%} to {row.high:.1%}" if rows["low"].notna().all() else ""
+    of = {"recipe": "for new groups and trainings", "networks": "for new groups"}.get(row.interval_of)
+    interval = f", 95 % interval {of} {row.low:.1%} to {row.high:.1%}" if of else ""
     seeds = f"mean of {row.seeds:.0f} seeds" if row.seeds > 1 else "one seed"
     return f"{training}\n{row.accuracy:.1%} of the test clips ({seeds}{interval})."

@@ -85,11 +85,13 @@ def fresh_clone(clone: Path, environment: dict[str, str] | None = None, umask: i
 
 
 def with_parameters_of(kept: Path, path: Path) -> str:
-    """The parameters of a kept study, except where the clips are. Keys that its version did not have are null."""
+    """The parameters of a kept study, except where the clips are. Keys that its version did not have are null, and those
+    of `evaluate` as they are here."""
     own, theirs = read_yaml(path), read_yaml(kept / "params.yaml")
     for name, data in theirs["datasets"].items():
         for key, section in data.items():
-            data[key] = dict.fromkeys(own["datasets"][name][key]) | section
+            here = own["datasets"][name][key]
+            data[key] = (here if key == "evaluate" else dict.fromkeys(here)) | section
     content = own | theirs | {"clips": own["clips"], "datasets": own["datasets"] | theirs["datasets"]}
     content["trainer"] = own["trainer"] | theirs["trainer"]
     return json.dumps(content, indent=2) + "\n"  # JSON is YAML

@@ -223,15 +223,15 @@ def _describe(client: MlflowClient, run_id: str, facts: dict, study: Study, clip
     client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(mlflow_tags.MLFLOW_DATASET_CONTEXT, "training")])])
 
 
-def log_scores(study: Study, scores: Iterable[tuple[Training, dict[str, float]]], means: dict[str, float]) -> None:
-    """Log test metrics: each training's and, as in the paper's first table, the study's."""
+def log_scores(study: Study, scores: Iterable[tuple[Training, dict[str, float]]], of_study: dict[str, float]) -> None:
+    """Log test metrics: each training's and the study's."""
     with tolerant("the test metrics"):
         client, study_id = study_run(study)
         for training, values in scores:
             for run in runs_that_made(client, training.file, study.params.dataset):
                 numbers = {f"test_{name}": value for name, value in values.items()}
                 mlflow.log_metrics(numbers, run_id=run.info.run_id)
-        mlflow.log_metrics({f"test_accuracy.{name}": value for name, value in means.items()}, run_id=study_id)
+        mlflow.log_metrics(of_study, run_id=study_id)
         client.set_terminated(study_id)
 
 

@@ -7,9 +7,9 @@ from framebudget.models import NETWORKS
 
 
 def cost(model: str, classes: int, T: int, crop: int) -> tuple[float, float]:
-    """(million parameters, GFLOPs) for one view of T frames at crop×crop pixels.
+    """(million parameters, 10⁹ multiply-adds) for one view of T frames at crop×crop pixels.
 
-    GFLOPs are 10⁹ multiply-adds of convolutions and matrix products, as in X3D's and SlowFast's papers. (PyTorchVideo's
+    Multiply-adds of convolutions and matrix products, which X3D's and SlowFast's papers call FLOPs. (PyTorchVideo's
     model zoo adds five for every element in a norm of X3D: 6.72 instead of 6.18 at 16 frames of 256 pixels.)
     """
     with torch.device("meta"):  # tensors without storage

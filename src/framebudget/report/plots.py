@@ -16,7 +16,8 @@ from sklearn.metrics import confusion_matrix
 
 from framebudget.console import UserError, new_file
 from framebudget.models import NETWORKS
-from framebudget.report import names, statistics
+from framebudget.report import names
+from framebudget.report.scores import CONFIGURATION, classes_of
 
 matplotlib.use("Agg")
 COLUMN, PAGE, TALL = 3.4, 7.0, 8.4  # inches: width of a column and of a page; height of a page
@@ -130,7 +131,7 @@ def learning_curves(curves: pd.DataFrame, unit: str) -> Figure:
 
 
 def reliability(table: pd.DataFrame, unit: str) -> Figure:
-    """The table of `statistics.reliability`, one panel per model. Bins with more clips have larger marks."""
+    """The table of `scores.reliability`, one panel per model. Bins with more clips have larger marks."""
     figure = Figure(figsize=(COLUMN, 2.1))
     for axes, _, budgets in _panels(figure, table, unit):
         axes.plot([0, 1], [0, 1], color="0.4", ls=":", lw=1)
@@ -161,13 +162,13 @@ def _panels(figure: Figure, table: pd.DataFrame, unit: str) -> Iterator[tuple[Ax
 
 def confusion(predictions: pd.DataFrame, unit: str) -> Figure:
     """Share of each true class (row) that is predicted as each class (column), one panel per model and budget."""
-    classes = statistics.classes_of(predictions)
+    classes = classes_of(predictions)
     labels = [wrapped(name) for name in classes] if len(classes) <= 16 else False  # more would overlap
     models, budgets = predictions["model"].nunique(), predictions["budget"].nunique()
     lines, columns = (models, budgets) if budgets > 1 else (1, models)
     figure = Figure(figsize=(PAGE, PAGE / max(columns, 2.5) * 0.82 * lines + 0.5))
     grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-    configurations = predictions.groupby(statistics.CONFIGURATION, sort=False)
+    configurations = predictions.groupby(CONFIGURATION, sort=False)
     for ((model, budget), rows), axes in zip(configurations, grid.flat, strict=True):
         share_KK = confusion_matrix(rows["label"], rows["prediction"], labels=classes, normalize="true")
         sns.heatmap(
@@ -184,29 +185,36 @@ def confusion(predictions: pd.DataFrame, unit: str) -> Figure:
     return figure
 
 
-def accuracy_against_frames(results: pd.DataFrame, scores: pd.DataFrame, chance: float, unit: str) -> Figure:
-    """Test accuracy over budgets: means over seeds with intervals, every seed as a small mark, chance dotted."""
+def accuracy_against_frames(
+    results: pd.DataFrame, by_seed: pd.DataFrame, needed: pd.DataFrame, chance: float, unit: str
+) -> Figure:
+    """Test accuracy over budgets: means over seeds with intervals, every seed as a small mark, chance dotted; a ring
+    around the budget that a model needs."""
     axes = Figure(figsize=(COLUMN, 2.2)).subplots()
     budgets, models = sorted(results["budget"].unique()), results["model"].nunique()
     step = 0.02 * (budgets[-1] - budgets[0] or 1)  # keeps the bars of two models apart
     for k, (model, rows) in enumerate(results.groupby("model", sort=False)):
-        shift, seeds = (2 * k - models + 1) * step, scores[scores["model"] == model]
+        shift, seeds = (2 * k - models + 1) * step, by_seed[by_seed["model"] == model]
         _with_intervals(axes, rows["budget"] + shift, rows, model)
         if (rows["seeds"] > 1).any():
             axes.plot(seeds["budget"] + shift, seeds["accuracy"], ls="", alpha=0.4, ms=2.5, **style_of(model))
+        enough = rows[rows["budget"].isin(needed.loc[needed["model"] == model, "needed"])]
+        axes.plot(enough["budget"] + shift, enough["accuracy"], "o", ms=10, mfc="none", mec="0.15", mew=0.8, zorder=4)
+    if needed["needed"].notna().any():
+        axes.plot([], [], "o", ms=8, mfc="none", mec="0.15", mew=0.8, label=f"{unit.capitalize()} needed")
     axes.axhline(chance, color="0.4", ls=":", lw=1, label="Chance")
     axes.set(xlabel=f"{unit.capitalize()} per clip", xticks=budgets)
     return _finish_accuracy(axes)
 
 
-def accuracy_against_gflops(results: pd.DataFrame) -> Figure:
-    """Test accuracy over the multiply-adds of one view, on a log scale. Every mark is labeled with its budget."""
+def accuracy_against_cost(results: pd.DataFrame) -> Figure:
+    """Test accuracy over the multiply-adds per clip, on a log scale. Every mark is labeled with its budget."""
     axes = Figure(figsize=(COLUMN, 2.2)).subplots()
     for model, rows in results.groupby("model", sort=False):
-        _with_intervals(axes, rows["gflops"], rows, model)
+        _with_intervals(axes, rows["gmacs"], rows, model)
     for row in results.itertuples():
-        axes.annotate(row.budget, (row.gflops, row.accuracy), (4, -4), textcoords="offset points", fontsize=7, va="top")
-    axes.set(xlabel="GFLOPs of one view", xscale="log")
+        axes.annotate(row.budget, (row.gmacs, row.accuracy), (4, -4), textcoords="offset points", fontsize=7, va="top")
+    axes.set(xlabel="10⁹ multiply-adds per clip", xscale="log")
     axes.margins(x=0.12)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")

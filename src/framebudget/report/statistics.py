@@ -1,45 +1,113 @@
-"""Scores, intervals and tests, computed from the predictions alone.
+"""What accuracies would be for other test groups and other trainings: intervals, verdicts, and the frames needed.
 
-The table of predictions has one row per test clip and training: model, budget, seed, clip, group, label, prediction,
-and `p_<class>`, a probability for each class. Results list models in order of appearance, and budgets ascending.
-Intervals and tests take the trained networks as given and estimate how results vary with the test clips. Only the
-deviation over seeds shows how another training might have ended.
+Clips are tested in groups, and a budget is trained from several seeds. Both are samples, so an interval for the recipe
+covers new groups and new trainings. One training says nothing of others: its interval is of these networks alone. The
+variance over seeds is that of their mean; the variance over groups is the delete-one-group jackknife's. Their sum
+counts the interaction of groups and seeds twice, so it errs to the wide side (MacKinnon, Nielsen & Webb 2024, after
+Cameron, Gelbach & Miller 2011). benchmarks/coverage.py measures how often the intervals hold.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
-from sklearn.metrics import f1_score, precision_recall_fscore_support
+from scipy.optimize import brentq
+from scipy.special import stdtrit
 
-CONFIGURATION = ["model", "budget"]
-TRAINING = [*CONFIGURATION, "seed"]
+from framebudget.report.scores import CONFIGURATION, TRAINING, each, scores
+
 Configuration = tuple[str, int]
-FEWEST_GROUPS = 5  # for the bootstrap: 2 groups have 3 different draws, 4 have 35
+FEWEST_GROUPS = 5  # for an interval
+FEWEST_SEEDS, ENOUGH_SEEDS = 3, 5  # for an interval of the recipe, and for a verdict that is not called weak
+LEVEL, POWER = 0.05, 0.84  # 0.84: the standard normal quantile of 0.8
+MOST_GROUPS, MOST_SEEDS = 1000, 40  # that a study is advised to have
 
 
-def classes_of(predictions: pd.DataFrame) -> list[str]:
-    """The classes, in the order of their probability columns `p_<class>`."""
-    return [column.removeprefix("p_") for column in predictions.columns if column.startswith("p_")]
+@dataclass(frozen=True)
+class Estimate:
+    """An accuracy, or a difference of two, and its variances over new trainings and new groups.
+
+    of_seeds is 0 for single trainings; df: its degrees of freedom. groups, clips: how many were tested.
+    """
+
+    value: float
+    of_seeds: float
+    df: float
+    of_groups: float
+    groups: int
+    clips: int
+
+    def t(self, tail: float) -> float:
+        """The critical value with `tail` above it: Student's for seeds and for groups, weighted by their variances
+        (Cochran & Cox 1957, section 4.14)."""
+        t_groups = stdtrit(self.groups - 1, 1 - tail)
+        if self.of_seeds == 0:
+            return t_groups
+        t_seeds = stdtrit(self.df, 1 - tail)
+        return (self.of_seeds * t_seeds + self.of_groups * t_groups) / (self.of_seeds + self.of_groups)
+
+    def accuracy_interval(self, tail: float = LEVEL / 2) -> tuple[float, float]:
+        """Wilson's interval (1927) with the effective number of clips (Korn & Graubard 1998, Dean & Pagano 2015)."""
+        p, q = self.value, 1 - self.value
+        k = stdtrit(self.groups - 1, 1 - tail) ** 2 / self.clips  # no more is known than from independent clips
+        if p * q > 0:
+            k = max(k, self.t(tail) ** 2 * (self.of_seeds + self.of_groups) / (p * q))
+        half = np.sqrt(k * p * q + k**2 / 4)
+        return (p + k / 2 - half) / (1 + k), (p + k / 2 + half) / (1 + k)
+
+    @property
+    def error(self) -> float:
+        """Standard error of a difference, as if one more clip differed (after Agresti & Min 2005)."""
+        return float(np.sqrt(self.of_seeds + self.of_groups + 1 / self.clips**2))
+
+    def margin(self, tail: float = LEVEL / 2) -> float:
+        """Half the width of a difference's interval."""
+        return self.t(tail) * self.error
+
+    @property
+    def p(self) -> float:
+        """Two-sided: the level at which the interval of the difference just touches 0; at least 1e-12."""
+        least = 1e-12
+        if self.margin(least / 2) <= abs(self.value):
+            return least
+        return 2 * brentq(lambda tail: self.margin(tail) - abs(self.value), least / 2, 0.5, xtol=1e-15)
+
+    def with_more(self, groups: float, seeds: float) -> "Estimate":
+        """What `groups` times as many groups and `seeds` times as many seeds would give; df: of equal variances."""
+        df = (self.df + 2) * seeds - 2
+        G, N = round(self.groups * groups), round(self.clips * groups)
+        return Estimate(self.value, self.of_seeds / seeds, df, self.of_groups / groups, G, N)
 
 
-def scores(predictions: pd.DataFrame, k: int) -> pd.DataFrame:
-    """One row per training: accuracy, top-k accuracy, macro-F1 over the classes with test clips, calibration error."""
-    classes, rows = classes_of(predictions), []
-    for training, clips in _each(predictions, TRAINING):
-        truth, guess = clips["label"], clips["prediction"]
-        likely_Nk = (-clips.filter(regex="^p_").to_numpy()).argsort(kind="stable")[:, :k]
-        tested = [name for name in classes if name in set(truth)]
-        rows.append(training | {
-            "accuracy": (truth == guess).mean(),
-            f"top{k}": (likely_Nk == _places(truth, classes)[:, None]).any(axis=1).mean(),
-            "macro_f1": f1_score(truth, guess, labels=tested, average="macro"),
-            "ece": ece(clips),
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+def accuracy_of(right_SG: np.ndarray, tested_G: np.ndarray) -> Estimate:
+    """right_SG: clips of each group that each seed's network gets right; tested_G: how many there are."""
+    S, clips = len(right_SG), tested_G.sum()
+    accuracy_S = right_SG.sum(1) / clips
+    of_seeds = accuracy_S.var(ddof=1) / S if S > 1 else 0.0
+    return Estimate(accuracy_S.mean(), of_seeds, S - 1, _jackknife(right_SG.mean(0), tested_G), len(tested_G), clips)
+
+
+def difference_of(a_SG: np.ndarray, b_SG: np.ndarray, tested_G: np.ndarray) -> Estimate:
+    """Accuracy of b minus that of a, on the same clips. Degrees of freedom: Welch's (1947)."""
+    a, b = accuracy_of(a_SG, tested_G), accuracy_of(b_SG, tested_G)
+    of_seeds, df = a.of_seeds + b.of_seeds, 0.0
+    if of_seeds > 0:
+        df = of_seeds**2 / sum(one.of_seeds**2 / one.df for one in (a, b) if one.df)
+    of_groups = _jackknife(b_SG.mean(0) - a_SG.mean(0), tested_G)
+    return Estimate(b.value - a.value, of_seeds, df, of_groups, a.groups, a.clips)
+
+
+def _jackknife(right_G: np.ndarray, tested_G: np.ndarray) -> float:
+    """Variance of the sum of right_G over the sum of tested_G, from leaving out each group in turn."""
+    right, tested = right_G.sum(), tested_G.sum()
+    G = len(tested_G)
+    if G < 2:
+        return 0.0
+    without_G = (right - right_G) / (tested - tested_G)
+    return float((G - 1) / G * ((without_G - right / tested) ** 2).sum())
 
 
 def summary(predictions: pd.DataFrame, k: int) -> pd.DataFrame:
@@ -52,103 +120,55 @@ def summary(predictions: pd.DataFrame, k: int) -> pd.DataFrame:
     return table.join(trainings.mean().drop(columns=["seed", "accuracy"]), on=CONFIGURATION)
 
 
-def per_class(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row per configuration and class: test clips; precision, recall and F1 as means over seeds, 0 if undefined."""
-    classes, tables = classes_of(predictions), []
-    for configuration, clips in _each(predictions, CONFIGURATION):
-        seeds = [
-            precision_recall_fscore_support(rows["label"], rows["prediction"], labels=classes, zero_division=0)[:3]
-            for _, rows in clips.groupby("seed")
-        ]
-        tested = clips.drop_duplicates("clip")["label"].value_counts().reindex(classes, fill_value=0)
-        values = dict(zip(["precision", "recall", "f1"], np.mean(seeds, axis=0), strict=True))
-        tables.append(pd.DataFrame(configuration | {"class": classes, "clips": tested.to_numpy()} | values))
-    return pd.concat(tables, ignore_index=True)
+def intervals(predictions: pd.DataFrame) -> pd.DataFrame:
+    """One row per configuration: accuracy, a mean over seeds, its 95 % interval from low to high, and what that is of.
 
-
-def reliability(predictions: pd.DataFrame, bins: int = 10) -> pd.DataFrame:
-    """One row per configuration and bin of confidence: clips, their mean confidence, and their accuracy.
-
-    As in Guo et al. 2017 (arXiv:1706.04599): bins (lower, upper] of equal width, by the probability of the predicted
-    class. A clip counts once per seed; empty bins are left out.
+    interval_of: recipe (new groups and trainings), or networks (new groups alone: one seed). With two seeds, or below
+    FEWEST_GROUPS, there is no interval: NaN and "". Raises ValueError if a training lacks test clips.
     """
-    parts = _each(predictions, CONFIGURATION)
-    tables = (pd.DataFrame(configuration | dict(_calibration(clips, bins))) for configuration, clips in parts)
-    return pd.concat(tables, ignore_index=True)
+    rows, (rights, tested_G) = [], _rights(predictions)
+    for configuration, right_SG in rights.items():
+        estimate, of = accuracy_of(right_SG, tested_G), _interval_of(len(right_SG), len(tested_G))
+        low, high = estimate.accuracy_interval() if of else (np.nan, np.nan)
+        rows.append((*configuration, estimate.value, low, high, of))
+    return pd.DataFrame(rows, columns=[*CONFIGURATION, "accuracy", "low", "high", "interval_of"])
 
 
-def ece(predictions: pd.DataFrame, bins: int = 10) -> float:
-    """Expected calibration error of Guo et al. 2017: the mean distance of confidence from accuracy, over all rows."""
-    table = _calibration(predictions, bins)
-    return float(np.average((table["accuracy"] - table["confidence"]).abs(), weights=table["clips"]))
+def _interval_of(seeds: int, groups: int) -> str:
+    if groups < FEWEST_GROUPS:
+        return ""
+    return "recipe" if seeds >= FEWEST_SEEDS else "networks" if seeds == 1 else ""
 
 
-def _calibration(predictions: pd.DataFrame, bins: int) -> pd.DataFrame:
-    place_N = _places(predictions["prediction"], classes_of(predictions))
-    confidence = predictions.filter(regex="^p_").to_numpy()[np.arange(len(place_N)), place_N]
-    right = predictions["label"].to_numpy() == predictions["prediction"].to_numpy()
-    edges = np.arange(bins + 1) / bins
-    clips = pd.DataFrame({"confidence": confidence, "accuracy": right})
-    by_bin = clips.groupby(np.searchsorted(edges[1:-1], confidence))
-    means = by_bin.mean()
-    ends = {"lower": edges[means.index], "upper": edges[means.index + 1], "clips": by_bin.size()}
-    return pd.DataFrame(ends).join(means)
-
-
-def intervals(predictions: pd.DataFrame, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
-    """One row per configuration: accuracy, a mean over seeds, and its 95 % bootstrap interval from low to high.
-
-    Percentiles over draws of whole groups, not of clips (Efron & Tibshirani 1993, ch. 13; for clusters Field & Welsh
-    2007), because clips of a group tend to be right or wrong together. With few groups the interval is too narrow
-    (Cameron, Gelbach & Miller 2008); below FEWEST_GROUPS it is NaN. Raises ValueError if a training lacks test clips.
-    """
-    rights = _rights(predictions)
-    low, high = np.percentile(_resampled(rights, draws, seed), [2.5, 97.5], axis=0)
-    accuracy = [right_NS.to_numpy().mean() for right_NS in rights.values()]
-    return pd.DataFrame(list(rights), columns=CONFIGURATION).assign(accuracy=accuracy, low=low, high=high)
-
-
-def comparisons(predictions: pd.DataFrame, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
-    """Is b better than a? One row per pair: two budgets of a model, b the larger one, or two models at a budget.
+def comparisons(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Is b better than a? A row for each smaller budget of a model and its largest, b, and for two models at one.
 
     of              budget or model: what differs between model_a, budget_a and model_b, budget_b
+    seeds           trainings of the one that has fewer
     difference      accuracy of b minus accuracy of a, means over seeds
-    low, high       its 95 % interval as in `intervals`, the same groups drawn for both
-    only_a, only_b  clips that only one of them gets right (in more than half of the seeds)
-    p_bootstrap     two-sided: twice the share of draws on the rarer side of 0, with one draw added to either side
-                    (Davison & Hinkley 1997, ch. 4), so that it is never 0
-    p_mcnemar       two-sided exact test of McNemar (1947) on only_a and only_b; it assumes independent clips
-    p_…_holm        both p corrected for the number of rows (Holm 1979)
-    verdict         better or worse if both corrected p are below 0.05 and both tests point the same way, or undecided;
-                    unavailable below FEWEST_GROUPS, where low, high and p_bootstrap are NaN
+    low, high       its 95 % interval, of what interval_of says, as in `intervals`
+    at_most         its one-sided upper 95 % bound: what the smaller budget may lose
+    p, p_holm       two-sided, of that interval; and corrected for the number of rows (Holm 1979)
+    verdict         better or worse if p_holm is below 0.05, else undecided; of single trainings, and where there is no
+                    interval, none
 
-    A single configuration gives no row. Raises ValueError if a training lacks test clips, or if seeds differ in a pair.
+    A single configuration gives no row. Raises ValueError if a training lacks test clips.
     """
-    rights = _rights(predictions)
-    accuracy_D = dict(zip(rights, _resampled(rights, draws, seed).T, strict=True))
-    enough = predictions["group"].nunique() >= FEWEST_GROUPS
-    rows = []
+    rows, (rights, tested_G) = [], _rights(predictions)
     for of, a, b in _pairs(rights):
-        a_NS, b_NS = rights[a], rights[b]
-        if not a_NS.columns.equals(b_NS.columns):
-            raise ValueError("predictions: {} at budget {} and {} at budget {} have different seeds".format(*a, *b))
-        difference, difference_D = b_NS.to_numpy().mean() - a_NS.to_numpy().mean(), accuracy_D[b] - accuracy_D[a]
-        low, high = np.percentile(difference_D, [2.5, 97.5])
-        fewest = min((difference_D <= 0).sum(), (difference_D >= 0).sum())
-        p_bootstrap = min(2 * (1 + fewest) / (1 + draws), 1.0) if enough else np.nan
-        a_N, b_N = a_NS.mean(axis=1) > 0.5, b_NS.mean(axis=1) > 0.5
-        only_a, only_b = (a_N & ~b_N).sum(), (b_N & ~a_N).sum()
-        p_mcnemar = binomtest(only_b, only_a + only_b).pvalue if only_a + only_b else 1.0
-        rows.append((of, *a, *b, difference, low, high, only_a, only_b, p_bootstrap, p_mcnemar))
-    sides = ["of", "model_a", "budget_a", "model_b", "budget_b"]
-    measured = ["difference", "low", "high", "only_a", "only_b", "p_bootstrap", "p_mcnemar"]
-    table = pd.DataFrame(rows, columns=sides + measured)
-    for test in ("p_bootstrap", "p_mcnemar"):
-        table[f"{test}_holm"] = holm(table[test].to_numpy(float))
-    found = (table[["p_bootstrap_holm", "p_mcnemar_holm"]] < 0.05).all(axis=1)
-    better = found & (table["difference"] > 0) & (table["only_b"] > table["only_a"])
-    worse = found & (table["difference"] < 0) & (table["only_b"] < table["only_a"])
-    table["verdict"] = np.select([better, worse], ["better", "worse"], "undecided" if enough else "unavailable")
+        seeds = min(len(rights[a]), len(rights[b]))
+        estimate, interval_of = difference_of(rights[a], rights[b], tested_G), _interval_of(seeds, len(tested_G))
+        low = high = at_most = p = np.nan
+        if interval_of:
+            low, high = estimate.value - estimate.margin(), estimate.value + estimate.margin()
+            at_most, p = estimate.value + estimate.margin(LEVEL), estimate.p
+        rows.append((of, *a, *b, seeds, estimate.value, low, high, interval_of, at_most, p))
+    sides = ["of", "model_a", "budget_a", "model_b", "budget_b", "seeds"]
+    table = pd.DataFrame(rows, columns=[*sides, "difference", "low", "high", "interval_of", "at_most", "p"])
+    table["p_holm"] = holm(table["p"].to_numpy(float))
+    found = np.where(table["difference"] > 0, "better", "worse")
+    decided = np.where(table["p_holm"] < LEVEL, found, "undecided")
+    table["verdict"] = np.where(table["interval_of"] == "recipe", decided, "none")
     return table
 
 
@@ -159,50 +179,76 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected[np.argsort(order)]
 
 
+def frames_needed(predictions: pd.DataFrame, margin: float, learned: pd.DataFrame) -> pd.DataFrame:
+    """The smallest budget of each model that loses at most `margin` against the largest one: one row per model.
+
+    Budgets are tested from the largest down, each by its one-sided 95 % bound (`at_most`), until one fails. That needs
+    no correction for their number (Hsu & Berger 1999, Westfall & Krishen 2001). learned: of `scores.learned`.
+
+    largest     the largest budget
+    needed      the last budget that passed; the largest one, if the next loses more than the margin (`low`); or NaN
+    next        the budget at which it stopped, or NaN
+    because     why it stopped: worse (it loses more than the margin), undecided, unlearned (one of the two has not
+                finished learning), trainings (too few, or no interval), or "" if the smallest budget passed
+    groups, seeds   if undecided: how many would probably decide it (a power of 0.8, if the two are equally good), the
+                    fewest seeds first; NaN if not even MOST_GROUPS and MOST_SEEDS would
+    """
+    finished = learned.set_index(CONFIGURATION)["finished"].to_dict()
+    table = comparisons(predictions)
+    table = table[table["of"] == "budget"].sort_values("budget_a", ascending=False, kind="stable")
+    rights, tested_G = _rights(predictions)
+    rows = []
+    for model in dict.fromkeys(model for model, _ in rights):
+        largest = max(budget for name, budget in rights if name == model)
+        answer: dict[str, Any] = {"needed": np.nan, "next": np.nan, "because": "", "groups": np.nan, "seeds": np.nan}
+        for row in table[table["model_a"] == model].to_dict("records"):
+            if not (finished[model, row["budget_a"]] and finished[model, largest]):
+                because = "unlearned"
+            elif row["interval_of"] != "recipe":
+                because = "trainings"
+            elif row["at_most"] <= margin:
+                answer["needed"] = row["budget_a"]
+                continue
+            else:
+                because = "worse" if row["low"] > margin else "undecided"
+            answer |= {"next": row["budget_a"], "because": because}
+            break
+        if answer["because"] == "worse" and np.isnan(answer["needed"]):
+            answer["needed"] = largest
+        if answer["because"] == "undecided":
+            a_SG, b_SG = rights[model, int(answer["next"])], rights[model, largest]
+            groups, seeds = deciding(difference_of(a_SG, b_SG, tested_G), min(len(a_SG), len(b_SG)), margin)
+            answer |= {"groups": groups, "seeds": seeds}
+        rows.append({"model": model, "largest": largest} | answer)
+    return pd.DataFrame(rows).astype(dict.fromkeys(["needed", "next", "groups", "seeds"], "Int64"))
+
+
+def deciding(difference: Estimate, seeds: int, margin: float) -> tuple[float, float]:
+    """(groups, seeds) with (t′ + 0.84)·error ≤ margin; NaN if there are none."""
+    for S in (seeds, *(more for more in (5, 10, 20, MOST_SEEDS) if more > seeds)):
+        for G in range(difference.groups, MOST_GROUPS + 1):
+            more = difference.with_more(G / difference.groups, S / seeds)
+            if (more.t(LEVEL) + POWER) * more.error <= margin:
+                return G, S
+    return np.nan, np.nan
+
+
 def _pairs(configurations: Iterable[Configuration]) -> list[tuple[str, Configuration, Configuration]]:
-    """All pairs of budgets of a model, then of models at a budget, each with the column that differs."""
-    each_two = list(combinations(configurations, 2))
-    pairs = [("budget", a, b) for a, b in each_two if a[0] == b[0]]
-    return pairs + sorted((("model", a, b) for a, b in each_two if a[1] == b[1]), key=lambda pair: pair[1][1])
+    """Each budget of a model and its largest, then two models at a budget, each with the column that differs."""
+    configurations = list(configurations)
+    largest = {model: max(budget for name, budget in configurations if name == model) for model, _ in configurations}
+    pairs = [("budget", one, (one[0], largest[one[0]])) for one in configurations if one[1] < largest[one[0]]]
+    models = (("model", a, b) for a, b in combinations(configurations, 2) if a[1] == b[1])
+    return pairs + sorted(models, key=lambda pair: pair[1][1])
 
 
-def _rights(predictions: pd.DataFrame) -> dict[Configuration, pd.DataFrame]:
-    """Whether each test clip is right: rows by (group, clip), a column per seed. ValueError if clips are missing."""
+def _rights(predictions: pd.DataFrame) -> tuple[dict[Configuration, np.ndarray], np.ndarray]:
+    """right_SG of each configuration, and tested_G. Raises ValueError if a training lacks test clips."""
     clips = predictions.assign(right=predictions["label"] == predictions["prediction"])
     rights = clips.pivot(index=["group", "clip"], columns=TRAINING, values="right").sort_index(axis=1)
     if (missing := rights.columns[rights.isna().any()]).size:
         raise ValueError("predictions: {} at budget {} with seed {} lacks test clips".format(*missing[0]))
-    configurations = (tuple(keys.values()) for keys, _ in _each(predictions, CONFIGURATION))
-    return {configuration: rights[configuration] for configuration in configurations}
-
-
-def _resampled(rights: dict[Configuration, pd.DataFrame], draws: int, seed: int) -> np.ndarray:
-    """accuracy_DC: draws × configurations, the accuracies if other groups had been drawn; NaN below FEWEST_GROUPS.
-
-    A draw takes as many groups as there are, with replacement, the same for all configurations. Sums of whole numbers
-    are exact in any order, so two configurations that are equally right differ by 0.
-    """
-    groups = [right_NS.groupby("group") for right_NS in rights.values()]
-    right_GC = np.stack([group.sum().sum(axis=1) for group in groups], axis=1)
-    tested_GC = np.stack([group.count().sum(axis=1) for group in groups], axis=1)
-    G, C = right_GC.shape
-    if G < FEWEST_GROUPS:
-        return np.full((draws, C), np.nan)
-    generator = np.random.default_rng(seed)
-    accuracy_DC = []
-    for done in range(0, draws, 1000):  # all draws of thousands of groups at once would take gigabytes
-        times_DG = generator.multinomial(G, np.full(G, 1 / G), min(1000, draws - done)).astype(float)
-        accuracy_DC.append((times_DG @ right_GC) / (times_DG @ tested_GC))
-    return np.concatenate(accuracy_DC)
-
-
-def _places(names: pd.Series, classes: list[str]) -> np.ndarray:
-    """The index of each name in the classes. Raises KeyError for an unknown name."""
-    return pd.Series(range(len(classes)), classes).loc[names].to_numpy()
-
-
-def _each(predictions: pd.DataFrame, keys: list[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """The keys of every configuration or training, and its rows."""
-    for model, rows in predictions.groupby("model", sort=False):
-        for others, part in rows.groupby(keys[1:]):
-            yield dict(zip(keys, (model, *others), strict=True)), part
+    groups = rights.astype(int).groupby("group")
+    right_of = groups.sum()
+    configurations = (tuple(keys.values()) for keys, _ in each(predictions, CONFIGURATION))
+    return {one: right_of[one].to_numpy().T for one in configurations}, groups.size().to_numpy()

@@ -1,0 +1,113 @@
+"""Scores of the trained networks, computed from the predictions and the learning curves alone.
+
+The table of predictions has one row per test clip and training: model, budget, seed, clip, group, label, prediction,
+and `p_<class>`, a probability for each class. Results list models in order of appearance, and budgets ascending.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import f1_score, precision_recall_fscore_support
+
+CONFIGURATION = ["model", "budget"]
+TRAINING = [*CONFIGURATION, "seed"]
+LEARNED, FLAT = 0.85, 0.02  # training accuracy at the end; rise of the validation accuracy over the last quarter
+
+
+def classes_of(predictions: pd.DataFrame) -> list[str]:
+    """The classes, in the order of their probability columns `p_<class>`."""
+    return [column.removeprefix("p_") for column in predictions.columns if column.startswith("p_")]
+
+
+def scores(predictions: pd.DataFrame, k: int) -> pd.DataFrame:
+    """One row per training: accuracy, top-k accuracy, macro-F1 over the classes with test clips, calibration error."""
+    classes, rows = classes_of(predictions), []
+    for training, clips in each(predictions, TRAINING):
+        truth, guess = clips["label"], clips["prediction"]
+        likely_Nk = (-clips.filter(regex="^p_").to_numpy()).argsort(kind="stable")[:, :k]
+        tested = [name for name in classes if name in set(truth)]
+        rows.append(training | {
+            "accuracy": (truth == guess).mean(),
+            f"top{k}": (likely_Nk == _places(truth, classes)[:, None]).any(axis=1).mean(),
+            "macro_f1": f1_score(truth, guess, labels=tested, average="macro"),
+            "ece": ece(clips),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def learned(curves: pd.DataFrame) -> pd.DataFrame:
+    """One row per configuration: means over trainings of the last epoch's training accuracy and of the number of the
+    epoch that was kept, and `finished`: whether all of them have finished learning.
+
+    A training has if its last training accuracy is at least LEARNED, and if the validation accuracy of its last quarter
+    of epochs is at most FLAT above that of the quarter before. curves: rows by model, budget, seed, fold and epoch.
+    """
+    rows = []
+    for configuration, trainings in each(curves, CONFIGURATION):
+        last, kept, finished = [], [], []
+        for _, curve in trainings.groupby(["seed", "fold"]):
+            validation, quarter = curve["val_accuracy"].to_numpy(), max(1, len(curve) // 4)
+            rise = validation[-quarter:].mean() - validation[-2 * quarter : -quarter].mean() if len(curve) > 1 else 1
+            last.append(curve["train_accuracy"].iloc[-1])
+            kept.append(curve.sort_values(["val_accuracy", "val_loss"], ascending=[False, True])["epoch"].iloc[0] + 1)
+            finished.append(last[-1] >= LEARNED and rise <= FLAT)
+        means = {"train_accuracy": np.mean(last), "best_epoch": np.mean(kept)}
+        rows.append(configuration | means | {"finished": all(finished)})
+    return pd.DataFrame(rows)
+
+
+def per_class(predictions: pd.DataFrame) -> pd.DataFrame:
+    """One row per configuration and class: test clips; precision, recall and F1 as means over seeds, 0 if undefined."""
+    classes, tables = classes_of(predictions), []
+    for configuration, clips in each(predictions, CONFIGURATION):
+        seeds = [
+            precision_recall_fscore_support(rows["label"], rows["prediction"], labels=classes, zero_division=0)[:3]
+            for _, rows in clips.groupby("seed")
+        ]
+        tested = clips.drop_duplicates("clip")["label"].value_counts().reindex(classes, fill_value=0)
+        values = dict(zip(["precision", "recall", "f1"], np.mean(seeds, axis=0), strict=True))
+        tables.append(pd.DataFrame(configuration | {"class": classes, "clips": tested.to_numpy()} | values))
+    return pd.concat(tables, ignore_index=True)
+
+
+def reliability(predictions: pd.DataFrame, bins: int = 10) -> pd.DataFrame:
+    """One row per configuration and bin of confidence: clips, their mean confidence, and their accuracy.
+
+    As in Guo et al. 2017 (arXiv:1706.04599): bins (lower, upper] of equal width, by the probability of the predicted
+    class. A clip counts once per seed; empty bins are left out.
+    """
+    parts = each(predictions, CONFIGURATION)
+    tables = (pd.DataFrame(configuration | dict(_calibration(clips, bins))) for configuration, clips in parts)
+    return pd.concat(tables, ignore_index=True)
+
+
+def ece(predictions: pd.DataFrame, bins: int = 10) -> float:
+    """Expected calibration error of Guo et al. 2017: the mean distance of confidence from accuracy, over all rows."""
+    table = _calibration(predictions, bins)
+    return float(np.average((table["accuracy"] - table["confidence"]).abs(), weights=table["clips"]))
+
+
+def _calibration(predictions: pd.DataFrame, bins: int) -> pd.DataFrame:
+    place_N = _places(predictions["prediction"], classes_of(predictions))
+    confidence = predictions.filter(regex="^p_").to_numpy()[np.arange(len(place_N)), place_N]
+    right = predictions["label"].to_numpy() == predictions["prediction"].to_numpy()
+    edges = np.arange(bins + 1) / bins
+    clips = pd.DataFrame({"confidence": confidence, "accuracy": right})
+    by_bin = clips.groupby(np.searchsorted(edges[1:-1], confidence))
+    means = by_bin.mean()
+    ends = {"lower": edges[means.index], "upper": edges[means.index + 1], "clips": by_bin.size()}
+    return pd.DataFrame(ends).join(means)
+
+
+def _places(names: pd.Series, classes: list[str]) -> np.ndarray:
+    """The index of each name in the classes. Raises KeyError for an unknown name."""
+    return pd.Series(range(len(classes)), classes).loc[names].to_numpy()
+
+
+def each(predictions: pd.DataFrame, keys: list[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """The keys of every configuration or training, and its rows."""
+    for model, rows in predictions.groupby("model", sort=False):
+        for others, part in rows.groupby(keys[1:]):
+            yield dict(zip(keys, (model, *others), strict=True)), part
