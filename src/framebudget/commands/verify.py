@@ -85,8 +85,10 @@ def fresh_clone(clone: Path, environment: dict[str, str] | None = None, umask: i
 
 
 def with_parameters_of(kept: Path, path: Path) -> str:
-    """The parameters of a kept study, except where the clips are. Keys that its version did not have are null, and those
-    of `evaluate` as they are here."""
+    """The parameters of a kept study, except where the clips are.
+
+    Keys that its version did not have are null, and those of `evaluate` as they are here.
+    """
     own, theirs = read_yaml(path), read_yaml(kept / "params.yaml")
     for name, data in theirs["datasets"].items():
         for key, section in data.items():
