@@ -1,0 +1,125 @@
+"""What the paper claims, for all kinds of studies that params.yaml allows: each claim is checked against what was done.
+
+Every pair of values of two options is met in some study (pairwise testing), not every combination.
+"""
+
+import itertools
+import random
+import re
+
+import pytest
+
+from tests.test_paper import here, packed, typeset  # noqa: F401, a fixture
+
+BOTH = ["x3d_m", "slowfast_r50"]
+OPTIONS = {
+    "protocol": ["sound", "published"],
+    "split": ["group", "clip", "official", "folds"],
+    "grouped": [True, False],
+    "sampling": ["dynamic", "static", "segments", "dense"],
+    "window": [1.5, None],
+    "given": [[], ["x3d_m"], BOTH],
+    "models": [["x3d_m"], BOTH],
+    "rates": [{6: 0.9}, {6: 0.5, 16: 0.95}, {4: 0.4, 6: 0.9, 8: 0.95, 60: 0.95}],
+    "classes": [2, 5, 101],
+    "seeds": [1, 2, 3, 5],
+    "groups": [2, 12],
+    "views": [1, 3],
+}
+WRONG = [  # of grammar and of punctuation
+    r"\b([a-z]{2,}) \1\b", r" [,.;:)]", r"\(\s", r"[,;:]\.", r"\.\.", r",,",
+    r"\b1 (clips|seeds|groups|windows)\b", r"\bnone\b(?! of it| is given)", r"\bauto\b",
+    r"\[[a-z]", r"#[a-z]+[.(]", r"(?<!e\.g)\. [a-z]",
+]  # fmt: skip
+
+
+def pairwise() -> list[dict]:
+    """Combinations of OPTIONS in which every two values meet: each time the best of a hundred random ones."""
+    generator, names = random.Random(0), list(OPTIONS)
+    left = {
+        ((a, i), (b, j))
+        for a, b in itertools.combinations(names, 2)
+        for i in range(len(OPTIONS[a]))
+        for j in range(len(OPTIONS[b]))
+    }
+    found = []
+    left -= {pair for pair in left if impossible(dict(pair))}
+    while left:
+        tries = [{name: generator.randrange(len(OPTIONS[name])) for name in names} for _ in range(100)]
+        tries = [places for places in tries if not impossible(places)]
+        best = max(tries, key=lambda places: len(left.intersection(itertools.combinations(places.items(), 2))))
+        left -= set(itertools.combinations(best.items(), 2))
+        found.append({name: OPTIONS[name][place] for name, place in best.items()})
+    return found
+
+
+def impossible(places: dict[str, int]) -> bool:
+    """The published protocol has no folds."""
+    values = {name: OPTIONS[name][place] for name, place in places.items()}
+    return (values.get("protocol"), values.get("split")) == ("published", "folds")
+
+
+@pytest.mark.parametrize("study", pairwise(), ids=lambda study: "-".join(map(str, study.values())))
+def test_every_claim_is_true_of_the_study(here, study):  # noqa: F811
+    split, rates, seeds, models = study["split"], study["rates"], study["seeds"], study["models"]
+    given = [model for model in study["given"] if model in models]
+    leaky, published = split == "clip" and study["grouped"], study["protocol"] == "published"
+    by = {"official": {"test": None, "official": 2}, "folds": {"folds": 3}, "clip": {"by": "clip"}, "group": {}}[split]
+    changes = {
+        "protocol": study["protocol"], "models": models, "datasets.folder.evaluate.views": study["views"],
+        "datasets.folder.input.sampling": study["sampling"], "datasets.folder.input.window": study["window"],
+        **{f"datasets.folder.split.{key}": value for key, value in by.items()},
+    }  # fmt: skip
+    template = here / "paper/template.typ"  # one endless column, where no figure interrupts a sentence
+    template.write_text(
+        template.read_text()
+        .replace('paper: "us-letter"', "width: 20in, height: 500in")
+        .replace("columns: 2", "columns: 1")
+    )
+    keys = "classes", "seeds", "groups", "grouped"
+    raw = typeset(here, rates, leaky=leaky, given=given, **{key: study[key] for key in keys}, **changes)
+    text = packed(raw)
+
+    def says(sentence: str) -> bool:
+        return packed(sentence) in text
+
+    apart = study["grouped"] and not leaky
+    assert says("clips of groups that they have not seen") == says("No group is on two sides") == apart
+    assert says("share their group with clips that were trained on") == leaky
+    assert says("No groups are known") == (not study["grouped"])
+    assert says("every clip is tested on once") == (split == "folds")
+    assert says("those of the official list 2") == (split == "official" and not published)
+    assert says("We fine-tune") == (len(given) == len(models))
+    assert says("We train") == (len(given) < len(models))
+    for model, title in zip(BOTH, ["X3D-M", "SlowFast R50"], strict=True):
+        assert says(f"{title} starts from scratch") == (model in models and model not in given)
+        assert says(f"{title} starts from given weights") == (model in given)
+    assert says("They start from different weights") == (len(models) == 2 and len(given) == 1 and len(rates) > 0)
+    assert says("This is the protocol of the study that is redone here") == published
+    assert says("a softmax of its softmax; the clips that") == (published and "x3d_m" in models)
+    fixed = study["sampling"] == "dynamic" and study["window"] is None and not published
+    assert says("anew from a clip") == (study["sampling"] == "dynamic" and not fixed)
+    assert says("every epoch takes the same frames") == (fixed or study["sampling"] == "static")
+    assert says("a network sees no more than its budget") == (study["views"] == 1)
+    assert says("× 3") == (study["views"] == 3)
+    short = 60 in rates and not published
+    assert says("clips have fewer frames than the budget of 60 needs") == short
+    pieces = study["groups"] * (1 if study["grouped"] else study["classes"])
+    intervals = seeds != 2 and pieces >= 5 and not leaky
+    assert says("for new groups and new trainings") == (intervals and seeds >= 3 and study["grouped"])
+    assert says("give no interval, so none is given") == (not intervals)
+    if len(rates) == 1:
+        assert says("A single budget was run") and not says("needs")
+    elif not intervals or seeds < 3:
+        assert says("needs is not known") and not says("needs all") and not says("needs no more")
+    else:
+        assert not says("is not known") and (says("needs all") or says("needs no more") or says("not decided"))
+    weak = intervals and seeds == 3
+    assert not says("a weak verdict") or weak
+    assert says("are called weak") == weak
+    if not (intervals and seeds >= 3):
+        assert not re.search(r"(loses|gains)[\d.]+pointsofaccuracy", text)
+    prose = " ".join(raw.replace("-\n", "").split())
+    prose = prose[prose.index("1 Question") : prose.index("Bibliography")]
+    found = [match for wrong in WRONG for match in re.finditer(wrong, prose)]
+    assert [prose[max(0, match.start() - 30) : match.end() + 30] for match in found] == []
