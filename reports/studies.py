@@ -1,6 +1,7 @@
 """Keep a study that was run, and write README.md's table of all that were kept.
 
     $ python reports/studies.py keep motion     # after `dvc repro` or `dvc exp run`, at the top of the repository
+    $ python reports/studies.py recompute       # tables and plots of accuracy of all studies, from what was kept
     $ python reports/studies.py table           # between the two comments in README.md
 
 writes  reports/<study>/    params.yaml, predictions, tables, learning curves and plots; pictures of clips only where
@@ -17,8 +18,9 @@ from framebudget import params
 from framebudget.console import new_folder, usage, write_text
 from framebudget.models import NETWORKS
 from framebudget.params import EMBEDDED
-from framebudget.report import statistics
-from framebudget.study import read_predictions
+from framebudget.report import plots, scores, statistics
+from framebudget.study import read_predictions, read_table
+from framebudget.study import write_table as write_rows
 
 HERE = Path(__file__).parent
 TABLES = [f"tables/{name}" for name in ("results.csv", "comparisons.csv", "needed.csv", "provenance.json")]
@@ -33,6 +35,7 @@ def main() -> None:
     keeping = commands.add_parser("keep", help="the study in work/")
     keeping.add_argument("name")
     keeping.set_defaults(run=lambda arguments: keep(arguments.name))
+    commands.add_parser("recompute", help="all that were kept").set_defaults(run=lambda _: recompute())
     commands.add_parser("table", help="in README.md").set_defaults(run=lambda _: write_table())
     arguments = parser.parse_args()
     arguments.run(arguments)
@@ -58,9 +61,39 @@ def keep(name: str) -> None:
                 shutil.copy(work / f"figures/{plot}.png", folder)
 
 
+def kept() -> list[Path]:
+    return [path.parent for path in sorted(HERE.glob("*/params.yaml"))]
+
+
+def recompute() -> None:
+    for study in kept():
+        tables = tables_of(study)
+        for name, table in tables.items():
+            write_rows(table, study / f"{name}.csv", "frames")
+        predictions, results = read_predictions(study / "predictions.csv"), tables["results"]
+        by_seed, chance = scores.scores(predictions, 1), 1 / len(scores.classes_of(predictions))
+        frames = plots.accuracy_against_frames(results, by_seed, tables["needed"], chance, "frames")
+        plots.write(frames, study / "frames.png")
+        plots.write(plots.accuracy_against_cost(results, by_seed), study / "cost.png")
+
+
+def tables_of(study: Path) -> dict[str, pd.DataFrame]:
+    """results, comparisons and needed, as `evaluate` computes them, but for the cost, which is taken from the results."""
+    content = yaml.safe_load((study / "params.yaml").read_text())
+    rule = content["datasets"][content["dataset"]]["evaluate"]
+    predictions, before = read_predictions(study / "predictions.csv"), read_table(study / "results.csv")
+    if "gflops" in before:  # of one view, until version 0.1
+        before["gmacs"] = before["gflops"] * rule["views"] * rule["crops"]
+    learned = scores.learned(pd.concat([read_table(path) for path in sorted(study.glob("*_curves.csv"))]))
+    results = statistics.summary(predictions, rule["top_k"])
+    for part in (before[[*scores.CONFIGURATION, "crop", "parameters_M", "gmacs"]], learned):
+        results = results.merge(part, on=scores.CONFIGURATION, validate="1:1")
+    needed = statistics.frames_needed(predictions, rule.get("margin", 0.05), learned)
+    return {"results": results, "comparisons": statistics.comparisons(predictions), "needed": needed}
+
+
 def write_table() -> None:
-    studies = [path.parent for path in sorted(HERE.glob("*/params.yaml"))]
-    rows = pd.concat([rows_of(study) for study in studies])
+    rows = pd.concat([rows_of(study) for study in kept()])
     budgets = sorted({key for key in rows.columns if isinstance(key, int)})
     table = rows.rename(columns={budget: f"{budget} frames" for budget in budgets}).fillna("")
     table = table[["clips", "network", "starts from", "optimizer", *(f"{budget} frames" for budget in budgets)]]

@@ -27,6 +27,17 @@ def test_the_readme_shows_the_kept_studies(tmp_path: Path, monkeypatch: pytest.M
     assert Path("README.md").read_text() == (TOP / "README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    "study", [path.parent for path in sorted(TOP.glob("reports/*/params.yaml"))], ids=lambda it: it.name
+)
+def test_the_kept_tables_are_what_the_predictions_say(study: Path, tmp_path: Path) -> None:
+    studies = script("reports/studies.py")
+    for name, table in studies.tables_of(study).items():
+        studies.write_rows(table, tmp_path / f"{name}.csv", "frames")
+        own = [pd.read_csv(folder / f"{name}.csv") for folder in (tmp_path, study)]
+        pd.testing.assert_frame_equal(*own, check_like=True, rtol=1e-4)
+
+
 def test_a_new_arm_replaces_itself_and_nothing_else(tmp_path: Path) -> None:
     compare, path = script("reports/splits/compare.py"), tmp_path / "clips.csv"
 

@@ -68,7 +68,7 @@ def figures(study: Study, predictions: pd.DataFrame) -> Iterator[tuple[str, Figu
     yield "curves", plots.learning_curves(curves, p.unit)
     yield "frames", plots.accuracy_against_frames(results, by_seed, needed, 1 / len(study.classes), p.unit)
     if p.protocol == "sound":  # in the published protocol, all budgets cost the same
-        yield "cost", plots.accuracy_against_cost(results)
+        yield "cost", plots.accuracy_against_cost(results, by_seed)
     yield "confusion", plots.confusion(predictions, p.unit)
     yield "reliability", plots.reliability(reliability, p.unit)
     if wrong := [seen(study, row, mapped=False) for row in strips.mistakes(predictions).itertuples()]:

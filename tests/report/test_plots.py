@@ -73,7 +73,7 @@ def test_a_study_of_one_network_has_every_plot(budgets, tmp_path):
         plots.learning_curves(curves, "seconds"),
         plots.confusion(predictions, "seconds"),
         plots.accuracy_against_frames(table, scores.scores(predictions, 1), needed, 0.5, "seconds"),
-        plots.accuracy_against_cost(table),
+        plots.accuracy_against_cost(table, scores.scores(predictions, 1)),
         plots.reliability(scores.reliability(predictions), "seconds"),
     )
     for figure in figures:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from framebudget.report.scores import TRAINING, classes_of, ece, learned, per_class, reliability, scores
+from framebudget.report.scores import TRAINING, classes_of, ece, ece_chance, learned, per_class, reliability, scores
 
 CLASSES = ["a", "b_%", "p_c", "d=é"]
 P = [f"p_{name}" for name in CLASSES]
@@ -54,6 +54,9 @@ def test_scores_are_scikit_learns(predictions):
         assert row["top2"] == pytest.approx(best)
         assert row["macro_f1"] == pytest.approx(metrics.f1_score(truth, guess, average="macro", zero_division=0))
         assert row["accuracy"] < row["top2"] < 1
+        alphabetical, p_NK = sorted(CLASSES), rows[[f"p_{name}" for name in sorted(CLASSES)]].to_numpy()
+        assert row["nll"] == pytest.approx(metrics.log_loss(truth, p_NK, labels=alphabetical), rel=1e-3)
+        assert row["brier"] == pytest.approx(metrics.brier_score_loss(truth, p_NK, labels=alphabetical))
     assert scores(predictions, 1).set_index(TRAINING)["top1"].equals(table["accuracy"].rename("top1"))
     assert (scores(predictions, 9)["top9"] == 1).all()
 
@@ -130,6 +133,18 @@ def test_bins_hold_every_clip_once(clips, bins):
     gap = abs(np.mean([p - right for p, right in clips]))
     assert gap - 1e-9 <= ece(table, bins) <= 1
     assert ece(table, 1) == pytest.approx(gap)
+
+
+def test_a_calibrated_network_has_the_error_that_chance_gives():
+    """On many clips none; on few, as much as a plain loop finds."""
+    generator = np.random.default_rng(0)
+    confidence = generator.uniform(0.5, 1, 20_000)
+    table = sure(list(confidence), list(generator.random(20_000) < confidence))
+    assert ece(table) == pytest.approx(ece_chance(table), abs=0.005) == pytest.approx(0, abs=0.02)
+    few = table[:30]
+    drawn = [ece(sure(list(confidence[:30]), list(generator.random(30) < confidence[:30]))) for _ in range(400)]
+    assert ece_chance(few, draws=2000) == pytest.approx(np.mean(drawn), rel=0.1)
+    assert ece_chance(few) > 5 * ece_chance(table)
 
 
 def curve(train: list[float], validation: list[float], budget: int = 6, seed: int = 0) -> pd.DataFrame:

@@ -99,7 +99,7 @@ def test_at_the_level_p_the_interval_just_touches_zero(seed, S, G):
 def test_a_summary_is_the_mean_over_seeds(predictions):  # noqa: F811
     runs, table = scores(predictions, 2), summary(predictions, 2)
     columns = ["model", "budget", "seeds", "accuracy", "accuracy_std", "low", "high", "interval_of"]
-    assert list(table) == [*columns, "top2", "macro_f1", "ece"]
+    assert list(table) == [*columns, "top2", "macro_f1", "ece", "ece_chance", "brier", "nll"]
     assert table["seeds"].tolist() == [2] * 4
     for row, (_, pair) in zip(table.itertuples(), runs.groupby(["model", "budget"], sort=False), strict=True):
         for name in ("accuracy", "top2", "macro_f1", "ece"):
@@ -110,8 +110,7 @@ def test_a_summary_is_the_mean_over_seeds(predictions):  # noqa: F811
 
 def test_models_come_as_they_appear_and_budgets_ascend(predictions):  # noqa: F811
     order = [("slow", 6), ("slow", 16), ("fast", 6), ("fast", 16)]
-    tables = summary(predictions, 2), per_class(predictions), reliability(predictions), intervals(predictions)
-    for table in tables:
+    for table in summary(predictions, 2), per_class(predictions), reliability(predictions), intervals(predictions):
         assert list(table[["model", "budget"]].drop_duplicates().itertuples(index=False, name=None)) == order
         assert table.index.equals(pd.RangeIndex(len(table)))
 
@@ -132,7 +131,7 @@ def test_an_interval_needs_groups_and_that_of_a_recipe_seeds(seeds, groups, of):
     assert intervals(table)["interval_of"].tolist() == [of] * 2
     assert intervals(table)[["low", "high"]].notna().eq(bool(of)).all(axis=None)
     row = comparisons(table).iloc[0]
-    assert row[["low", "high", "at_most", "p", "p_holm"]].notna().eq(bool(of)).all()
+    assert row[["low", "high", "detectable", "at_most", "p", "p_holm"]].notna().eq(bool(of)).all()
     assert (row["verdict"] != "none") == (of == "recipe")
     assert row["difference"] > 0.3
 
@@ -171,6 +170,7 @@ def test_a_comparison_is_the_difference_of_the_summary_and_p_is_corrected():
     for row in pairs.itertuples():
         assert row.difference == pytest.approx(accuracy[row.budget_b] - accuracy[row.budget_a])
         assert row.low < row.difference < row.at_most < row.high
+        assert row.detectable > row.high - row.difference
     np.testing.assert_array_equal(pairs["p_holm"], holm(pairs["p"].to_numpy()))
     assert pairs["seeds"].tolist() == [5, 5]
 

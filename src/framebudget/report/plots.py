@@ -207,11 +207,14 @@ def accuracy_against_frames(
     return _finish_accuracy(axes)
 
 
-def accuracy_against_cost(results: pd.DataFrame) -> Figure:
+def accuracy_against_cost(results: pd.DataFrame, by_seed: pd.DataFrame) -> Figure:
     """Test accuracy over the multiply-adds per clip, on a log scale. Every mark is labeled with its budget."""
     axes = Figure(figsize=(COLUMN, 2.2)).subplots()
     for model, rows in results.groupby("model", sort=False):
         _with_intervals(axes, rows["gmacs"], rows, model)
+        if (rows["seeds"] > 1).any():
+            seeds = by_seed.merge(rows[["model", "budget", "gmacs"]])
+            axes.plot(seeds["gmacs"], seeds["accuracy"], ls="", alpha=0.4, ms=2.5, **style_of(model))
     for row in results.itertuples():
         axes.annotate(row.budget, (row.gmacs, row.accuracy), (4, -4), textcoords="offset points", fontsize=7, va="top")
     axes.set(xlabel="10⁹ multiply-adds per clip", xscale="log")

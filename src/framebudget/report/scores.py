@@ -13,6 +13,7 @@ from sklearn.metrics import f1_score, precision_recall_fscore_support
 
 CONFIGURATION = ["model", "budget"]
 TRAINING = [*CONFIGURATION, "seed"]
+SMALLEST = 1e-6  # probability: predictions have six digits
 LEARNED, FLAT = 0.85, 0.02  # training accuracy at the end; rise of the validation accuracy over the last quarter
 
 
@@ -22,17 +23,27 @@ def classes_of(predictions: pd.DataFrame) -> list[str]:
 
 
 def scores(predictions: pd.DataFrame, k: int) -> pd.DataFrame:
-    """One row per training: accuracy, top-k accuracy, macro-F1 over the classes with test clips, calibration error."""
+    """One row per training: accuracy, top-k accuracy, and macro-F1 over the classes with test clips; and how well the
+    probabilities are calibrated.
+
+    ece is the expected calibration error, and ece_chance what a network with the same confidences would have on average
+    if it were calibrated. brier is the mean squared distance of the probabilities from the truth (Brier 1950), from 0
+    to 2; nll the mean negative log-likelihood, in nats.
+    """
     classes, rows = classes_of(predictions), []
     for training, clips in each(predictions, TRAINING):
         truth, guess = clips["label"], clips["prediction"]
-        likely_Nk = (-clips.filter(regex="^p_").to_numpy()).argsort(kind="stable")[:, :k]
+        p_NK, place_N = clips.filter(regex="^p_").to_numpy(), _places(truth, classes)
+        likely_Nk, of_truth_N = (-p_NK).argsort(kind="stable")[:, :k], p_NK[np.arange(len(p_NK)), place_N]
         tested = [name for name in classes if name in set(truth)]
         rows.append(training | {
             "accuracy": (truth == guess).mean(),
-            f"top{k}": (likely_Nk == _places(truth, classes)[:, None]).any(axis=1).mean(),
+            f"top{k}": (likely_Nk == place_N[:, None]).any(axis=1).mean(),
             "macro_f1": f1_score(truth, guess, labels=tested, average="macro"),
             "ece": ece(clips),
+            "ece_chance": ece_chance(clips),
+            "brier": np.square(p_NK - np.eye(len(classes))[place_N]).sum(1).mean(),
+            "nll": -np.log(of_truth_N.clip(SMALLEST)).mean(),
         })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -89,13 +100,27 @@ def ece(predictions: pd.DataFrame, bins: int = 10) -> float:
     return float(np.average((table["accuracy"] - table["confidence"]).abs(), weights=table["clips"]))
 
 
-def _calibration(predictions: pd.DataFrame, bins: int) -> pd.DataFrame:
+def ece_chance(predictions: pd.DataFrame, bins: int = 10, draws: int = 100) -> float:
+    """The mean `ece` of the same confidences, each right as often as it says: few clips never look calibrated."""
+    generator = np.random.default_rng(0)
+    table = _confident(predictions, bins)
+    n, confidence = table["confidence"].groupby(table["bin"]).agg(["size", "sum"]).to_numpy().T
+    right_DN = generator.random((draws, len(table))) < table["confidence"].to_numpy()
+    in_bin_NB = (table["bin"].to_numpy()[:, None] == np.unique(table["bin"])).astype(float)
+    return float(np.abs(right_DN @ in_bin_NB - confidence).sum(1).mean() / n.sum())
+
+
+def _confident(predictions: pd.DataFrame, bins: int) -> pd.DataFrame:
+    """confidence, accuracy (whether it is right) and bin of every prediction."""
     place_N = _places(predictions["prediction"], classes_of(predictions))
     confidence = predictions.filter(regex="^p_").to_numpy()[np.arange(len(place_N)), place_N]
     right = predictions["label"].to_numpy() == predictions["prediction"].to_numpy()
-    edges = np.arange(bins + 1) / bins
-    clips = pd.DataFrame({"confidence": confidence, "accuracy": right})
-    by_bin = clips.groupby(np.searchsorted(edges[1:-1], confidence))
+    inner = np.arange(1, bins) / bins
+    return pd.DataFrame({"confidence": confidence, "accuracy": right, "bin": np.searchsorted(inner, confidence)})
+
+
+def _calibration(predictions: pd.DataFrame, bins: int) -> pd.DataFrame:
+    edges, by_bin = np.arange(bins + 1) / bins, _confident(predictions, bins).groupby("bin")
     means = by_bin.mean()
     ends = {"lower": edges[means.index], "upper": edges[means.index + 1], "clips": by_bin.size()}
     return pd.DataFrame(ends).join(means)

@@ -147,6 +147,7 @@ def comparisons(predictions: pd.DataFrame) -> pd.DataFrame:
     seeds           trainings of the one that has fewer
     difference      accuracy of b minus accuracy of a, means over seeds
     low, high       its 95 % interval, of what interval_of says, as in `intervals`
+    detectable      the smallest difference that would probably be found (a power of 0.8, before Holm's correction)
     at_most         its one-sided upper 95 % bound: what the smaller budget may lose
     p, p_holm       two-sided, of that interval; and corrected for the number of rows (Holm 1979)
     verdict         better or worse if p_holm is below 0.05, else undecided; of single trainings, and where there is no
@@ -158,13 +159,15 @@ def comparisons(predictions: pd.DataFrame) -> pd.DataFrame:
     for of, a, b in _pairs(rights):
         seeds = min(len(rights[a]), len(rights[b]))
         estimate, interval_of = difference_of(rights[a], rights[b], tested_G), _interval_of(seeds, len(tested_G))
-        low = high = at_most = p = np.nan
+        low = high = detectable = at_most = p = np.nan
         if interval_of:
             low, high = estimate.value - estimate.margin(), estimate.value + estimate.margin()
             at_most, p = estimate.value + estimate.margin(LEVEL), estimate.p
-        rows.append((of, *a, *b, seeds, estimate.value, low, high, interval_of, at_most, p))
+            detectable = (estimate.t(LEVEL / 2) + POWER) * estimate.error
+        rows.append((of, *a, *b, seeds, estimate.value, low, high, interval_of, detectable, at_most, p))
     sides = ["of", "model_a", "budget_a", "model_b", "budget_b", "seeds"]
-    table = pd.DataFrame(rows, columns=[*sides, "difference", "low", "high", "interval_of", "at_most", "p"])
+    measured = ["difference", "low", "high", "interval_of", "detectable", "at_most", "p"]
+    table = pd.DataFrame(rows, columns=sides + measured)
     table["p_holm"] = holm(table["p"].to_numpy(float))
     found = np.where(table["difference"] > 0, "better", "worse")
     decided = np.where(table["p_holm"] < LEVEL, found, "undecided")
