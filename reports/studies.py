@@ -78,7 +78,7 @@ def recompute() -> None:
 
 
 def tables_of(study: Path) -> dict[str, pd.DataFrame]:
-    """results, comparisons and needed, as `evaluate` computes them, but for the cost, which is taken from the results."""
+    """results, comparisons and needed, as `evaluate` computes them. What a clip costs is taken from the results."""
     content = yaml.safe_load((study / "params.yaml").read_text())
     rule = content["datasets"][content["dataset"]]["evaluate"]
     predictions, before = read_predictions(study / "predictions.csv"), read_table(study / "results.csv")

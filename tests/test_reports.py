@@ -11,6 +11,7 @@ import pytest
 from framebudget.console import PREDICTIONS, read_csv
 
 TOP = Path(__file__).parents[1]
+STUDIES = {path.parent.name: path.parent for path in sorted(TOP.glob("reports/*/params.yaml"))}
 
 
 def script(path: str) -> ModuleType:
@@ -27,9 +28,7 @@ def test_the_readme_shows_the_kept_studies(tmp_path: Path, monkeypatch: pytest.M
     assert Path("README.md").read_text() == (TOP / "README.md").read_text()
 
 
-@pytest.mark.parametrize(
-    "study", [path.parent for path in sorted(TOP.glob("reports/*/params.yaml"))], ids=lambda it: it.name
-)
+@pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
 def test_the_kept_tables_are_what_the_predictions_say(study: Path, tmp_path: Path) -> None:
     studies = script("reports/studies.py")
     for name, table in studies.tables_of(study).items():
