@@ -14,7 +14,7 @@ from sklearn.metrics import f1_score, precision_recall_fscore_support
 CONFIGURATION = ["model", "budget"]
 TRAINING = [*CONFIGURATION, "seed"]
 SMALLEST = 1e-6  # probability: predictions have six digits
-LEARNED, FLAT = 0.85, 0.02  # training accuracy at the end; rise of the validation accuracy over the last quarter
+LEARNED, FLAT = 0.85, 0.03  # training accuracy at the end; rise of the validation accuracy within the last quarter
 
 
 def classes_of(predictions: pd.DataFrame) -> list[str]:
@@ -52,15 +52,17 @@ def learned(curves: pd.DataFrame) -> pd.DataFrame:
     """One row per configuration: means over trainings of the last epoch's training accuracy and of the number of the
     epoch that was kept, and `finished`: whether all of them have finished learning.
 
-    A training has if its last training accuracy is at least LEARNED, and if the validation accuracy of its last quarter
-    of epochs is at most FLAT above that of the quarter before. curves: rows by model, budget, seed, fold and epoch.
+    A training has if its last training accuracy is at least LEARNED, and if, in its last quarter of epochs, the mean
+    validation accuracy of the second half is at most FLAT above that of the first. One epoch is no curve.
+    curves: rows by model, budget, seed, fold and epoch.
     """
     rows = []
     for configuration, trainings in each(curves, CONFIGURATION):
         last, kept, finished = [], [], []
         for _, curve in trainings.groupby(["seed", "fold"]):
-            validation, quarter = curve["val_accuracy"].to_numpy(), max(1, len(curve) // 4)
-            rise = validation[-quarter:].mean() - validation[-2 * quarter : -quarter].mean() if len(curve) > 1 else 1
+            quarter = curve["val_accuracy"].to_numpy()[-max(2, len(curve) // 4) :]
+            half = (len(quarter) + 1) // 2
+            rise = quarter[-half:].mean() - quarter[:half].mean() if len(quarter) > 1 else 1
             last.append(curve["train_accuracy"].iloc[-1])
             kept.append(curve.sort_values(["val_accuracy", "val_loss"], ascending=[False, True])["epoch"].iloc[0] + 1)
             finished.append(last[-1] >= LEARNED and rise <= FLAT)
