@@ -147,6 +147,12 @@ def test_sentences_follow_from_the_predictions(here, rates, more, says):
     assert nothing_is_cut_off()
 
 
+@pytest.mark.parametrize(("seeds", "needed"), [(5, {"x3d_m": 8}), (1, {})])
+def test_what_is_needed_is_a_metric_where_it_is_decided(here, seeds, needed):
+    typeset(here, {6: 0.4, 8: 0.99, 16: 0.99}, seeds=seeds, models=["x3d_m"])
+    assert json.loads(Path("work/metrics.json").read_text())["frames_needed"] == needed
+
+
 @pytest.mark.parametrize(
     ("low", "says"),
     [(-0.1, "Over these seeds, none of it can be told from chance."), (0.01, "as published, Weizmann.")],
