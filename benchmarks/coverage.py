@@ -5,14 +5,14 @@
 A study is drawn as logit P(right) = μ_b + u_g + w_gc + v_bs + z_bg + t_bsg, with normal effects of budget b, group g,
 clip c and seed s. μ_b and the standard deviation of v are solved so that the accuracy over new groups and trainings,
 and its standard deviation over trainings, are those of the setting. Standard deviations of u, w, z and t: 0.5, 1, 0.25
-and 0.25 where groups are weak; 1.7, 1.2, 0.6 and 0.4 where they are strong. Two budgets are equally good.
+and 0.25 where groups are weak; 1.7, 1.2, 0.6 and 0.4 where they are strong. For coverage and
+size, two budgets are equally good; for margin, one is worse by 0.05.
 
     coverage    share of studies whose 95 % interval of an accuracy, or of the difference, contains the true one
     size        share of studies with a verdict other than undecided
-    margin      share of studies in which a budget that is worse by just the margin of 0.05 passes for good enough
+    margin      share of studies in which a budget that is worse by just the margin of 0.05 passes as good enough
 """
 
-import argparse
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import binomtest
 
+from framebudget.console import usage
 from framebudget.report.statistics import LEVEL, accuracy_of, difference_of
 
 WEAK, STRONG = (0.5, 1.0, 0.25, 0.25), (1.7, 1.2, 0.6, 0.4)
@@ -138,7 +139,7 @@ def version_0_1(right_BSGC: np.ndarray, generator: np.random.Generator) -> tuple
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = usage(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[3, 5, 10])
     parser.add_argument("--studies", type=int, default=1000, help="that are drawn in each setting")
     arguments = parser.parse_args()

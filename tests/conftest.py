@@ -25,8 +25,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts 
 hypothesis.settings.register_profile("same every time", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("same every time")
 LONGEST = [  # files, the longest first
-    "test_pipeline.py", "test_train.py", "commands/test_verify.py", "hostile/test_names.py", "video/test_index.py",
-    "test_paper.py", "models/test_gpu.py", "commands/test_export.py", "learning/test_golden.py",
+    "test_pipeline.py", "test_train.py", "commands/test_verify.py", "learning/test_tracking.py", "video/test_index.py",
+    "hostile/test_names.py", "test_sentences.py", "test_paper.py", "models/test_gpu.py", "commands/test_export.py",
+    "learning/test_golden.py",
 ]  # fmt: skip
 
 

@@ -11,9 +11,9 @@ writes  work/predictions.csv    one row for every test clip, model, budget and s
         work/tables/            results, comparisons, needed, classes and reliability, as .csv and as booktabs .tex;
                                 provenance.json
 
-A network sees one window of each clip, so that its budget is all that it sees. With more windows, or several squares of
-each, logits are averaged before the softmax. All scores are computed from the predictions alone (report/scores.py,
-report/statistics.py).
+By default, a network sees one window of each clip, and so no more frames than its budget. With more windows, or several
+squares of each, logits are averaged before the softmax. All scores are computed from the predictions alone
+(report/scores.py, report/statistics.py).
 """
 
 import json

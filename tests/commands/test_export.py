@@ -61,10 +61,12 @@ def test_onnxruntime_gives_the_same_logits_for_any_batch(tmp_path, monkeypatch, 
     assert "3 of 5 clips of 2 groups; 1 for validation, 1 for the test." in text
     assert "Not evaluated yet." in text
     (tmp_path / "work/tables").mkdir()
-    row = {"model": model, "frames": T, "accuracy": 0.625, "low": 0.5, "high": 0.75, "seeds": 2}
-    pd.DataFrame([row]).to_csv(tmp_path / "work/tables/results.csv")
+    row = {"model": model, "frames": T, "accuracy": 0.625, "low": 0.5, "high": 0.75, "seeds": 3}
+    pd.DataFrame([row | {"interval_of": "recipe"}]).to_csv(tmp_path / "work/tables/results.csv")
     text = card(checkpoint, file)
-    assert "62.5% of the test clips (mean of 2 seeds, 95 % interval over groups 50.0% to 75.0%). Chance is 33%." in text
+    assert (
+        "62.5% of the test clips (mean of 3 seeds, 95 % interval for new groups and trainings 50.0% to 75.0%)" in text
+    )
 
 
 def test_what_would_be_overwritten_stays(tmp_path):

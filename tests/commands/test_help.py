@@ -1,6 +1,7 @@
 """Every command says how it is called, with an example, and before anything slow is loaded."""
 
 import ast
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -49,6 +50,17 @@ def test_a_script_has_an_example_and_a_parser(script):
     assert re.search(r"examples?:\n  \$ \w+", printed)
     assert script.stem in printed.partition("example")[2]
     assert "usage(__doc__)" in text
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_imports_what_there_is(script):
+    """Of ours, also in functions. Peers may be missing here."""
+    for node in ast.walk(ast.parse(script.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("framebudget"):
+            module = importlib.import_module(node.module)
+            for name in node.names:
+                submodule = f"{node.module}.{name.name}"
+                assert hasattr(module, name.name) or importlib.util.find_spec(submodule), submodule
 
 
 def test_asking_a_stage_for_help_does_not_run_it(tmp_path):

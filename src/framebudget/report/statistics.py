@@ -1,10 +1,10 @@
 """What accuracies would be for other test groups and other trainings: intervals, verdicts, and the frames needed.
 
 Clips are tested in groups, and a budget is trained from several seeds. Both are samples, so an interval for the recipe
-covers new groups and new trainings. One training says nothing of others: its interval is of these networks alone. The
-variance over seeds is that of their mean; the variance over groups is the delete-one-group jackknife's. Their sum
-counts the interaction of groups and seeds twice, so it errs to the wide side (MacKinnon, Nielsen & Webb 2024, after
-Cameron, Gelbach & Miller 2011). benchmarks/coverage.py measures how often the intervals hold.
+covers new groups and new trainings. One training says nothing about others, so its interval is for these networks
+alone. The variance over seeds is that of their mean; the variance over groups is the delete-one-group jackknife's.
+Their sum counts the interaction of groups and seeds twice, so it errs to the wide side (MacKinnon, Nielsen & Webb 2024,
+after Cameron, Gelbach & Miller 2011). benchmarks/coverage.py measures how often the intervals hold.
 """
 
 from collections.abc import Iterable
@@ -76,7 +76,10 @@ class Estimate:
         return 2 * brentq(lambda tail: self.margin(tail) - abs(self.value), least / 2, 0.5, xtol=1e-15)
 
     def with_more(self, groups: float, seeds: float) -> "Estimate":
-        """What `groups` times as many groups and `seeds` times as many seeds would give; df: of equal variances."""
+        """What `groups` times as many groups and `seeds` times as many seeds would give.
+
+        Its degrees of freedom assume equal variances over seeds.
+        """
         df = (self.df + 2) * seeds - 2
         G, N = round(self.groups * groups), round(self.clips * groups)
         return Estimate(self.value, self.of_seeds / seeds, df, self.of_groups / groups, G, N)
@@ -148,10 +151,9 @@ def comparisons(predictions: pd.DataFrame) -> pd.DataFrame:
     difference      accuracy of b minus accuracy of a, means over seeds
     low, high       its 95 % interval, of what interval_of says, as in `intervals`
     detectable      the smallest difference that would probably be found (a power of 0.8, before Holm's correction)
-    at_most         its one-sided upper 95 % bound: what the smaller budget may lose
-    p, p_holm       two-sided, of that interval; and corrected for the number of rows (Holm 1979)
-    verdict         better or worse if p_holm is below 0.05, else undecided; of single trainings, and where there is no
-                    interval, none
+    at_most         its one-sided upper 95 % bound: the most that the smaller budget plausibly loses
+    p, p_holm       two-sided, of that interval; and corrected for the number of rows (Holm 1979); NaN for networks
+    verdict         better or worse if p_holm is below 0.05, else undecided; none where there is no p
 
     A single configuration gives no row. Raises ValueError if a training lacks test clips.
     """
@@ -162,7 +164,8 @@ def comparisons(predictions: pd.DataFrame) -> pd.DataFrame:
         low = high = detectable = at_most = p = np.nan
         if interval_of:
             low, high = estimate.value - estimate.margin(), estimate.value + estimate.margin()
-            at_most, p = estimate.value + estimate.margin(LEVEL), estimate.p
+            at_most = estimate.value + estimate.margin(LEVEL)
+            p = estimate.p if interval_of == "recipe" else np.nan
             detectable = (estimate.t(LEVEL / 2) + POWER) * estimate.error
         rows.append((of, *a, *b, seeds, estimate.value, low, high, interval_of, detectable, at_most, p))
     sides = ["of", "model_a", "budget_a", "model_b", "budget_b", "seeds"]
@@ -189,10 +192,10 @@ def frames_needed(predictions: pd.DataFrame, margin: float, learned: pd.DataFram
     no correction for their number (Hsu & Berger 1999, Westfall & Krishen 2001). learned: of `scores.learned`.
 
     largest     the largest budget
-    needed      the last budget that passed; the largest one, if the next loses more than the margin (`low`); or NaN
+    needed      the last budget that passed; the largest one, if the next is worse; or NaN
     next        the budget at which it stopped, or NaN
-    because     why it stopped: worse (it loses more than the margin), undecided, unlearned (one of the two has not
-                finished learning), trainings (too few, or no interval), or "" if the smallest budget passed
+    because     why it stopped: worse (more than the margin by `low`, and by the verdict), undecided, unlearned (one of
+                the two has not finished learning), trainings (too few, or no interval), or "" (the smallest passed)
     groups, seeds   if undecided: how many would probably decide it (a power of 0.8, if the two are equally good), the
                     fewest seeds first; NaN if not even MOST_GROUPS and MOST_SEEDS would
     """
@@ -213,7 +216,7 @@ def frames_needed(predictions: pd.DataFrame, margin: float, learned: pd.DataFram
                 answer["needed"] = row["budget_a"]
                 continue
             else:
-                because = "worse" if row["low"] > margin else "undecided"
+                because = "worse" if row["low"] > margin and row["verdict"] == "better" else "undecided"
             answer |= {"next": row["budget_a"], "because": because}
             break
         if answer["because"] == "worse" and np.isnan(answer["needed"]):
