@@ -1,6 +1,6 @@
 """Change the code that numbers depend on, one place at a time, and see whether a test notices.
 
-    $ python -m tests.mutation                           # sampling, split and statistics; half an hour on two cores
+    $ python -m tests.mutation                           # sampling, split, scores and statistics; long
     $ python -m tests.mutation split
 
 Comparisons, operators, numbers, words, conditions, arguments, functions such as min and any, returned values and whole
@@ -34,6 +34,7 @@ SRC = Path(__file__).parents[1] / "src/framebudget"
 MODULES = {
     "sampling": (SRC / "video/sampling.py", "tests/video/test_sampling.py"),
     "split": (SRC / "split.py", "tests/test_split.py"),
+    "scores": (SRC / "report/scores.py", "tests/report/test_scores.py"),
     "statistics": (SRC / "report/statistics.py", "tests/report/test_statistics.py"),
 }
 SECONDS = 60
