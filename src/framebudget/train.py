@@ -1,4 +1,4 @@
-"""Fine-tune one network at every frame budget and seed.
+"""Train one network at every frame budget and seed.
 
     $ python -m framebudget.train x3d_m         (dvc repro train_x3d)
     $ python -m framebudget.train slowfast_r50  (dvc repro train_slowfast)
