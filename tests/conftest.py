@@ -152,10 +152,10 @@ def run(*command: str, cwd: Path, check: bool = True, **more: str) -> subprocess
     """Run a command as a user would, with this environment's programs first on the PATH; more: its environment.
 
     A module of ours runs in a forked process (tests/forked.py), but for variables that only a new one would see. So
-    do the stages that it starts.
+    do the stages that it, dvc and make start; not those that bash starts with a limit, or setpriv with fewer rights.
     """
     may_fork = not any(name.startswith(("LD_", "PYTHON")) for name in more.keys() - {"PYTHONPATH"})
-    programs = [stand_in()] if may_fork else []
+    programs = [stand_in()] if may_fork and command[0] in ("dvc", "make", "python") else []
     environment = {
         **os.environ,
         "PATH": os.pathsep.join([*programs, str(Path(sys.executable).parent), os.environ["PATH"]]),

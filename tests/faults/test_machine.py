@@ -73,7 +73,7 @@ def test_a_full_disk_in_training(fresh, trained, megabytes):
     """At the state of the first epoch; at that of the second; at the weights."""
     with small_disk(fresh / "work", "200m") as work:
         fill(work, leave=megabytes << 20)
-        assert "error: the disk is full; make room" in fails(*TRAIN, cwd=fresh)
+        assert "error: X3D-M 2f-s0: the disk is full; make room" in fails(*TRAIN, cwd=fresh)
         assert not (work / "x3d_m").exists()
         (work / "filler").unlink()
         run(*TRAIN, cwd=fresh)
@@ -163,7 +163,8 @@ def test_a_worker_that_the_system_kills(fresh, trained):
     os.kill(children(process.pid)[0], signal.SIGKILL)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 1
-    assert "error: a process that reads clips was killed; if memory ran out, lower workers (params.yaml)" in output
+    said = "a process that reads clips was killed; if memory ran out, lower workers (params.yaml)"
+    assert f"error: X3D-M 2f-s0: {said}" in output
     assert "Traceback" not in output
     set_params(fresh, **{"train.epochs": 2, "train.patience": 5})
     run(*TRAIN, cwd=fresh)
