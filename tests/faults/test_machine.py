@@ -138,7 +138,7 @@ def test_a_step_that_memory_does_not_suffice_for(fresh):
     set_params(fresh, **{"train.batch_size": 8, "datasets.folder.input.short_side": 256,
                          "datasets.folder.input.crop": 256, "frames": [16], "workers": 0})  # fmt: skip
     output = fails("bash", "-c", f"ulimit -v 5000000; exec {' '.join(TRAIN)}", cwd=fresh)
-    assert "out of memory; lower train.batch_size, input.crop, frames or workers (params.yaml)" in output
+    assert "out of memory; lower side_by_side, train.batch_size, input.crop, frames or workers (params.yaml)" in output
 
 
 def children(pid: int) -> list[int]:
