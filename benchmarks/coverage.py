@@ -14,6 +14,7 @@ size, two budgets are equally good; for margin, one is worse by 0.05.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -53,6 +54,7 @@ SETTINGS = [
 ]
 
 
+@cache
 def solved(accuracy: float, deviation: float, effects: tuple[float, ...]) -> tuple[float, float]:
     """(μ, standard deviation of v) for this accuracy and its deviation over trainings."""
     rest = np.sqrt(np.square(effects).sum())
@@ -76,21 +78,11 @@ def study(setting: Setting, seeds: int, accuracies: tuple[float, ...], generator
     G, C, B = setting.groups, setting.clips, len(accuracies)
     u, w, z, t = setting.effects
     draw = generator.normal
-    mu_B, v_B = np.array([solved_once(accuracy, setting) for accuracy in accuracies]).T
+    mu_B, v_B = np.array([solved(accuracy, setting.deviation, setting.effects) for accuracy in accuracies]).T
     logit = mu_B[:, None, None, None] + v_B[:, None, None, None] * draw(size=(B, seeds, 1, 1))
     logit = logit + draw(0, u, (1, 1, G, 1)) + draw(0, w, (1, 1, G, C))
     logit = logit + draw(0, z, (B, 1, G, 1)) + draw(0, t, (B, seeds, G, 1))
     return generator.random(logit.shape) < expit(logit)
-
-
-KNOWN: dict[tuple, tuple[float, float]] = {}
-
-
-def solved_once(accuracy: float, setting: Setting) -> tuple[float, float]:
-    key = accuracy, setting.deviation, setting.effects
-    if key not in KNOWN:
-        KNOWN[key] = solved(*key)
-    return KNOWN[key]
 
 
 def measured(setting: Setting, seeds: int, studies: int) -> dict[str, float]:
