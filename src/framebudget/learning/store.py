@@ -5,7 +5,6 @@ work/trainings/<network>-<name>-<identity>/, at the top of the repository for al
     last.ckpt               the state of an unfinished training
     <name>.pt, curve.csv    the weights of the best epoch and the learning curve of a finished one
     finished.json           the sha256 of both; written last, and without it the training is unfinished
-    mlflow_run              the id of its MLflow run
     lock                    held by the process that trains it
 """
 

@@ -30,13 +30,14 @@ from mlflow.types import ColSpec, Schema, TensorSpec
 from mlflow.utils import mlflow_tags
 from sqlalchemy.exc import SQLAlchemyError
 
-from framebudget.console import UserError, redacted, sha256, write_text
+from framebudget.console import UserError, redacted, sha256
 from framebudget.params import Params, top
 from framebudget.study import PACKAGE, Study, Training, read_table, versions
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it makes
 
-STUDY, TRAINED = "framebudget.study", "framebudget.trained_sha256"  # tags to find runs by
+STUDY, TRAINING = "framebudget.study", "framebudget.training"  # tags to find runs by
+TRAINED = "framebudget.trained_sha256"
 REFUSALS = (MlflowException, SQLAlchemyError)  # MLflow lets some database errors through
 REMEDIES = {  # by words in the error
     "out-of-date database schema":
@@ -103,15 +104,14 @@ def study_run(study: Study) -> tuple[MlflowClient, str]:
             client = MlflowClient()
             place = _experiment(client, p.dataset)
             sought = {"filter_string": f"tags.`{STUDY}` = '{digest}'", "order_by": ["start_time", "run_id"]}
-            if found := client.search_runs([place], **sought, max_results=1):
-                return client, found[0].info.run_id
-            run_id = client.create_run(place, tags=tags | {STUDY: digest}, run_name=name).info.run_id
-            first = client.search_runs([place], **sought, max_results=1)[0].info.run_id
-            if first != run_id:  # another machine was faster
-                client.delete_run(run_id)
-            else:
-                _describe(client, run_id, facts, study, study.split)
-            return client, first
+            if not (found := client.search_runs([place], **sought)):
+                run_id = client.create_run(place, tags=tags | {STUDY: digest}, run_name=name).info.run_id
+                found = client.search_runs([place], **sought)
+                if found[0].info.run_id != run_id:  # another machine was faster
+                    client.delete_run(run_id)
+            if not found[0].data.params:  # new, or interrupted before it was described
+                _describe(client, found[0].info.run_id, facts, study, study.split)
+            return client, found[0].info.run_id
     except REFUSALS as error:
         raise StoreError(error) from None
 
@@ -142,23 +142,23 @@ def training_run(training: Training) -> str:
     If the run of an interrupted training still exists, the training resumes in it.
     """
     client, study = study_run(training.study)
-    note = training.folder / "mlflow_run"
-    with contextlib.suppress(FileNotFoundError, MlflowException):
-        run_id = note.read_text()
-        found = client.get_run(run_id)
-        if found.info.lifecycle_stage == "active" and found.data.tags.get(mlflow_tags.MLFLOW_PARENT_RUN_ID) == study:
-            client.update_run(run_id, "RUNNING")
-            return run_id
-    p, place = training.params, client.get_run(study).info.experiment_id
-    tags = _tags() | {mlflow_tags.MLFLOW_PARENT_RUN_ID: study, "dvc.stage": os.environ.get("DVC_STAGE", "")}
-    run_id = client.create_run(place, tags=tags, run_name=f"{training.network}-{training.name}").info.run_id
-    client.update_run(study, "RUNNING")
-    write_text(note, run_id)
-    facts = {"model": training.network, p.unit: training.budget, "frames": training.T, "protocol": p.protocol}
-    facts |= {name: getattr(training, name) for name in ("seed", "fold", "weights", "weights_sha256")}
-    sections = {"trainer": p.trainer, "input": training.input, "train": training.recipe}
-    facts |= {name: section.model_dump() for name, section in sections.items()}
-    _describe(client, run_id, facts, training.study, training.clips())
+    p, place, digest = training.params, client.get_run(study).info.experiment_id, training.folder.name
+    sought = f"tags.`{TRAINING}` = '{digest}' and tags.`{mlflow_tags.MLFLOW_PARENT_RUN_ID}` = '{study}'"
+    if found := client.search_runs([place], sought):
+        run = found[0]
+        client.update_run(run.info.run_id, "RUNNING")
+    else:
+        tags = _tags() | {TRAINING: digest, mlflow_tags.MLFLOW_PARENT_RUN_ID: study}
+        tags["dvc.stage"] = os.environ.get("DVC_STAGE", "")
+        run = client.create_run(place, tags=tags, run_name=f"{training.network}-{training.name}")
+        client.update_run(study, "RUNNING")
+    run_id = run.info.run_id
+    if not run.data.params:  # new, or interrupted before it was described
+        facts = {"model": training.network, p.unit: training.budget, "frames": training.T, "protocol": p.protocol}
+        facts |= {name: getattr(training, name) for name in ("seed", "fold", "weights", "weights_sha256")}
+        sections = {"trainer": p.trainer, "input": training.input, "train": training.recipe}
+        facts |= {name: section.model_dump() for name, section in sections.items()}
+        _describe(client, run_id, facts, training.study, training.clips())
     return run_id
 
 
