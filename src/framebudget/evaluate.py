@@ -6,10 +6,11 @@ reads   work/split.csv, work/index.json, work/<model>/, and the test clips
         params.yaml             protocol, models, frames, seeds, trainer.{precision, threads}, train,
                                 datasets.<dataset>.{input, evaluate, train, <model>}
 writes  work/predictions.csv    one row for every test clip, model, budget and seed
+        work/controls.csv       likewise: what the network predicts at the other budgets, and in other orders of frames
         work/metrics.json       accuracy by model and budget, and the frames that each model needs: the columns
                                 of `dvc exp show`
-        work/tables/            results, comparisons, needed, classes and reliability, as .csv and as booktabs .tex;
-                                provenance.json
+        work/tables/            results, comparisons, needed, controls, classes and reliability, and for motion what
+                                sampling allows, as .csv and as booktabs .tex; provenance.json
 
 By default, a network sees one window of each clip, and so no more frames than its budget. With more windows, or several
 squares of each, logits are averaged before the softmax. All scores are computed from the predictions alone
@@ -27,9 +28,10 @@ from framebudget.learning.side_by_side import preload, side_by_side
 from framebudget.learning.tracking import log_scores
 from framebudget.models import weights
 from framebudget.report import scores, statistics
+from framebudget.report.controls import motion, summary
 from framebudget.report.cost import cost
 from framebudget.report.tables import latex
-from framebudget.study import Study, on_disk, read_table, versions, write_table
+from framebudget.study import Study, Training, on_disk, read_table, versions, write_table
 from framebudget.video.dataset import check
 
 PREDICT = "framebudget.learning.prediction:predict"
@@ -41,14 +43,17 @@ def main() -> None:
     trainings = study.trainings()
     preload(PREDICT, trainings)
     check(study.params.folder, study.split)
-    clips = {training: len(training.clips("test")) for training in trainings}
-    display = Display("evaluate", "clip", clips)
-    predictions = pd.concat(side_by_side(PREDICT, trainings, display))
+    clips = {training: len(training.clips("test")) * len(study.params.frames) for training in trainings}
+    found = side_by_side(PREDICT, trainings, Display("evaluate", "clip", clips))
+    predictions = pd.concat([one.predictions for one in found], ignore_index=True)
+    controls = pd.concat([one.controls for one in found], ignore_index=True)
     write_table(predictions, Path("work/predictions.csv"), study.params.unit)
-    tell(study, predictions, *report(study, predictions))
+    write_table(controls, Path("work/controls.csv"), study.params.unit)
+    milliseconds = dict(zip(trainings, (one.milliseconds for one in found), strict=True))
+    tell(study, predictions, milliseconds, *report(study, predictions, controls))
 
 
-def report(study: Study, predictions: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+def report(study: Study, predictions: pd.DataFrame, controls: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     """Compute work/tables and work/metrics.json from predictions and curves. Returns the table of results, and how many
     frames each model needs, where that is decided."""
     p, K = study.params, len(study.classes)
@@ -67,9 +72,12 @@ def report(study: Study, predictions: pd.DataFrame) -> tuple[pd.DataFrame, dict[
         "results": (results, "Test accuracy at every frame budget; 10⁹ multiply-adds per clip at the given crop."),
         "comparisons": (statistics.comparisons(predictions), "Test accuracy of b minus that of a."),
         "needed": (needed, f"The smallest budget that loses at most {100 * rule.margin:g} points."),
+        "controls": (summary(controls), "The same networks at other budgets and in other orders of frames."),
         "classes": (scores.per_class(predictions), "How the test clips of each class are recognized."),
         "reliability": (scores.reliability(predictions), "Accuracy of predictions by their confidence."),
     }
+    if p.dataset == "motion" and p.protocol == "sound":
+        tables["motion"] = motion(controls, p.data.input), "Test accuracy, and what sampling allows."
     files = {training.network: training.file for training in study.trainings()}
     precision = {network: weights.read(file)["precision"] for network, file in files.items()}
     provenance = {"clips_sha256": study.clips_sha256, "precision": precision, "versions": versions()}
@@ -89,12 +97,19 @@ def report(study: Study, predictions: pd.DataFrame) -> tuple[pd.DataFrame, dict[
     return results, answers
 
 
-def tell(study: Study, predictions: pd.DataFrame, results: pd.DataFrame, needed: dict[str, int]) -> None:
+def tell(
+    study: Study,
+    predictions: pd.DataFrame,
+    milliseconds: dict[Training, float],
+    results: pd.DataFrame,
+    needed: dict[str, int],
+) -> None:
     """Log test metrics to MLflow: each training's on its own test clips, and the study's."""
     of_trainings, unit = [], study.params.unit
     for training in study.trainings():
         (row,) = scores.scores(training.rows(predictions), study.params.data.evaluate.top_k).to_dict("records")
-        of_trainings.append((training, {name: row[name] for name in row if name not in scores.TRAINING}))
+        measured = {name: row[name] for name in row if name not in scores.TRAINING}
+        of_trainings.append((training, measured | {"milliseconds": milliseconds[training]}))
     of_study = {f"test_accuracy.{row.model}.{row.budget}": row.accuracy for row in results.itertuples()}
     log_scores(study, of_trainings, of_study | {f"{unit}_needed.{model}": needed[model] for model in needed})
 

@@ -2,8 +2,8 @@
 
     $ python -m framebudget.figures         (dvc repro figures)
 
-reads   work/split.csv, work/index.json, work/predictions.csv, work/tables/{results, needed, reliability}.csv,
-        work/<model>/, and some test clips
+reads   work/split.csv, work/index.json, work/predictions.csv, work/<model>/, and some test clips
+        work/tables/            results, needed, controls, classes, reliability
         params.yaml             protocol, models, frames, seeds, datasets.<dataset>.{input, evaluate, <model>}
 writes  work/figures/           one .pdf and .png per figure; figures.json lists them, because not every study has all
 """
@@ -19,13 +19,14 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from framebudget.console import new_folder, stage, usage, write_text
+from framebudget.console import new_folder, read_csv, stage, usage, write_text
 from framebudget.learning.tracking import log_pictures
 from framebudget.models import NETWORKS, weights
-from framebudget.report import diagrams, names, plots, strips
+from framebudget.report import control_plots, diagrams, names, plots, strips
 from framebudget.report.attention import attention
+from framebudget.report.controls import by_frames_per_period
 from framebudget.report.scores import scores
-from framebudget.study import Study, Training, read_predictions, read_table
+from framebudget.study import Study, Training, in_memory, read_predictions, read_table
 from framebudget.video import sampling, transforms
 from framebudget.video.dataset import Clips
 from framebudget.video.reader import read_frames
@@ -50,9 +51,10 @@ def main() -> None:
 def figures(study: Study, predictions: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     p, split = study.params, study.split
     curves = pd.concat([read_table(Path("work") / model / "curves.csv") for model in p.models])
-    results, needed, reliability = (
-        read_table(Path(f"work/tables/{name}.csv")) for name in ("results", "needed", "reliability")
+    results, needed, controls, reliability = (
+        read_table(Path(f"work/tables/{name}.csv")) for name in ("results", "needed", "controls", "reliability")
     )
+    classes = in_memory(read_csv(Path("work/tables/classes.csv"), {"class": str}))
     matplotlib.rcParams["font.family"] = [*plots.FAMILY, *names.other_fonts(split["class"].unique())]
     by_seed, largest = scores(predictions, p.data.evaluate.top_k), max(p.frames)
 
@@ -69,6 +71,11 @@ def figures(study: Study, predictions: pd.DataFrame) -> Iterator[tuple[str, Figu
     yield "frames", plots.accuracy_against_frames(results, by_seed, needed, 1 / len(study.classes), p.unit)
     if p.protocol == "sound":  # in the published protocol, all budgets cost the same
         yield "cost", plots.accuracy_against_cost(results, by_seed)
+    yield "controls", control_plots.controls(controls, p.unit)
+    if p.dataset == "motion" and p.protocol == "sound":
+        bins = by_frames_per_period(predictions, p.data.input)
+        yield "limits", control_plots.sampling_limits(bins, p.data.input)
+    yield "classes", plots.recalls(classes, p.unit)
     yield "confusion", plots.confusion(predictions, p.unit)
     yield "reliability", plots.reliability(reliability, p.unit)
     if wrong := [seen(study, row, mapped=False) for row in strips.mistakes(predictions).itertuples()]:

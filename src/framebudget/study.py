@@ -215,6 +215,12 @@ def read_predictions(path: Path) -> pd.DataFrame:
     return table
 
 
+def read_controls(path: Path) -> pd.DataFrame:
+    """work/controls.csv. Raises UserError if it is not such a table."""
+    columns = pd.read_csv(path, nrows=0).columns.difference(["seed", "frames", "seconds"])
+    return in_memory(read_csv(path, dict.fromkeys(columns, str)))
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """A table of numbers: work/tables/results.csv, curves.csv, …"""
     return in_memory(pd.read_csv(path))

@@ -90,7 +90,7 @@ def test_a_clone_without_its_clips_and_then_with_them(repository, tmp_path):
     assert "✓ remote embedded: " in result.stdout
     run("dvc", "pull", "-q", "data.dvc", cwd=clone)
     result = run("framebudget", "doctor", cwd=clone, check=False)
-    assert "✓ 320 clips of 5 classes in data/motion" in result.stdout
+    assert "✓ 600 clips of 5 classes in data/motion" in result.stdout
     assert "✓ data.dvc is pulled" in result.stdout
     assert "out of date: fetch, split, train_x3d, train_slowfast, evaluate, figures, paper" in result.stdout
     assert "\033" not in result.stdout

@@ -54,12 +54,12 @@ FRAMES = argument("--frames", type=count, help="frame budget (default: the large
 
 @command(
     argument("folder", type=Path, help="where to write <Action>/v_<Action>_gNN_c01.avi"),
-    argument("--scenes", type=count, default=64, help="how many scenes (default: 64)"),
+    argument("--scenes", type=count, default=120, help="how many scenes (default: 120)"),
 )
 def motion(arguments: argparse.Namespace) -> None:
     """Render the embedded clips.
 
-    $ framebudget motion data/motion --scenes 64
+    $ framebudget motion data/motion --scenes 120
     """
     from framebudget.sources.motion import write_motion
 

@@ -106,10 +106,13 @@ def frames_per_clip(split: pd.DataFrame, budgets: list[int], unit: str) -> Figur
     return _with_classes(axes, list(clips.groups))
 
 
-def _with_classes(axes: Axes, classes: list[str]) -> Figure:
-    """Write the names along the y axis, wrapped and as small as necessary."""
+def _with_classes(axes: Axes, classes: list[str], notes: list[str] | None = None, first: float = 0) -> Figure:
+    """Write the names, each with its note, along the y axis from `first` on, wrapped and as small as necessary."""
     size = min(7, 0.85 * 72 * (axes.figure.get_figheight() - 0.7) / len(classes))  # points
-    axes.set_yticks(range(len(classes)), [wrapped(name, 2 if size == 7 else 1) for name in classes])
+    labels = [wrapped(name, 2 if size == 7 else 1) for name in classes]
+    if notes:
+        labels = [label + note for label, note in zip(labels, notes, strict=True)]
+    axes.set_yticks([first + place for place in range(len(classes))], labels)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0, labelsize=size)
     return axes.figure
@@ -183,6 +186,25 @@ def confusion(predictions: pd.DataFrame, unit: str) -> Figure:
     figure.supxlabel("Predicted" if labels else "Predicted (both in alphabetical order)", fontsize=8)
     figure.supylabel("True (rows sum to 100 %)", fontsize=8)
     return figure
+
+
+def recalls(table: pd.DataFrame, unit: str) -> Figure:
+    """The table of `scores.per_class`: which actions need more frames. In per cent, a panel per model; the number of
+    test clips, which every cell of a row has, is beside the name of the class."""
+    models, classes = list(table["model"].unique()), list(table["class"].unique())
+    clips = table.drop_duplicates("class").set_index("class")["clips"]
+    figure = Figure(figsize=(COLUMN, min(0.9 + 0.2 * len(classes), TALL)))
+    for axes, model in zip(figure.subplots(1, len(models), sharey=True, squeeze=False)[0], models, strict=True):
+        rows = table[table["model"] == model]
+        shares = 100 * rows.pivot(index="class", columns="budget", values="recall").loc[classes]
+        sns.heatmap(
+            shares.round().astype(int), ax=axes, vmin=0, vmax=100, cmap="Blues", cbar=False, fmt="d",
+            annot=len(classes) <= 30, annot_kws={"size": 6}, linewidths=0.5 if len(classes) <= 30 else 0,
+        )  # fmt: skip
+        axes.set(xlabel=f"{unit.capitalize()} per clip", ylabel=None)
+        axes.set_title(NETWORKS[model].name)
+        axes.tick_params(length=0)
+    return _with_classes(figure.axes[0], classes, [f" ({clips[name]})" for name in classes], 0.5)
 
 
 def accuracy_against_frames(

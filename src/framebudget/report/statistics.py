@@ -103,6 +103,11 @@ def difference_of(a_SG: np.ndarray, b_SG: np.ndarray, tested_G: np.ndarray) -> E
     return Estimate(b.value - a.value, of_seeds, df, of_groups, a.groups, a.clips)
 
 
+def change_of(a_SG: np.ndarray, b_SG: np.ndarray, tested_G: np.ndarray) -> Estimate:
+    """Accuracy of b minus that of a, where seed s of both is the same network, tested in two ways."""
+    return accuracy_of(b_SG - a_SG, tested_G)
+
+
 def _jackknife(right_G: np.ndarray, tested_G: np.ndarray) -> float:
     """Variance of the sum of right_G over the sum of tested_G, from leaving out each group in turn."""
     right, tested = right_G.sum(), tested_G.sum()
@@ -129,15 +134,15 @@ def intervals(predictions: pd.DataFrame) -> pd.DataFrame:
     interval_of: recipe (new groups and trainings), or networks (new groups alone: one seed). With two seeds, or below
     FEWEST_GROUPS, there is no interval: NaN and "". Raises ValueError if a training lacks test clips.
     """
-    rows, (rights, tested_G) = [], _rights(predictions)
+    rows, (rights, tested_G) = [], rights_of(predictions)
     for configuration, right_SG in rights.items():
-        estimate, of = accuracy_of(right_SG, tested_G), _interval_of(len(right_SG), len(tested_G))
+        estimate, of = accuracy_of(right_SG, tested_G), interval_of(len(right_SG), len(tested_G))
         low, high = estimate.accuracy_interval() if of else (np.nan, np.nan)
         rows.append((*configuration, estimate.value, low, high, of))
     return pd.DataFrame(rows, columns=[*CONFIGURATION, "accuracy", "low", "high", "interval_of"])
 
 
-def _interval_of(seeds: int, groups: int) -> str:
+def interval_of(seeds: int, groups: int) -> str:
     if groups < FEWEST_GROUPS:
         return ""
     return "recipe" if seeds >= FEWEST_SEEDS else "networks" if seeds == 1 else ""
@@ -157,17 +162,17 @@ def comparisons(predictions: pd.DataFrame) -> pd.DataFrame:
 
     A single configuration gives no row. Raises ValueError if a training lacks test clips.
     """
-    rows, (rights, tested_G) = [], _rights(predictions)
+    rows, (rights, tested_G) = [], rights_of(predictions)
     for of, a, b in _pairs(rights):
         seeds = min(len(rights[a]), len(rights[b]))
-        estimate, interval_of = difference_of(rights[a], rights[b], tested_G), _interval_of(seeds, len(tested_G))
+        estimate, of_what = difference_of(rights[a], rights[b], tested_G), interval_of(seeds, len(tested_G))
         low = high = detectable = at_most = p = np.nan
-        if interval_of:
+        if of_what:
             low, high = estimate.value - estimate.margin(), estimate.value + estimate.margin()
             at_most = estimate.value + estimate.margin(LEVEL)
-            p = estimate.p if interval_of == "recipe" else np.nan
+            p = estimate.p if of_what == "recipe" else np.nan
             detectable = (estimate.t(LEVEL / 2) + POWER) * estimate.error
-        rows.append((of, *a, *b, seeds, estimate.value, low, high, interval_of, detectable, at_most, p))
+        rows.append((of, *a, *b, seeds, estimate.value, low, high, of_what, detectable, at_most, p))
     sides = ["of", "model_a", "budget_a", "model_b", "budget_b", "seeds"]
     measured = ["difference", "low", "high", "interval_of", "detectable", "at_most", "p"]
     table = pd.DataFrame(rows, columns=sides + measured)
@@ -202,7 +207,7 @@ def frames_needed(predictions: pd.DataFrame, margin: float, learned: pd.DataFram
     finished = learned.set_index(CONFIGURATION)["finished"].to_dict()
     table = comparisons(predictions)
     table = table[table["of"] == "budget"].sort_values("budget_a", ascending=False, kind="stable")
-    rights, tested_G = _rights(predictions)
+    rights, tested_G = rights_of(predictions)
     rows = []
     for model in dict.fromkeys(model for model, _ in rights):
         largest = max(budget for name, budget in rights if name == model)
@@ -248,7 +253,7 @@ def _pairs(configurations: Iterable[Configuration]) -> list[tuple[str, Configura
     return pairs + sorted(models, key=lambda pair: pair[1][1])
 
 
-def _rights(predictions: pd.DataFrame) -> tuple[dict[Configuration, np.ndarray], np.ndarray]:
+def rights_of(predictions: pd.DataFrame) -> tuple[dict[Configuration, np.ndarray], np.ndarray]:
     """right_SG of each configuration, and tested_G. Raises ValueError if a training lacks test clips."""
     clips = predictions.assign(right=predictions["label"] == predictions["prediction"])
     rights = clips.pivot(index=["group", "clip"], columns=TRAINING, values="right").sort_index(axis=1)

@@ -1,6 +1,6 @@
 """motion: small clips of five actions that no single frame can tell apart.
 
-    $ framebudget motion data/motion        64 scenes × 5 actions, 20 seconds
+    $ framebudget motion data/motion        120 scenes × 5 actions, 40 seconds
 
 A *scene* is a background and a two-colored ellipse that moves in three periodic ways: in size, angle and place. Each
 action runs one of them and holds the other two still:
@@ -32,6 +32,9 @@ MOVES = {  # direction of change in size, angle, place
     "Sway": (0, 0, 1),
 }  # fmt: skip
 ACTIONS = tuple(MOVES)
+OPPOSITE = {"Approach": "Recede", "SpinClockwise": "SpinCounterclockwise"}  # what an action is backwards in time
+OPPOSITE |= {back: there for there, back in OPPOSITE.items()}
+PERIODS = 11, 40  # frames, the shortest and the longest
 WIDTH, HEIGHT, FRAMES, FPS = 112, 84, 48, 25
 
 
@@ -69,9 +72,14 @@ def draw_scene(number: int) -> Scene:
         zoom=rng.uniform(2.2, 2.8),
         place=tuple(rng.uniform((WIDTH / 2 - 4, HEIGHT / 2 - 4), (WIDTH / 2 + 4, HEIGHT / 2 + 4))),
         swing=rng.uniform(20, 28),
-        period=rng.uniform(11, 40),
+        period=rng.uniform(*PERIODS),
         phases=rng.uniform(0, 1, 3),
     )
+
+
+def period(group: str) -> float:
+    """Frames of the clip that a motion of this scene (`g01`) takes to repeat itself."""
+    return draw_scene(int(group.removeprefix("g"))).period
 
 
 def pose(scene: Scene, action: str, t: float) -> tuple[float, float, float, float, float]:
@@ -112,7 +120,7 @@ def write_clip(path: Path, frames: np.ndarray) -> None:
         container.mux(stream.encode())
 
 
-def write_motion(folder: Path, scenes: int = 64) -> None:
+def write_motion(folder: Path, scenes: int) -> None:
     """Render `scenes` scenes in every action to folder/<Action>/v_<Action>_gNN_c01.avi."""
     for number in tqdm(range(1, scenes + 1), desc="render", unit="scene", disable=None):
         scene = draw_scene(number)
