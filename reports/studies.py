@@ -1,13 +1,15 @@
-"""Keep a study that was run, and write README.md's table of all that were kept.
+"""Keep a study that was run, and show what all kept studies say.
 
     $ python reports/studies.py keep motion     # after `dvc repro` or `dvc exp run`, at the top of the repository
     $ python reports/studies.py recompute       # tables and plots of accuracy of all studies, from what was kept
-    $ python reports/studies.py table           # between the two comments in README.md
+    $ python reports/studies.py show            # answers.csv, answers.png, and README.md's table
 
-writes  reports/<study>/    params.yaml, predictions, tables, learning curves and plots; pictures of clips only where
-                            the clips are the project's own
+writes  reports/<study>/    params.yaml, predictions, controls, tables, learning curves and plots, and milliseconds per
+                            clip as MLflow has them; pictures of clips only where the clips are the project's own
+        reports/answers.csv what the paper says of all kept studies with several budgets: one row per budget
 """
 
+import json
 import shutil
 from pathlib import Path
 
@@ -16,17 +18,20 @@ import yaml
 
 from framebudget import params
 from framebudget.console import new_folder, usage, write_text
+from framebudget.learning.prediction import ORDERS
+from framebudget.learning.tracking import runs_that_made, study_run
 from framebudget.models import NETWORKS
 from framebudget.params import EMBEDDED
-from framebudget.report import plots, scores, statistics
-from framebudget.study import read_predictions, read_table
+from framebudget.report import control_plots, controls, overview, plots, scores, statistics
+from framebudget.report.kept import COLUMNS, recipe
+from framebudget.study import Study, read_controls, read_predictions, read_table
 from framebudget.study import write_table as write_rows
 
 HERE = Path(__file__).parent
-TABLES = [f"tables/{name}" for name in ("results.csv", "comparisons.csv", "needed.csv", "provenance.json")]
-PLOTS = ["frames", "cost", "curves", "confusion", "reliability"]
+TABLES = ["results.csv", "comparisons.csv", "needed.csv", "controls.csv", "provenance.json"]
+PLOTS = ["frames", "cost", "controls", "limits", "classes", "curves", "confusion", "reliability"]
 PICTURES = ["strips", "mistakes", "attention"]  # show clips
-BEGIN, END = "<!-- reports/studies.py table -->\n", "<!-- end -->\n"
+TITLES = {"ucf101": "UCF101", "ut_interaction": "UT-Interaction", "weizmann": "Weizmann"}  # of folders of clips
 
 
 def main() -> None:
@@ -36,7 +41,7 @@ def main() -> None:
     keeping.add_argument("name")
     keeping.set_defaults(run=lambda arguments: keep(arguments.name))
     commands.add_parser("recompute", help="all that were kept").set_defaults(run=lambda _: recompute())
-    commands.add_parser("table", help="in README.md").set_defaults(run=lambda _: write_table())
+    commands.add_parser("show", help="answers and README.md").set_defaults(run=lambda _: show())
     arguments = parser.parse_args()
     arguments.run(arguments)
 
@@ -52,13 +57,27 @@ def keep(name: str) -> None:
             if weights := data[network]["weights"]:
                 data[network]["weights"] = Path(weights).name
         write_text(folder / "params.yaml", yaml.safe_dump(content, sort_keys=False))
-        for file in ["predictions.csv", *TABLES]:
+        for file in ["predictions.csv", "control_predictions.csv"]:
             shutil.copy(work / file, folder)
+        for file in [*TABLES, *["motion.csv"] * (p.dataset == "motion")]:
+            shutil.copy(work / "tables" / file, folder)
+        write_rows(milliseconds(Study.load()), folder / "milliseconds.csv", p.unit)
         for model in p.models:
             shutil.copy(work / model / "curves.csv", folder / f"{model}_curves.csv")
         for plot in PLOTS + PICTURES * own:
             if (work / f"figures/{plot}.png").exists():
                 shutil.copy(work / f"figures/{plot}.png", folder)
+
+
+def milliseconds(study: Study) -> pd.DataFrame:
+    """What `evaluate` measured: the mean over the trainings of a budget, from MLflow."""
+    client, _ = study_run(study)
+    rows = []
+    for training in study.trainings():
+        runs = runs_that_made(client, training.file, study.params.dataset)
+        took = next(run.data.metrics["test_milliseconds"] for run in runs if "test_milliseconds" in run.data.metrics)
+        rows.append({"model": training.network, "budget": training.budget, "milliseconds": took})
+    return pd.DataFrame(rows).groupby(scores.CONFIGURATION, sort=False).mean().reset_index()
 
 
 def kept() -> list[Path]:
@@ -73,8 +92,15 @@ def recompute() -> None:
         predictions, results = read_predictions(study / "predictions.csv"), tables["results"]
         by_seed, chance = scores.scores(predictions, 1), 1 / len(scores.classes_of(predictions))
         frames = plots.accuracy_against_frames(results, by_seed, tables["needed"], chance, "frames")
-        plots.write(frames, study / "frames.png")
-        plots.write(plots.accuracy_against_cost(results, by_seed), study / "cost.png")
+        pictures = {"frames": frames, "cost": plots.accuracy_against_cost(results, by_seed)}
+        pictures["classes"] = plots.recalls(scores.per_class(predictions), "frames")
+        if "controls" in tables:
+            pictures["controls"] = control_plots.controls(tables["controls"], "frames")
+        if "motion" in tables:
+            spec = params.load(study / "params.yaml").data.input
+            pictures["limits"] = control_plots.sampling_limits(controls.by_frames_per_period(predictions, spec), spec)
+        for name, figure in pictures.items():
+            plots.write(figure, study / f"{name}.png")
 
 
 def tables_of(study: Path) -> dict[str, pd.DataFrame]:
@@ -89,17 +115,78 @@ def tables_of(study: Path) -> dict[str, pd.DataFrame]:
     for part in (before[[*scores.CONFIGURATION, "crop", "parameters_M", "gmacs"]], learned):
         results = results.merge(part, on=scores.CONFIGURATION, validate="1:1")
     needed = statistics.frames_needed(predictions, rule.get("margin", 0.05), learned)
-    return {"results": results, "comparisons": statistics.comparisons(predictions), "needed": needed}
+    tables = {"results": results, "comparisons": statistics.comparisons(predictions), "needed": needed}
+    if (said := study / "control_predictions.csv").exists():  # since version 0.2
+        tables["controls"] = controls.summary(read_controls(said))
+        if content["dataset"] == "motion":
+            tables["motion"] = controls.motion(read_controls(said), params.load(study / "params.yaml").data.input)
+    return tables
 
 
-def write_table() -> None:
+def answers() -> pd.DataFrame:
+    """The table of `framebudget.report.kept`: of all kept studies with several budgets."""
+    several = [study for study in kept() if read_predictions(study / "predictions.csv")["budget"].nunique() > 1]
+    return pd.concat([answers_of(study) for study in several], ignore_index=True)
+
+
+def answers_of(study: Path) -> pd.DataFrame:
+    content = yaml.safe_load((study / "params.yaml").read_text())
+    data, tables = content["datasets"][content["dataset"]], tables_of(study)
+    predictions = read_predictions(study / "predictions.csv")
+    table = tables["results"].assign(study=study.name, clips=title(content))
+    table["network"] = table["model"].map(lambda model: NETWORKS[model].name)
+    table["start"] = table["model"].map(lambda model: Path(data[model]["weights"] or "").name)
+    table["px"], table["tested"] = table["crop"], predictions["clip"].nunique()
+    table["groups"], table["chance"] = predictions["group"].nunique(), 1 / predictions["label"].nunique()
+    needed = tables["needed"].set_index("model")
+    table["because"] = table["model"].map(needed["because"])
+    table["needed"] = table["budget"] == table["model"].map(needed["needed"].fillna(0))
+    pairs = tables["comparisons"].query("of == 'budget'").rename(columns={"model_a": "model", "budget_a": "budget"})
+    pairs = pairs.rename(columns={"difference": "loss", "low": "loss_low", "high": "loss_high"})
+    parts = [pairs[[*scores.CONFIGURATION, "loss", "loss_low", "loss_high", "at_most"]]]
+    if "controls" in tables:
+        tests = tables["controls"].pivot(index=scores.CONFIGURATION, columns="test", values="accuracy").reset_index()
+        parts.append(tests[[*scores.CONFIGURATION, *ORDERS[1:]]])
+        largest = tables["controls"][tables["controls"]["budget"] == table["budget"].max()]
+        largest = largest[largest["test"].str.startswith("at_")].rename(columns={"accuracy": "of_largest"})
+        largest["budget"] = largest["test"].str.removeprefix("at_").astype(int)
+        parts.append(largest[[*scores.CONFIGURATION, "of_largest"]])
+    if (study / "milliseconds.csv").exists():
+        parts.append(read_table(study / "milliseconds.csv"))
+    for part in parts:
+        table = table.merge(part, how="left", on=scores.CONFIGURATION, validate="1:1")
+    clips_sha256 = json.loads((study / "provenance.json").read_text())["clips_sha256"]
+    p = params.load(study / "params.yaml")
+    table["recipe"] = [recipe(p, model, clips_sha256) for model in table["model"]]
+    return table.reindex(columns=COLUMNS)
+
+
+def title(content: dict) -> str:
+    """What was tested on, in words."""
+    classes = content["datasets"][content["dataset"]]["fetch"]["classes"]
+    name = TITLES.get(folder := Path(content["clips"]).name, folder)
+    return f"{name}, {len(classes)} classes" if isinstance(classes, list) else name
+
+
+def show() -> None:
+    table = answers()
+    write_rows(table, HERE / "answers.csv", "frames")
+    plots.write(overview.answers(table), HERE / "answers.png")
+    write_between("table", rows_of_all().to_markdown(index=False))
+
+
+def write_between(name: str, text: str) -> None:
+    """Replace what stands between two comments in README.md."""
+    begin, end = f"<!-- reports/studies.py {name} -->\n", f"<!-- end {name} -->\n"
+    before, _, rest = Path("README.md").read_text().partition(begin)
+    write_text(Path("README.md"), f"{before}{begin}\n{text}\n\n{end}{rest.partition(end)[2]}")
+
+
+def rows_of_all() -> pd.DataFrame:
     rows = pd.concat([rows_of(study) for study in kept()])
     budgets = sorted({key for key in rows.columns if isinstance(key, int)})
     table = rows.rename(columns={budget: f"{budget} frames" for budget in budgets}).fillna("")
-    table = table[["clips", "network", "starts from", "optimizer", *(f"{budget} frames" for budget in budgets)]]
-    before, _, rest = Path("README.md").read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    write_text(Path("README.md"), f"{before}{BEGIN}\n{table.to_markdown(index=False)}\n\n{END}{after}")
+    return table[["clips", "network", "starts from", "optimizer", *(f"{budget} frames" for budget in budgets)]]
 
 
 def rows_of(study: Path) -> pd.DataFrame:

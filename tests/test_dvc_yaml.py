@@ -73,7 +73,7 @@ def test_a_training_is_identified_by_the_files_that_it_imports_and_dvc_depends_o
 
 CHANGES = {
     "report/plots.py": {"figures"},
-    "report/statistics.py": {"evaluate", "figures"},
+    "report/statistics.py": {"evaluate", "figures", "paper"},
     "commands/predict.py": set(),
     "commands/serving.py": set(),
     "models/x3d.py": {"train_x3d", "train_slowfast", "evaluate", "figures", "paper"},

@@ -6,7 +6,7 @@ reads   work/split.csv, work/index.json, work/<model>/, and the test clips
         params.yaml             protocol, models, frames, seeds, trainer.{precision, threads}, train,
                                 datasets.<dataset>.{input, evaluate, train, <model>}
 writes  work/predictions.csv    one row for every test clip, model, budget and seed
-        work/controls.csv       likewise: what the network predicts at the other budgets, and in other orders of frames
+        work/control_predictions.csv    likewise, of the same networks at other budgets and in other orders of frames
         work/metrics.json       accuracy by model and budget, and the frames that each model needs: the columns
                                 of `dvc exp show`
         work/tables/            results, comparisons, needed, controls, classes and reliability, and for motion what
@@ -31,7 +31,7 @@ from framebudget.report import scores, statistics
 from framebudget.report.controls import motion, summary
 from framebudget.report.cost import cost
 from framebudget.report.tables import latex
-from framebudget.study import Study, Training, on_disk, read_table, versions, write_table
+from framebudget.study import Study, on_disk, read_table, versions, write_table
 from framebudget.video.dataset import check
 
 PREDICT = "framebudget.learning.prediction:predict"
@@ -48,9 +48,8 @@ def main() -> None:
     predictions = pd.concat([one.predictions for one in found], ignore_index=True)
     controls = pd.concat([one.controls for one in found], ignore_index=True)
     write_table(predictions, Path("work/predictions.csv"), study.params.unit)
-    write_table(controls, Path("work/controls.csv"), study.params.unit)
-    milliseconds = dict(zip(trainings, (one.milliseconds for one in found), strict=True))
-    tell(study, predictions, milliseconds, *report(study, predictions, controls))
+    write_table(controls, Path("work/control_predictions.csv"), study.params.unit)
+    tell(study, predictions, [one.milliseconds for one in found], *report(study, predictions, controls))
 
 
 def report(study: Study, predictions: pd.DataFrame, controls: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
@@ -100,16 +99,16 @@ def report(study: Study, predictions: pd.DataFrame, controls: pd.DataFrame) -> t
 def tell(
     study: Study,
     predictions: pd.DataFrame,
-    milliseconds: dict[Training, float],
+    milliseconds: list[float],
     results: pd.DataFrame,
     needed: dict[str, int],
 ) -> None:
     """Log test metrics to MLflow: each training's on its own test clips, and the study's."""
     of_trainings, unit = [], study.params.unit
-    for training in study.trainings():
+    for training, took in zip(study.trainings(), milliseconds, strict=True):
         (row,) = scores.scores(training.rows(predictions), study.params.data.evaluate.top_k).to_dict("records")
         measured = {name: row[name] for name in row if name not in scores.TRAINING}
-        of_trainings.append((training, measured | {"milliseconds": milliseconds[training]}))
+        of_trainings.append((training, measured | {"milliseconds": took}))
     of_study = {f"test_accuracy.{row.model}.{row.budget}": row.accuracy for row in results.itertuples()}
     log_scores(study, of_trainings, of_study | {f"{unit}_needed.{model}": needed[model] for model in needed})
 

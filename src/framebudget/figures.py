@@ -4,6 +4,7 @@
 
 reads   work/split.csv, work/index.json, work/predictions.csv, work/<model>/, and some test clips
         work/tables/            results, needed, controls, classes, reliability
+        reports/answers.csv     what kept studies say
         params.yaml             protocol, models, frames, seeds, datasets.<dataset>.{input, evaluate, <model>}
 writes  work/figures/           one .pdf and .png per figure; figures.json lists them, because not every study has all
 """
@@ -22,7 +23,7 @@ from tqdm import tqdm
 from framebudget.console import new_folder, read_csv, stage, usage, write_text
 from framebudget.learning.tracking import log_pictures
 from framebudget.models import NETWORKS, weights
-from framebudget.report import control_plots, diagrams, names, plots, strips
+from framebudget.report import control_plots, diagrams, kept, names, overview, plots, strips
 from framebudget.report.attention import attention
 from framebudget.report.controls import by_frames_per_period
 from framebudget.report.scores import scores
@@ -58,6 +59,7 @@ def figures(study: Study, predictions: pd.DataFrame) -> Iterator[tuple[str, Figu
     matplotlib.rcParams["font.family"] = [*plots.FAMILY, *names.other_fonts(split["class"].unique())]
     by_seed, largest = scores(predictions, p.data.evaluate.top_k), max(p.frames)
 
+    yield "answers", overview.answers(kept.read())
     yield "clips", plots.clips_per_class(split)
     if split["frames"].nunique() > 1:
         yield "lengths", plots.frames_per_clip(split, p.frames, p.unit)

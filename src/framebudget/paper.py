@@ -2,21 +2,23 @@
 
     $ python -m framebudget.paper           (dvc repro paper)
 
-reads   paper/*.typ, paper/references.bib; params.yaml, reports/splits/summary.csv, work/: all numbers and figures
+reads   paper/*.typ, paper/references.bib, params.yaml
+        work/, reports/answers.csv, reports/splits/summary.csv: all numbers and figures
 writes  paper/paper.pdf
 """
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 
+import pandas as pd
 import typst
 
 from framebudget import params
-from framebudget.console import UserError, new_file, read_csv, stage, usage
+from framebudget.console import UserError, new_file, stage, usage
 from framebudget.models import NETWORKS
-from framebudget.report import names
+from framebudget.params import Params
+from framebudget.report import kept, names
+from framebudget.study import read_table
 
 LEADINGS = [f"{0.55 + 0.005 * k:.3f}em" for k in range(9)]
 
@@ -24,25 +26,33 @@ LEADINGS = [f"{0.55 + 0.005 * k:.3f}em" for k in range(9)]
 @stage
 def main() -> None:
     p = params.load()
-    classes = read_csv(Path("work/split.csv"), {"class": str})["class"].unique()
-    others = names.other_fonts(classes)
     inputs = {
-        "classes": {name: names.readable(name) for name in classes},
-        "fonts": list(others),
+        "answers": sentences(),
+        "replication": replicated(p).to_dict("records"),
         "networks": {model: NETWORKS[model].name for model in p.models},
         "recipes": {model: p.input(model).model_dump() | p.recipe(model).model_dump() for model in p.models},
         "unit": p.unit,
     }
-    with tempfile.TemporaryDirectory() as fonts:  # Typst takes folders, and must not see other system fonts
-        for font in others.values():
-            shutil.copy(font, fonts)
-        pdf = typeset([names.FOLDER, fonts], {key: json.dumps(value) for key, value in inputs.items()})
+    pdf = typeset({key: json.dumps(value) for key, value in inputs.items()})
     with new_file(Path("paper/paper.pdf")) as unfinished:
         unfinished.write_bytes(pdf)
 
 
-def typeset(fonts: list[str | Path], inputs: dict[str, str]) -> bytes:
-    options = {"root": ".", "ignore_system_fonts": True, "font_paths": fonts}
+def sentences() -> list[dict[str, str]]:
+    """What every kept study answers, and which clips it is about."""
+    groups = kept.read().groupby(["study", "model"], sort=False)
+    return [{"study": study, "model": model, "text": kept.sentence(rows)} for (study, model), rows in groups]
+
+
+def replicated(p: Params) -> pd.DataFrame:
+    """This study beside the kept one that it repeats, if there is one."""
+    results = read_table(Path("work/tables/results.csv"))
+    clips_sha256 = json.loads(Path("work/tables/provenance.json").read_text())["clips_sha256"]
+    return kept.replication(kept.read(), results, {model: kept.recipe(p, model, clips_sha256) for model in p.models})
+
+
+def typeset(inputs: dict[str, str]) -> bytes:
+    options = {"root": ".", "ignore_system_fonts": True, "font_paths": [names.FOLDER]}
     for leading in LEADINGS:
         try:
             return typst.compile("paper/paper.typ", sys_inputs=inputs | {"leading": leading}, **options)

@@ -78,7 +78,7 @@ def motion(controls: pd.DataFrame, spec: Input) -> pd.DataFrame:
     lines = [np.where(direction_tells(periods_G, step), 1, SWAY).mean() if step else SWAY for step in spacings]
     table.insert(2, "spacing", spacings)
     table["aliasing_line"] = lines
-    sides = [table["high"] < lines, table["low"] > lines, table["low"].notna()]
+    sides = [table["high"] < np.array(lines) - 1e-9, table["low"] > lines, table["low"].notna()]  # 1 is a line, too
     table["place"] = np.select(sides, ["below", "above", "at"], "")
     opposite = controls["label"].map(OPPOSITE)
     directed = controls[opposite.notna()].assign(swapped=controls["reversed"] == opposite)

@@ -1,0 +1,113 @@
+"""The kept studies in reports/answers.csv, and whether a study replicates one of them.
+
+One row per study, network and budget:
+
+    study, clips, network, start    its folder in reports/, what it was tested on, and the weights that it started from
+    model, budget, px, seeds        the network's key, frames, the crop, and trainings of each budget
+    tested, groups, chance          test clips, their groups, and one over the number of classes
+    accuracy, accuracy_std, low, high       as in work/tables/results.csv
+    finished, needed                whether all trainings have finished learning; whether this is the budget needed
+    because                         why no smaller budget than the one needed is: as in work/tables/needed.csv
+    loss, loss_low, loss_high, at_most      accuracy of the largest budget minus this one's, with its 95 % interval,
+                                    and its one-sided bound
+    of_largest                      accuracy of the largest budget's networks, tested at this budget
+    reversed, shuffled, still       accuracy of this budget's networks with the frames in another order
+    milliseconds, gmacs             per clip
+    recipe                          a digest of what was trained and tested, and how
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+from framebudget.console import read_csv
+from framebudget.params import Params
+from framebudget.report.statistics import ENOUGH_SEEDS, LEVEL
+from framebudget.study import in_memory
+
+ANSWERS = Path("reports/answers.csv")
+TEXTS = ["study", "clips", "network", "start", "model", "because", "recipe"]
+COLUMNS = [
+    "study", "clips", "network", "start", "model", "budget", "px", "seeds", "tested", "groups", "chance", "accuracy",
+    "accuracy_std", "low", "high", "finished", "needed", "because", "loss", "loss_low", "loss_high", "at_most",
+    "of_largest", "reversed", "shuffled", "still", "milliseconds", "gmacs", "recipe",
+]  # fmt: skip
+
+
+def read() -> pd.DataFrame:
+    """The table. Empty cells of numbers are NaN."""
+    table = in_memory(read_csv(ANSWERS, dict.fromkeys(TEXTS, str)))
+    numbers = table.columns.difference([*TEXTS, "finished", "needed"])
+    table[numbers] = table[numbers].apply(pd.to_numeric)
+    return table
+
+
+def recipe(p: Params, model: str, clips_sha256: str) -> str:
+    """A digest of the clips, their split, the input, the training and its weights, by name; not of the machine."""
+    weights = Path(p.weights(model) or "").name
+    parts = [p.data.split, p.data.evaluate, p.input(model), p.recipe(model)]
+    facts = [p.protocol, model, weights, clips_sha256, *(part.model_dump() for part in parts)]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def replication(answers: pd.DataFrame, results: pd.DataFrame, recipes: dict[str, str]) -> pd.DataFrame:
+    """Accuracies of a study beside those of the kept study with the same recipe: one row per budget that both have.
+
+    expected_low, expected_high: the 95 % prediction interval for a mean over as many seeds as `results` has, from the
+    deviation over the kept study's seeds (Student's t), at least one clip to either side. agrees: whether the accuracy
+    is within it. recipes: of each model, as `recipe` computes it.
+    """
+    kept = answers[answers["recipe"].isin(recipes.values()) & (answers["seeds"] > 1)]
+    own = results[["model", "budget", "seeds", "accuracy"]]
+    table = own.merge(kept, on=["model", "budget"], suffixes=("", "_kept"))
+    t = stdtrit(table["seeds_kept"] - 1, 1 - LEVEL / 2)
+    margin = t * table["accuracy_std"] * np.sqrt(1 / table["seeds"] + 1 / table["seeds_kept"])
+    margin = margin.clip(lower=1 / table["tested"])
+    table["expected_low"] = (table["accuracy_kept"] - margin).clip(lower=0)
+    table["expected_high"] = (table["accuracy_kept"] + margin).clip(upper=1)
+    table["agrees"] = table["accuracy"].between(table["expected_low"] - 1e-9, table["expected_high"] + 1e-9)
+    columns = ["study", "model", "budget", "accuracy", "seeds_kept", "accuracy_kept", "expected_low", "expected_high"]
+    return table[[*columns, "agrees"]]
+
+
+def sentence(rows: pd.DataFrame) -> str:
+    """How many frames one network needs, as far as one study decides it. rows: of that study and network."""
+    first, rows = rows.iloc[0], rows.set_index("budget").sort_index()
+    largest, needed = rows.index.max(), rows.index[rows["needed"]]
+    enough = needed.min() if len(needed) else largest
+    below = rows.index[rows.index < enough].max()  # where the search ended; NaN if the smallest budget is enough
+    network = first["network"] + ("" if first["start"] else " (from scratch)")
+
+    def changes(budget: int) -> str:
+        loss = rows.loc[budget, "loss"]
+        how = "loses" if loss > 0 else "gains"
+        return f"{how} {100 * abs(loss):.1f} points" if loss else "loses nothing"
+
+    if len(needed) and enough < largest:
+        bound = 100 * max(rows.loc[enough, "at_most"], 0)
+        parts = [f"{enough} frames are enough for {network}: against {largest}, it {changes(enough)}"]
+        parts[0] += f", at most {bound:.1f} with 95 % confidence"
+    elif len(needed):
+        parts = [f"{network} needs all {largest} frames"]
+    else:
+        parts = [f"how many frames {network} needs is not {'decided' if first['because'] == 'undecided' else 'known'}"]
+    if first["because"] in ("worse", "undecided"):
+        low, high = rows.loc[below, ["loss_low", "loss_high"]]
+        doubt = ", so they may or may not be enough" if first["because"] == "undecided" else ""
+        parts.append(f"with {below}, it {changes(below)} (95 % interval {points(low)} to {points(high)}){doubt}")
+    elif first["because"] == "unlearned":
+        parts.append(f"with {below} or {largest}, some trainings have not finished learning")
+    elif first["because"] == "trainings":
+        seeds = f"{first['seeds']} seed{'s' if first['seeds'] > 1 else ''}"
+        parts.append(f"{seeds} cannot show how much trainings vary")
+    weak = " With fewer than five seeds, this verdict is weak." if first["seeds"] < ENOUGH_SEEDS and len(needed) else ""
+    return f"On {first['clips']}, {'; '.join(parts)}.{weak}"
+
+
+def points(share: float) -> str:
+    """-0.013 -> −1.3"""
+    return f"{'−' if share < 0 else ''}{100 * abs(share):.1f}"

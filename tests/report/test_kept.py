@@ -1,0 +1,84 @@
+"""What the kept studies say, and whether a study replicates one of them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from framebudget import params
+from framebudget.report import kept, overview
+from tests.conftest import ROOT, set_params
+
+
+def rows(because: str, needed: int | None, losses: dict[int, float], seeds: int = 5) -> pd.DataFrame:
+    """A study of X3D-M whose budgets lose so much against 16 frames."""
+    table = pd.DataFrame({"budget": [*losses, 16], "loss": [*losses.values(), np.nan]})
+    table["needed"] = table["budget"] == (needed or 0)
+    table = table.assign(loss_low=table["loss"] - 0.01, loss_high=table["loss"] + 0.03, at_most=table["loss"] + 0.02)
+    facts = {"clips": "Weizmann", "network": "X3D-M", "start": "x3d.pyth", "seeds": seeds, "because": because}
+    return table.assign(**facts)
+
+
+@pytest.mark.parametrize(
+    ("study", "says"),
+    [
+        (
+            rows("", 4, {4: 0.01, 8: -0.001}),
+            "On Weizmann, 4 frames are enough for X3D-M: against 16, it loses 1.0 points, at most 3.0 with 95 % "
+            "confidence.",
+        ),
+        (
+            rows("worse", 8, {4: 0.2, 8: -0.03}, seeds=3),
+            "On Weizmann, 8 frames are enough for X3D-M: against 16, it gains 3.0 points, at most 0.0 with 95 % "
+            "confidence; with 4, it loses 20.0 points (95 % interval 19.0 to 23.0). With fewer than five seeds, this "
+            "verdict is weak.",
+        ),
+        (
+            rows("worse", 16, {4: 0.3, 8: 0.2}).assign(start=""),
+            "On Weizmann, X3D-M (from scratch) needs all 16 frames; with 8, it loses 20.0 points (95 % interval 19.0 "
+            "to 23.0).",
+        ),
+        (
+            rows("undecided", None, {8: 0.0}),
+            "On Weizmann, how many frames X3D-M needs is not decided; with 8, it loses nothing (95 % interval −1.0 to "
+            "3.0), so they may or may not be enough.",
+        ),
+        (
+            rows("unlearned", 8, {4: 0.2, 8: 0.01}),
+            "On Weizmann, 8 frames are enough for X3D-M: against 16, it loses 1.0 points, at most 3.0 with 95 % "
+            "confidence; with 4 or 16, some trainings have not finished learning.",
+        ),
+        (
+            rows("trainings", None, {8: 0.0}, seeds=1),
+            "On Weizmann, how many frames X3D-M needs is not known; 1 seed cannot show how much trainings vary.",
+        ),
+    ],
+)
+def test_a_study_answers_in_one_sentence(study, says):
+    assert kept.sentence(study) == says
+
+
+def test_a_study_agrees_with_a_kept_one_within_the_spread_of_its_seeds():
+    answers = pd.DataFrame({"study": "motion", "recipe": "abc", "model": "x3d_m", "budget": [6, 8, 16], "seeds": 5})
+    answers = answers.assign(accuracy=[0.8, 0.9, 1.0], accuracy_std=[0.05, 0.01, 0.0], tested=100)
+    results = pd.DataFrame({"model": "x3d_m", "budget": [6, 8, 16], "seeds": 1, "accuracy": [0.66, 0.86, 0.99]})
+    table = kept.replication(answers, results, {"x3d_m": "abc"})
+    margin = 2.776 * 0.05 * np.sqrt(1 + 1 / 5)  # Student's t with 4 degrees of freedom
+    assert table["expected_low"].tolist() == pytest.approx([0.8 - margin, 0.9 - margin / 5, 0.99], abs=1e-4)
+    assert table["agrees"].tolist() == [True, False, True]
+    assert kept.replication(answers, results, {"x3d_m": "def"}).empty
+
+
+def test_a_recipe_is_what_was_trained_and_not_where(tmp_path):
+    def digest(**changes):
+        (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+        set_params(tmp_path, **changes)
+        return kept.recipe(params.load(tmp_path / "params.yaml"), "x3d_m", "0" * 64)
+
+    same = {"seeds": [3, 4], "frames": [6], "workers": 0, "side_by_side": 1, "models": ["x3d_m"], "trainer.devices": 2}
+    assert digest(**same) == digest()
+    for change in ({"protocol": "published"}, {"train.lr": 0.5, "datasets.motion.x3d_m.lr": None}):
+        assert digest(**change) != digest()
+
+
+def test_the_figure_of_all_studies(legible):
+    legible(overview.answers(kept.read()), 7.0)
