@@ -23,7 +23,7 @@ from framebudget.learning.tracking import runs_that_made, study_run
 from framebudget.models import NETWORKS
 from framebudget.params import EMBEDDED
 from framebudget.report import control_plots, controls, overview, plots, scores, statistics
-from framebudget.report.kept import COLUMNS, recipe
+from framebudget.report import kept as kept_studies
 from framebudget.study import Study, read_controls, read_predictions, read_table
 from framebudget.study import write_table as write_rows
 
@@ -81,7 +81,10 @@ def milliseconds(study: Study) -> pd.DataFrame:
 
 
 def kept() -> list[Path]:
-    return [path.parent for path in sorted(HERE.glob("*/params.yaml"))]
+    """Real video first."""
+    return sorted(
+        (path.parent for path in HERE.glob("*/params.yaml")), key=lambda study: (study.name == "motion", study)
+    )
 
 
 def recompute() -> None:
@@ -157,8 +160,8 @@ def answers_of(study: Path) -> pd.DataFrame:
         table = table.merge(part, how="left", on=scores.CONFIGURATION, validate="1:1")
     clips_sha256 = json.loads((study / "provenance.json").read_text())["clips_sha256"]
     p = params.load(study / "params.yaml")
-    table["recipe"] = [recipe(p, model, clips_sha256) for model in table["model"]]
-    return table.reindex(columns=COLUMNS)
+    table["recipe"] = [kept_studies.recipe(p, model, clips_sha256) for model in table["model"]]
+    return table.reindex(columns=kept_studies.COLUMNS)
 
 
 def title(content: dict) -> str:
@@ -172,6 +175,13 @@ def show() -> None:
     table = answers()
     write_rows(table, HERE / "answers.csv", "frames")
     plots.write(overview.answers(table), HERE / "answers.png")
+    write_readme(table)
+
+
+def write_readme(table: pd.DataFrame) -> None:
+    """What the kept studies answer, and their accuracies, between comments in README.md."""
+    answered = [kept_studies.sentence(rows) for _, rows in table.groupby(["study", "model"], sort=False)]
+    write_between("answers", "\n".join(f"- {sentence}" for sentence in answered))
     write_between("table", rows_of_all().to_markdown(index=False))
 
 

@@ -24,7 +24,10 @@ def script(path: str) -> ModuleType:
 def test_the_readme_shows_the_kept_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(TOP / "README.md", tmp_path)
     monkeypatch.chdir(tmp_path)
-    script("reports/studies.py").write_table()
+    studies = script("reports/studies.py")
+    studies.write_readme(table := studies.answers())
+    studies.write_rows(table, tmp_path / "answers.csv", "frames")
+    pd.testing.assert_frame_equal(pd.read_csv("answers.csv"), pd.read_csv(TOP / "reports/answers.csv"), rtol=1e-4)
     assert Path("README.md").read_text() == (TOP / "README.md").read_text()
 
 
