@@ -104,14 +104,15 @@ def study_run(study: Study) -> tuple[MlflowClient, str]:
             client = MlflowClient()
             place = _experiment(client, p.dataset)
             sought = {"filter_string": f"tags.`{STUDY}` = '{digest}'", "order_by": ["start_time", "run_id"]}
-            if not (found := client.search_runs([place], **sought)):
-                run_id = client.create_run(place, tags=tags | {STUDY: digest}, run_name=name).info.run_id
-                found = client.search_runs([place], **sought)
-                if found[0].info.run_id != run_id:  # another machine was faster
-                    client.delete_run(run_id)
-            if not found[0].data.params:  # new, or interrupted before it was described
-                _describe(client, found[0].info.run_id, facts, study, study.split)
-            return client, found[0].info.run_id
+            if found := client.search_runs([place], **sought):
+                return client, found[0].info.run_id
+            run_id = client.create_run(place, tags=tags | {STUDY: digest}, run_name=name).info.run_id
+            first = client.search_runs([place], **sought)[0].info.run_id
+            if first != run_id:  # another machine was faster
+                client.delete_run(run_id)
+            else:
+                _describe(client, run_id, facts, study, study.split)
+            return client, first
     except REFUSALS as error:
         raise StoreError(error) from None
 
