@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from framebudget import evaluate, paper, params
 from framebudget.console import write_csv
 from framebudget.models import NETWORKS
-from framebudget.report import plots
+from framebudget.report import kept, plots
+from framebudget.sources.motion import ACTIONS
 from framebudget.study import Study, write_table
 from tests.conftest import ROOT, set_params
 
@@ -49,6 +50,7 @@ def typeset(
     grouped: bool = True,
     leaky: bool = False,
     given: tuple[str, ...] = (),
+    dataset: str = "folder",
     **changes,
 ) -> str:
     """The paper about networks that are right at these rates, by budget, as text, without what other studies say.
@@ -56,8 +58,9 @@ def typeset(
     groups: that are tested. grouped: or each clip is a group of its own. leaky: all groups are trained on, too.
     learned: training accuracy at the smallest budget. given: networks that start from weights.
     """
-    set_params(here, dataset="folder", frames=list(rates), seeds=list(range(seeds)), **changes)
-    names, folds = sorted(NAMES[:classes]), changes.get("datasets.folder.split.folds") or 1
+    set_params(here, dataset=dataset, frames=list(rates), seeds=list(range(seeds)), **changes)
+    names = sorted(ACTIONS if dataset == "motion" else NAMES[:classes])
+    folds = changes.get("datasets.folder.split.folds") or 1
     clips = pd.DataFrame([{"class": name, "group": f"g{k}"} for name in names for k in range(groups + 6)])
     clips = clips.assign(clip=clips["class"] + clips["group"], frames=50, seconds=2.0, sha256="0" * 64)
     number = clips["group"].str[1:].astype(int)
@@ -95,9 +98,10 @@ def typeset(
     tests = [*(f"at_{budget}" for budget in rates), "reversed", "shuffled", "still"]
     evaluate.report(study, predictions, controls.assign(**dict.fromkeys(tests, said)))
     Path("work/figures").mkdir()
-    for name in (*FIGURES, *models):
+    figures = [*FIGURES, *models, *["limits"] * (dataset == "motion")]
+    for name in figures:
         plots.save(Figure(figsize=(3, 1)), Path("work/figures"), name)
-    Path("work/figures/figures.json").write_text(json.dumps([*FIGURES, *models]))
+    Path("work/figures/figures.json").write_text(json.dumps(figures))
     paper.main()
     if not shutil.which("pdftotext"):
         pytest.skip("typeset, but not read: no pdftotext (Debian: poppler-utils)")
@@ -175,6 +179,30 @@ def test_what_the_design_is_worth_follows_from_the_table(here, low, says):
     table.loc[(table["data"] == "weizmann") & (table["arm"] == "published"), ["low", "high"]] = low, 0.3
     write_csv(table, path)
     assert packed(says) in packed(typeset(here, {6: 0.8}))
+
+
+def test_the_embedded_clips_are_the_control_of_what_was_found_on_real_video(here):
+    """Its abstract says what the kept studies answer. One seed of its own is compared with the kept study's seeds."""
+    answers = kept.read()
+    text = packed(typeset(here, {6: 0.5, 16: 1}, classes=5, dataset="motion", seeds=3))
+    abstract = text[: text.index("1Question")]
+    for study, model in answers.groupby(["study", "model"]).groups:
+        rows = answers[(answers["study"] == study) & (answers["model"] == model)]
+        assert (packed(kept.sentence(rows)) in abstract) == (study == "motion" or rows["start"].iloc[0] != "")
+    assert "Realvideo" in text and "Thecontrol:clipsandsplits" in text and "Otherstudies" not in text
+    assert packed("X3D-M at 6 and SlowFast R50 at 6 are below the aliasing line") in text
+    assert packed("of the clips that approach, recede or spin for the opposite action") in text
+    assert "Replication" not in text  # of other clips
+
+
+def test_a_build_of_the_kept_study_says_whether_it_agrees(here, monkeypatch):
+    monkeypatch.setattr(paper.kept, "recipe", lambda p, model, clips: f"{model}'s")
+    answers = kept.read().query("study == 'motion' and budget >= 6").assign(accuracy=0.5, accuracy_std=0.02)
+    answers["recipe"] = answers["model"] + "'s"
+    monkeypatch.setattr(paper.kept, "read", lambda: answers)
+    text = packed(typeset(here, {6: 0.5, 16: 0.95}, classes=5, dataset="motion"))
+    assert packed("The kept study reports/motion was made by the same recipe from") in text
+    assert packed("X3D-M at 16 and SlowFast R50 at 16 do not agree.") in text
 
 
 def test_the_same_study_gives_the_same_bytes(here):

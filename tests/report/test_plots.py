@@ -19,12 +19,13 @@ def test_names_stay_apart_and_figures_on_their_page(K):
     rows = [(name, name + subset, subset, 30 + k) for name in names for k, subset in enumerate(SUBSETS)]
     split = pd.DataFrame(rows, columns=["class", "clip", "subset", "frames"]).assign(fold=0)
     p = pd.DataFrame(np.eye(K), columns=[f"p_{name}" for name in names])
-    run = pd.DataFrame({"label": names, "prediction": names, "seed": 0}).join(p)
+    run = pd.DataFrame({"label": names, "prediction": names, "seed": 0, "clip": names}).join(p)
     predictions = pd.concat([run.assign(model=model, budget=T) for model in NETWORKS for T in (6, 8, 16)])
     figures = (
         plots.clips_per_class(split),
         plots.frames_per_clip(split, [6, 8], "frames"),
         plots.confusion(predictions, "frames"),
+        plots.recalls(scores.per_class(predictions), "frames"),
     )
     for figure in figures:
         assert figure.get_figheight() <= plots.TALL
