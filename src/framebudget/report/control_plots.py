@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, PercentFormatter
 
 from framebudget.models import NETWORKS
 from framebudget.params import Input
@@ -44,7 +44,7 @@ def controls(table: pd.DataFrame, unit: str) -> Figure:
             )
         right.set_xscale("log")
         right.set_xticks(budgets, budgets)
-        right.xaxis.set_minor_formatter(NullFormatter())
+        right.xaxis.set_minor_locator(NullLocator())
         right.set(xlabel=f"{unit.capitalize()} per clip", ylabel="Test accuracy", ylim=(0, 1.02))
         right.yaxis.set_major_formatter(PercentFormatter(1))
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
