@@ -31,7 +31,12 @@ HERE = Path(__file__).parent
 TABLES = ["results.csv", "comparisons.csv", "needed.csv", "controls.csv", "provenance.json"]
 PLOTS = ["frames", "cost", "controls", "limits", "classes", "curves", "confusion", "reliability"]
 PICTURES = ["strips", "mistakes", "attention"]  # show clips
-TITLES = {"ucf101": "UCF101", "ut_interaction": "UT-Interaction", "weizmann": "Weizmann"}  # of folders of clips
+TITLES = {  # of folders of clips
+    "motion": "motion (64 scenes of version 0.1)",
+    "ucf101": "UCF101",
+    "ut_interaction": "UT-Interaction",
+    "weizmann": "Weizmann",
+}
 
 
 def main() -> None:
@@ -59,7 +64,7 @@ def keep(name: str) -> None:
         write_text(folder / "params.yaml", yaml.safe_dump(content, sort_keys=False))
         for file in ["predictions.csv", "control_predictions.csv"]:
             shutil.copy(work / file, folder)
-        for file in [*TABLES, *["motion.csv"] * (p.dataset == "motion")]:
+        for file in [*TABLES, *["motion.csv"] * (work / "tables/motion.csv").exists()]:
             shutil.copy(work / "tables" / file, folder)
         write_rows(milliseconds(Study.load()), folder / "milliseconds.csv", p.unit)
         for model in p.models:
@@ -107,7 +112,7 @@ def recompute() -> None:
 
 
 def tables_of(study: Path) -> dict[str, pd.DataFrame]:
-    """results, comparisons and needed, as `evaluate` computes them. What a clip costs is taken from the results."""
+    """The tables of numbers, as `evaluate` computes them. What a clip costs is taken from the results."""
     content = yaml.safe_load((study / "params.yaml").read_text())
     rule = content["datasets"][content["dataset"]]["evaluate"]
     predictions, before = read_predictions(study / "predictions.csv"), read_table(study / "results.csv")
@@ -121,7 +126,7 @@ def tables_of(study: Path) -> dict[str, pd.DataFrame]:
     tables = {"results": results, "comparisons": statistics.comparisons(predictions), "needed": needed}
     if (said := study / "control_predictions.csv").exists():  # since version 0.2
         tables["controls"] = controls.summary(read_controls(said))
-        if content["dataset"] == "motion":
+        if (study / "motion.csv").exists():
             tables["motion"] = controls.motion(read_controls(said), params.load(study / "params.yaml").data.input)
     return tables
 
@@ -140,7 +145,7 @@ def answers_of(study: Path) -> pd.DataFrame:
     table["network"] = table["model"].map(lambda model: NETWORKS[model].name)
     table["start"] = table["model"].map(lambda model: Path(data[model]["weights"] or "").name)
     table["px"], table["tested"] = table["crop"], predictions["clip"].nunique()
-    table["groups"], table["chance"] = predictions["group"].nunique(), 1 / predictions["label"].nunique()
+    table["groups"], table["chance"] = predictions["group"].nunique(), 1 / len(scores.classes_of(predictions))
     needed = tables["needed"].set_index("model")
     table["because"] = table["model"].map(needed["because"])
     table["needed"] = table["budget"] == table["model"].map(needed["needed"].fillna(0))
@@ -195,8 +200,12 @@ def write_between(name: str, text: str) -> None:
 def rows_of_all() -> pd.DataFrame:
     rows = pd.concat([rows_of(study) for study in kept()])
     budgets = sorted({key for key in rows.columns if isinstance(key, int)})
-    table = rows.rename(columns={budget: f"{budget} frames" for budget in budgets}).fillna("")
-    return table[["clips", "network", "starts from", "optimizer", *(f"{budget} frames" for budget in budgets)]]
+    table = rows.rename(columns={budget: counted(budget) for budget in budgets}).fillna("")
+    return table[["clips", "network", "starts from", "optimizer", *map(counted, budgets)]]
+
+
+def counted(budget: int) -> str:
+    return f"{budget} frame{'s' if budget > 1 else ''}"
 
 
 def rows_of(study: Path) -> pd.DataFrame:

@@ -31,6 +31,7 @@ from framebudget.report import scores, statistics
 from framebudget.report.controls import motion, summary
 from framebudget.report.cost import cost
 from framebudget.report.tables import latex
+from framebudget.sources.motion import ACTIONS
 from framebudget.study import Study, on_disk, read_table, versions, write_table
 from framebudget.video.dataset import check
 
@@ -75,7 +76,7 @@ def report(study: Study, predictions: pd.DataFrame, controls: pd.DataFrame) -> t
         "classes": (scores.per_class(predictions), "How the test clips of each class are recognized."),
         "reliability": (scores.reliability(predictions), "Accuracy of predictions by their confidence."),
     }
-    if p.dataset == "motion" and p.protocol == "sound":
+    if p.dataset == "motion" and p.protocol == "sound" and len(ACTIONS) == K:
         tables["motion"] = motion(controls, p.data.input), "Test accuracy, and what sampling allows."
     files = {training.network: training.file for training in study.trainings()}
     precision = {network: weights.read(file)["precision"] for network, file in files.items()}

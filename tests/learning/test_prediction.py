@@ -40,6 +40,12 @@ def test_shuffling_depends_on_the_seed_and_the_clip_alone(frames_BVTHWC):
     assert times(0, [4]) != times(1, [4])
 
 
+def test_two_frames_are_always_swapped(frames_BVTHWC):
+    for clip in range(20):
+        found = ordered(frames_BVTHWC[:1, :, :2], "shuffled", 0, torch.tensor([clip]))
+        assert found[0, 0, :, 0, 0, 2].tolist() == [1, 0]
+
+
 def test_one_frame_has_one_order(frames_BVTHWC):
     for order in ORDERS:
         assert torch.equal(ordered(frames_BVTHWC[:, :, :1], order, 0, torch.arange(B)), frames_BVTHWC[:, :, :1])

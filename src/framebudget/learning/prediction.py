@@ -94,13 +94,21 @@ def probabilities(
 
 
 def ordered(frames_BVTHWC: Tensor, order: str, seed: int, positions_B: Tensor) -> Tensor:
-    """The frames of each view in another order. `shuffled` depends on the seed and the clip alone."""
+    """The frames of each view in another order. `shuffled`, never the recorded one, depends on the seed, T, and the
+    clip's place among the test clips."""
     B, _, T = frames_BVTHWC.shape[:3]
     if order == "reversed":
         return frames_BVTHWC.flip(2)
     if order == "still":
         return frames_BVTHWC[:, :, T // 2].unsqueeze(2).expand_as(frames_BVTHWC)
     if order == "shuffled":
-        orders_BT = [np.random.default_rng([seed, clip]).permutation(T) for clip in positions_B.tolist()]
+        orders_BT = [shuffled(T, np.random.default_rng([seed, clip])) for clip in positions_B.tolist()]
         return torch.stack([frames_BVTHWC[clip][:, orders_BT[clip]] for clip in range(B)])
     return frames_BVTHWC
+
+
+def shuffled(T: int, generator: np.random.Generator) -> np.ndarray:
+    """A random order of T frames other than the recorded one, if there is one."""
+    while (order := generator.permutation(T)).tolist() == list(range(T)) and T > 1:
+        pass
+    return order

@@ -43,6 +43,8 @@ def summary(controls: pd.DataFrame) -> pd.DataFrame:
         own_SG = rights[f"at_{budget}"][model, budget]
         for test in tests:
             found_SG, at = rights[test][model, budget], test.removeprefix("at_")
+            if test == at and budget == 1:  # one frame has one order
+                continue
             if test == at:
                 change = change_of(own_SG, found_SG, tested_G)
             elif int(at) == budget:
@@ -78,11 +80,12 @@ def motion(controls: pd.DataFrame, spec: Input) -> pd.DataFrame:
     lines = [np.where(direction_tells(periods_G, step), 1, SWAY).mean() if step else SWAY for step in spacings]
     table.insert(2, "spacing", spacings)
     table["aliasing_line"] = lines
-    sides = [table["high"] < np.array(lines) - 1e-9, table["low"] > lines, table["low"].notna()]  # 1 is a line, too
+    # the line can be 1, where `high` ends
+    sides = [table["high"] < np.array(lines) - 1e-9, table["low"] > lines, table["low"].notna()]
     table["place"] = np.select(sides, ["below", "above", "at"], "")
     opposite = controls["label"].map(OPPOSITE)
     directed = controls[opposite.notna()].assign(swapped=controls["reversed"] == opposite)
-    return table.merge(directed.groupby(CONFIGURATION, sort=False)["swapped"].mean().reset_index())
+    return table.merge(directed.groupby(CONFIGURATION, sort=False)["swapped"].mean().reset_index(), how="left")
 
 
 def spacing(spec: Input, T: int) -> float:
@@ -107,8 +110,8 @@ def direction_tells(period_G: np.ndarray, step: float) -> np.ndarray:
 
 
 def by_frames_per_period(predictions: pd.DataFrame, spec: Input) -> pd.DataFrame:
-    """Of motion: accuracy of every configuration in bins of BIN groups of similar period, with the mean period of each
-    bin as a number of frames of a view."""
+    """Of motion: accuracy of every configuration in bins of BIN groups of similar period, and the mean number of frames
+    per period in each bin."""
     rows = []
     for configuration, clips in each(predictions, CONFIGURATION):
         right = (clips["label"] == clips["prediction"]).groupby(clips["group"]).mean()

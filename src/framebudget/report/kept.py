@@ -7,7 +7,7 @@ One row per study, network and budget:
     tested, groups, chance          test clips, their groups, and one over the number of classes
     accuracy, accuracy_std, low, high       as in work/tables/results.csv
     finished, needed                whether all trainings have finished learning; whether this is the budget needed
-    because                         why no smaller budget than the one needed is: as in work/tables/needed.csv
+    because                         why the search for the frames needed stopped: as in work/tables/needed.csv
     loss, loss_low, loss_high, at_most      accuracy of the largest budget minus this one's, with its 95 % interval,
                                     and its one-sided bound
     of_largest                      accuracy of the largest budget's networks, tested at this budget
@@ -83,13 +83,17 @@ def sentence(rows: pd.DataFrame) -> str:
     network = first["network"] + ("" if first["start"] else " (from scratch)")
 
     def changes(budget: int) -> str:
-        loss = rows.loc[budget, "loss"]
+        loss = round(100 * rows.loc[budget, "loss"], 1)
         how = "loses" if loss > 0 else "gains"
-        return f"{how} {100 * abs(loss):.1f} points" if loss else "loses nothing"
+        return (
+            f"with {budget} instead of {largest}, it {how} {abs(loss)} points"
+            if loss
+            else f"with {budget}, it loses nothing"
+        )
 
     if len(needed) and enough < largest:
         bound = 100 * max(rows.loc[enough, "at_most"], 0)
-        parts = [f"{enough} frames are enough for {network}: against {largest}, it {changes(enough)}"]
+        parts = [f"{enough} frames are enough for {network}: {changes(enough)}"]
         parts[0] += f", at most {bound:.1f} with 95 % confidence"
     elif len(needed):
         parts = [f"{network} needs all {largest} frames"]
@@ -98,7 +102,7 @@ def sentence(rows: pd.DataFrame) -> str:
     if first["because"] in ("worse", "undecided"):
         low, high = rows.loc[below, ["loss_low", "loss_high"]]
         doubt = ", so they may or may not be enough" if first["because"] == "undecided" else ""
-        parts.append(f"with {below}, it {changes(below)} (95 % interval {points(low)} to {points(high)}){doubt}")
+        parts.append(f"{changes(below)} (95 % interval {points(low)} to {points(high)}){doubt}")
     elif first["because"] == "unlearned":
         parts.append(f"with {below} or {largest}, some trainings have not finished learning")
     elif first["because"] == "trainings":

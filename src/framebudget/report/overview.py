@@ -1,4 +1,4 @@
-"""The figure of the question: what all kept studies say about the frames that an action needs."""
+"""The figure of all kept studies: accuracy against frames and cost."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, PercentFor
 
 from framebudget.report.plots import MARKERS, PAGE, PALETTE
 
-APART = 0.035  # octaves between the bars of two lines
+APART = 0.035  # half the distance between two lines, in octaves
 
 
 def answers(table: pd.DataFrame) -> Figure:
