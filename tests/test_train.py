@@ -187,7 +187,7 @@ def test_in_cross_validation_every_clip_is_tested_once_by_a_network_that_has_not
     assert pd.read_csv(fresh / "work/x3d_m/curves.csv")["fold"].tolist() == [0, 1, 2]
     monkeypatch.chdir(fresh)
     study = Study.load()
-    predictions = pd.concat([predict(training, lambda *_: None) for training in study.trainings("x3d_m")])
+    predictions = pd.concat([predict(training, lambda *_: None).predictions for training in study.trainings("x3d_m")])
     assert sorted(predictions["clip"]) == sorted(study.split["clip"].unique())
 
 

@@ -43,8 +43,6 @@ def summary(controls: pd.DataFrame) -> pd.DataFrame:
         own_SG = rights[f"at_{budget}"][model, budget]
         for test in tests:
             found_SG, at = rights[test][model, budget], test.removeprefix("at_")
-            if test == at and budget == 1:  # one frame has one order
-                continue
             if test == at:
                 change = change_of(own_SG, found_SG, tested_G)
             elif int(at) == budget:

@@ -84,12 +84,8 @@ def sentence(rows: pd.DataFrame) -> str:
 
     def changes(budget: int) -> str:
         loss = round(100 * rows.loc[budget, "loss"], 1)
-        how = "loses" if loss > 0 else "gains"
-        return (
-            f"with {budget} instead of {largest}, it {how} {abs(loss)} points"
-            if loss
-            else f"with {budget}, it loses nothing"
-        )
+        how = f"{'loses' if loss > 0 else 'gains'} {abs(loss)} points" if loss else "loses nothing"
+        return f"with {budget} instead of {largest}, it {how}"
 
     if len(needed) and enough < largest:
         bound = 100 * max(rows.loc[enough, "at_most"], 0)
