@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, PercentFormatter
 
-from framebudget.report.plots import MARKERS, PAGE, PALETTE
+from framebudget.report.plots import MARKERS, PAGE, PALETTE, with_intervals
 
 APART = 0.035  # half the distance between two lines, in octaves
 
@@ -47,7 +47,6 @@ def answers(table: pd.DataFrame) -> Figure:
 
 
 def _line(axes: Axes, x: pd.Series, rows: pd.DataFrame, style: dict) -> None:
-    error = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
-    axes.errorbar(x, rows["accuracy"], error, lw=1.1, ms=3.5, elinewidth=0.7, capsize=1.5, **style)
+    with_intervals(axes, x, rows, {"lw": 1.1, "ms": 3.5, "elinewidth": 0.7, "capsize": 1.5} | style)
     enough = rows["needed"]
     axes.plot(x[enough], rows["accuracy"][enough], "o", ms=10, mfc="none", mec="0.15", mew=0.8, zorder=4)

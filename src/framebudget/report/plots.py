@@ -217,7 +217,7 @@ def accuracy_against_frames(
     step = 0.02 * (budgets[-1] - budgets[0] or 1)  # keeps the bars of two models apart
     for k, (model, rows) in enumerate(results.groupby("model", sort=False)):
         shift, seeds = (2 * k - models + 1) * step, by_seed[by_seed["model"] == model]
-        _with_intervals(axes, rows["budget"] + shift, rows, model)
+        with_intervals(axes, rows["budget"] + shift, rows, named(model))
         if (rows["seeds"] > 1).any():
             axes.plot(seeds["budget"] + shift, seeds["accuracy"], ls="", alpha=0.4, ms=2.5, **style_of(model))
         enough = rows[rows["budget"].isin(needed.loc[needed["model"] == model, "needed"])]
@@ -233,7 +233,7 @@ def accuracy_against_cost(results: pd.DataFrame, by_seed: pd.DataFrame) -> Figur
     """Test accuracy over the multiply-adds per clip, on a log scale. Every mark is labeled with its budget."""
     axes = Figure(figsize=(COLUMN, 2.2)).subplots()
     for model, rows in results.groupby("model", sort=False):
-        _with_intervals(axes, rows["gmacs"], rows, model)
+        with_intervals(axes, rows["gmacs"], rows, named(model))
         if (rows["seeds"] > 1).any():
             seeds = by_seed.merge(rows[["model", "budget", "gmacs"]])
             axes.plot(seeds["gmacs"], seeds["accuracy"], ls="", alpha=0.4, ms=2.5, **style_of(model))
@@ -247,10 +247,14 @@ def accuracy_against_cost(results: pd.DataFrame, by_seed: pd.DataFrame) -> Figur
     return _finish_accuracy(axes)
 
 
-def _with_intervals(axes: Axes, x: pd.Series, rows: pd.DataFrame, model: str) -> None:
+def with_intervals(axes: Axes, x: pd.Series, rows: pd.DataFrame, style: dict) -> None:
     error = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
-    style = {"label": NETWORKS[model].name, "lw": 1.2, "elinewidth": 0.8, "capsize": 2} | style_of(model)
-    axes.errorbar(x, rows["accuracy"], error, **style)
+    axes.errorbar(x, rows["accuracy"], error, **{"lw": 1.2, "elinewidth": 0.8, "capsize": 2} | style)
+
+
+def named(model: str) -> dict:
+    """The style of a network, with its name for the legend."""
+    return {"label": NETWORKS[model].name} | style_of(model)
 
 
 def _finish_accuracy(axes: Axes) -> Figure:

@@ -143,6 +143,7 @@ def intervals(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def interval_of(seeds: int, groups: int) -> str:
+    """What an interval is of, as in `intervals`; "" if there is none."""
     if groups < FEWEST_GROUPS:
         return ""
     return "recipe" if seeds >= FEWEST_SEEDS else "networks" if seeds == 1 else ""
