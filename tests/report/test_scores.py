@@ -159,6 +159,8 @@ def curve(train: list[float], validation: list[float], budget: int = 6, seed: in
         ([0.2, 0.5, 0.8, 0.9], [0.2, 0.6, 0.8, 0.82], True),
         ([0.2, 0.5, 0.8, 0.9], [0.2, 0.6, 0.7, 0.8], False),  # still rising
         ([0.9] * 12, [0.5] * 9 + [0.7, 0.75, 0.73], True),  # halves of three epochs share the middle: 0.725, 0.74
+        ([0.9] * 4, [0.2, 0.8, 0.7, 0.8], True),  # back to where it was
+        ([0.9] * 4, [0.2, 0.75, 0.7, 0.8], False),
         ([0.2, 0.5, 0.7, 0.8], [0.2, 0.6, 0.8, 0.8], False),  # has not learned the clips that it trains on
         ([0.9], [1.0], False),  # nobody knows whether it would rise
         ([0.2, 0.5, 0.8, 0.9] * 2, [0.2] * 6 + [0.8, 0.8], True),

@@ -52,20 +52,22 @@ def learned(curves: pd.DataFrame) -> pd.DataFrame:
     """One row per configuration: means over trainings of the last epoch's training accuracy and of the number of the
     epoch that was kept, and `finished`: whether all of them have finished learning.
 
-    A training has if its last training accuracy is at least LEARNED, and if, in its last quarter of epochs, the mean
-    validation accuracy of the second half is at most FLAT above that of the first. One epoch is no curve.
+    A training has if its last training accuracy is at least LEARNED, and its validation accuracy is flat: in the last
+    quarter of epochs, the mean of the second half is at most FLAT above that of the first, or no epoch was better than
+    the best before. One epoch is no curve.
     curves: rows by model, budget, seed, fold and epoch.
     """
     rows = []
     for configuration, trainings in each(curves, CONFIGURATION):
         last, kept, finished = [], [], []
         for _, curve in trainings.groupby(["seed", "fold"]):
-            quarter = curve["val_accuracy"].to_numpy()[-max(2, len(curve) // 4) :]
+            before, quarter = np.split(curve["val_accuracy"].to_numpy(), [-max(2, len(curve) // 4)])
             half = (len(quarter) + 1) // 2
             rise = quarter[-half:].mean() - quarter[:half].mean() if len(quarter) > 1 else 1
+            flat = rise <= FLAT or quarter.max() <= max(before, default=0)
             last.append(curve["train_accuracy"].iloc[-1])
             kept.append(curve.sort_values(["val_accuracy", "val_loss"], ascending=[False, True])["epoch"].iloc[0] + 1)
-            finished.append(last[-1] >= LEARNED and rise <= FLAT)
+            finished.append(last[-1] >= LEARNED and flat)
         means = {"train_accuracy": np.mean(last), "best_epoch": np.mean(kept)}
         rows.append(configuration | means | {"finished": all(finished)})
     return pd.DataFrame(rows)
