@@ -60,7 +60,9 @@ def typeset(
     """
     set_params(here, dataset=dataset, frames=list(rates), seeds=list(range(seeds)), **changes)
     names = sorted(ACTIONS if dataset == "motion" else NAMES[:classes])
-    folds = changes.get("datasets.folder.split.folds") or 1
+    folds = (
+        3 if changes.get("datasets.folder.split.official") == "all" else changes.get("datasets.folder.split.folds") or 1
+    )
     clips = pd.DataFrame([{"class": name, "group": f"g{k}"} for name in names for k in range(groups + 6)])
     clips = clips.assign(clip=clips["class"] + clips["group"], frames=50, seconds=2.0, sha256="0" * 64)
     number = clips["group"].str[1:].astype(int)

@@ -211,3 +211,12 @@ def test_the_official_lists_test_on_seven_groups_each():
     rows = manifest({"a": {f"a_g{number:02d}": 1 for number in range(1, 26)}})
     lists = [rows.loc[official_test(rows, number), "group"].tolist() for number in (1, 2, 3)]
     assert lists == [[f"a_g{number:02d}" for number in range(first, first + 7)] for first in (1, 8, 15)]
+
+
+def test_all_official_lists_are_three_folds_that_share_no_test_clip():
+    rows = manifest({name: {f"{name}_g{number:02d}": 2 for number in range(1, 26)} for name in "ab"})
+    folds = subsets(rows, rule(test=None, official="all"))
+    for number, fold in enumerate(folds, start=1):
+        assert (fold == "test").equals(official_test(rows, number))
+        assert fold.equals(subsets(rows, rule(test=None, official=number))[0])
+    assert sum((fold == "test").astype(int) for fold in folds).tolist() == ([1] * 42 + [0] * 8) * 2

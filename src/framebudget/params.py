@@ -58,7 +58,7 @@ class Fetch(Strict):
 class Split(Strict):
     by: Literal["group", "clip"]
     test: Fraction | None
-    official: Literal[1, 2, 3] | None
+    official: Literal[1, 2, 3, "all"] | None
     folds: Annotated[int, Field(ge=3)] | None
     validation: Fraction
     seed: Seed
@@ -203,8 +203,8 @@ class Params(Strict):
             raise ValueError("engine: ray gives each training one device; set trainer.devices and num_nodes to 1")
         if self.dataset not in self.datasets:
             raise ValueError(f"dataset: {self.dataset!r} is not one of {', '.join(self.datasets)}")
-        if self.protocol == "published" and self.data.split.folds:
-            raise ValueError(f"datasets.{self.dataset}.split.folds: must be null if protocol is published")
+        if self.protocol == "published" and (self.data.split.folds or self.data.split.official == "all"):
+            raise ValueError(f"datasets.{self.dataset}.split: protocol published has one fold; folds must be null")
         for network in self.models:
             if network not in self.data.networks:
                 raise ValueError(f"models: datasets.{self.dataset} has no section {network}")

@@ -43,8 +43,11 @@ def leaked(split: pd.DataFrame) -> int:
 
 
 def subsets(manifest: pd.DataFrame, rule: Split) -> list[pd.Series]:
-    """The subset of each row: by fractions, by UCF101's official test lists, or in each fold of a cross-validation,
-    where every clip is a test clip once. Raises UserError."""
+    """The subset of each row in each fold; one fold, unless the rule says otherwise. Raises UserError.
+
+    By fractions, or by one of UCF101's official test lists; or all three lists are folds, of which none tests on a
+    clip of another; or a cross-validation of `rule.folds` folds tests on every clip once.
+    """
     units = manifest if rule.by == "group" else manifest.assign(group=manifest["clip"])  # `group`: clips kept together
     shares = {"train": 1 - rule.validation, "validation": rule.validation}
     if rule.folds:
@@ -52,7 +55,8 @@ def subsets(manifest: pd.DataFrame, rule: Split) -> list[pd.Series]:
         fold = split_groups(units, dict.fromkeys(names, 1 / rule.folds), rule.seed)
         tests = [fold == name for name in names]
     elif rule.official:
-        tests = [official_test(manifest, rule.official)]
+        lists = [1, 2, 3] if rule.official == "all" else [rule.official]
+        tests = [official_test(manifest, number) for number in lists]
     else:
         shares = {"train": 1 - rule.validation - rule.test, "validation": rule.validation, "test": rule.test}
         return [split_groups(units, shares, rule.seed)]
