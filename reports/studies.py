@@ -1,7 +1,8 @@
 """Keep a study that was run, and show what all kept studies say.
 
     $ python reports/studies.py keep motion     # after `dvc repro` or `dvc exp run`, at the top of the repository
-    $ python reports/studies.py recompute       # tables and plots of accuracy of all studies, from what was kept
+    $ python reports/studies.py add ucf101      # more seeds of a study that was kept
+    $ python reports/studies.py recompute       # tables and plots of all studies, from what was kept
     $ python reports/studies.py show            # answers.csv, answers.png, and README.md's table
 
 writes  reports/<study>/    params.yaml, predictions, controls, tables, learning curves and plots, and milliseconds per
@@ -17,19 +18,18 @@ import pandas as pd
 import yaml
 
 from framebudget import params
-from framebudget.console import new_folder, usage, write_text
+from framebudget.console import UserError, new_folder, stage, usage, write_text
+from framebudget.figures import of_numbers
 from framebudget.learning.prediction import ORDERS
 from framebudget.learning.tracking import runs_that_made, study_run
 from framebudget.models import NETWORKS
-from framebudget.params import EMBEDDED
-from framebudget.report import control_plots, controls, overview, plots, scores, statistics
+from framebudget.params import EMBEDDED, Params
+from framebudget.report import controls, overview, plots, scores, statistics
 from framebudget.report import kept as kept_studies
 from framebudget.study import Study, read_controls, read_predictions, read_table
 from framebudget.study import write_table as write_rows
 
 HERE = Path(__file__).parent
-TABLES = ["results.csv", "comparisons.csv", "needed.csv", "controls.csv", "provenance.json"]
-PLOTS = ["frames", "cost", "controls", "limits", "classes", "curves", "confusion", "reliability"]
 PICTURES = ["strips", "mistakes", "attention"]  # show clips
 TITLES = {  # of folders of clips
     "motion": "motion (64 scenes of version 0.1)",
@@ -39,13 +39,18 @@ TITLES = {  # of folders of clips
 }
 
 
+@stage
 def main() -> None:
     parser = usage(__doc__)
     commands = parser.add_subparsers(required=True)
     keeping = commands.add_parser("keep", help="the study in work/")
     keeping.add_argument("name")
     keeping.set_defaults(run=lambda arguments: keep(arguments.name))
-    commands.add_parser("recompute", help="all that were kept").set_defaults(run=lambda _: recompute())
+    adding = commands.add_parser("add", help="the study in work/, which differs in its seeds alone, to a kept one")
+    adding.add_argument("name")
+    adding.set_defaults(run=lambda arguments: add(arguments.name))
+    every = commands.add_parser("recompute", help="all that were kept")
+    every.set_defaults(run=lambda _: [recompute(study) for study in kept()])
     commands.add_parser("show", help="answers and README.md").set_defaults(run=lambda _: show())
     arguments = parser.parse_args()
     arguments.run(arguments)
@@ -53,7 +58,6 @@ def main() -> None:
 
 def keep(name: str) -> None:
     p, work = params.load(), Path("work")
-    own = p.clips == EMBEDDED and not p.archive
     with new_folder(HERE / name) as folder:
         content = yaml.safe_load(Path("params.yaml").read_text())
         content["datasets"] = {p.dataset: (data := content["datasets"][p.dataset])}
@@ -64,14 +68,50 @@ def keep(name: str) -> None:
         write_text(folder / "params.yaml", yaml.safe_dump(content, sort_keys=False))
         for file in ["predictions.csv", "control_predictions.csv"]:
             shutil.copy(work / file, folder)
-        for file in [*TABLES, *["motion.csv"] * (work / "tables/motion.csv").exists()]:
+        for file in ["results.csv", "provenance.json", *["motion.csv"] * (work / "tables/motion.csv").exists()]:
             shutil.copy(work / "tables" / file, folder)
         write_rows(milliseconds(Study.load()), folder / "milliseconds.csv", p.unit)
         for model in p.models:
             shutil.copy(work / model / "curves.csv", folder / f"{model}_curves.csv")
-        for plot in PLOTS + PICTURES * own:
-            if (work / f"figures/{plot}.png").exists():
-                shutil.copy(work / f"figures/{plot}.png", folder)
+        if p.clips == EMBEDDED and not p.archive:
+            for picture in PICTURES:
+                shutil.copy(work / f"figures/{picture}.png", folder)
+        recompute(folder)
+
+
+def add(name: str) -> None:
+    """Raises UserError if more than the seeds differs from the kept study, or if it has one of them."""
+    kept, work, p = HERE / name, Path("work"), params.load()
+    old, provenance = params.load(kept / "params.yaml"), (kept / "provenance.json").read_text()
+    sha256 = json.loads(provenance)["clips_sha256"]
+
+    def identity(p: Params) -> tuple:
+        return p.models, p.frames, p.trainer, [kept_studies.recipe(p, model, sha256) for model in p.models]
+
+    if identity(old) != identity(p) or provenance != (work / "tables/provenance.json").read_text():
+        raise UserError(f"{kept}: not the same clips, networks, budgets, recipe or versions; keep it by another name")
+    if both := sorted({*old.seeds} & {*p.seeds}):
+        raise UserError(f"{kept}: has seed {both[0]} already; give `seeds` only new ones (params.yaml)")
+    files = {"predictions.csv": read_predictions, "control_predictions.csv": read_controls}
+    with new_folder(kept) as folder:
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
+        content = yaml.safe_load((kept / "params.yaml").read_text()) | {"seeds": sorted([*old.seeds, *p.seeds])}
+        write_text(folder / "params.yaml", yaml.safe_dump(content, sort_keys=False))
+        for file, read in files.items():
+            write_rows(joined(read(kept / file), read(work / file)), folder / file, p.unit)
+        for model in p.models:
+            curves = read_table(kept / (file := f"{model}_curves.csv")), read_table(work / model / "curves.csv")
+            write_rows(joined(*curves), folder / file, p.unit)
+        times = [read_table(kept / "milliseconds.csv")] * len(old.seeds) + [milliseconds(Study.load())] * len(p.seeds)
+        write_rows(mean_of(pd.concat(times)), folder / "milliseconds.csv", p.unit)
+        recompute(folder)
+
+
+def joined(*tables: pd.DataFrame) -> pd.DataFrame:
+    """In the order of one study's rows: by network as it comes, budget and seed."""
+    table = pd.concat(tables, ignore_index=True)
+    order = {model: place for place, model in enumerate(table["model"].unique())}
+    return table.sort_values(scores.TRAINING, kind="stable", key=lambda column: column.replace(order))
 
 
 def milliseconds(study: Study) -> pd.DataFrame:
@@ -82,7 +122,11 @@ def milliseconds(study: Study) -> pd.DataFrame:
         runs = runs_that_made(client, training.file, study.params.dataset)
         took = next(run.data.metrics["test_milliseconds"] for run in runs if "test_milliseconds" in run.data.metrics)
         rows.append({"model": training.network, "budget": training.budget, "milliseconds": took})
-    return pd.DataFrame(rows).groupby(scores.CONFIGURATION, sort=False).mean().reset_index()
+    return mean_of(pd.DataFrame(rows))
+
+
+def mean_of(times: pd.DataFrame) -> pd.DataFrame:
+    return times.groupby(scores.CONFIGURATION, sort=False).mean().reset_index()
 
 
 def kept() -> list[Path]:
@@ -92,23 +136,19 @@ def kept() -> list[Path]:
     )
 
 
-def recompute() -> None:
-    for study in kept():
-        tables = tables_of(study)
-        for name, table in tables.items():
-            write_rows(table, study / f"{name}.csv", "frames")
-        predictions, results = read_predictions(study / "predictions.csv"), tables["results"]
-        by_seed, chance = scores.scores(predictions, 1), 1 / len(scores.classes_of(predictions))
-        frames = plots.accuracy_against_frames(results, by_seed, tables["needed"], chance, "frames")
-        pictures = {"frames": frames, "cost": plots.accuracy_against_cost(results, by_seed)}
-        pictures["classes"] = plots.recalls(scores.per_class(predictions), "frames")
-        if "controls" in tables:
-            pictures["controls"] = control_plots.controls(tables["controls"], "frames")
-        if "motion" in tables:
-            spec = params.load(study / "params.yaml").data.input
-            pictures["limits"] = control_plots.sampling_limits(controls.by_frames_per_period(predictions, spec), spec)
-        for name, figure in pictures.items():
-            plots.write(figure, study / f"{name}.png")
+def recompute(study: Path) -> None:
+    tables = tables_of(study)
+    for name, table in tables.items():
+        write_rows(table, study / f"{name}.csv", "frames")
+    periodic = params.load(study / "params.yaml").data.input if "motion" in tables else None
+    predictions = read_predictions(study / "predictions.csv")
+    for name, figure in of_numbers(predictions, curves_of(study), tables, "frames", periodic):
+        plots.write(figure, study / f"{name}.png")
+
+
+def curves_of(study: Path) -> pd.DataFrame:
+    models = read_table(study / "results.csv")["model"].unique()
+    return pd.concat([read_table(study / f"{model}_curves.csv") for model in models])
 
 
 def tables_of(study: Path) -> dict[str, pd.DataFrame]:
@@ -118,7 +158,7 @@ def tables_of(study: Path) -> dict[str, pd.DataFrame]:
     predictions, before = read_predictions(study / "predictions.csv"), read_table(study / "results.csv")
     if "gflops" in before:  # of one view, until version 0.1
         before["gmacs"] = before["gflops"] * rule["views"] * rule["crops"]
-    learned = scores.learned(pd.concat([read_table(path) for path in sorted(study.glob("*_curves.csv"))]))
+    learned = scores.learned(curves_of(study))
     results = statistics.summary(predictions, rule["top_k"])
     for part in (before[[*scores.CONFIGURATION, "crop", "parameters_M", "gmacs"]], learned):
         results = results.merge(part, on=scores.CONFIGURATION, validate="1:1")

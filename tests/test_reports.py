@@ -7,8 +7,9 @@ from types import ModuleType
 
 import pandas as pd
 import pytest
+import yaml
 
-from framebudget.console import PREDICTIONS, read_csv
+from framebudget.console import PREDICTIONS, UserError, read_csv
 
 TOP = Path(__file__).parents[1]
 STUDIES = {path.parent.name: path.parent for path in sorted(TOP.glob("reports/*/params.yaml"))}
@@ -38,6 +39,51 @@ def test_the_kept_tables_are_what_the_predictions_say(study: Path, tmp_path: Pat
         studies.write_rows(table, tmp_path / f"{name}.csv", "frames")
         own = [pd.read_csv(folder / f"{name}.csv") for folder in (tmp_path, study)]
         pd.testing.assert_frame_equal(*own, check_like=True, rtol=1e-4)
+
+
+@pytest.fixture
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """reports/studies.py, whose study ucf101 lacks its last seed; that seed is the study in params.yaml and work/."""
+    studies, kept, work = script("reports/studies.py"), tmp_path / "ucf101", tmp_path / "work"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(studies, "HERE", tmp_path)
+    monkeypatch.setattr(studies.Study, "load", lambda: None)
+    monkeypatch.setattr(studies, "milliseconds", lambda _: studies.read_table(kept / "milliseconds.csv"))
+    shutil.copytree(STUDIES["ucf101"], kept)
+    for folder in (work / "x3d_m", work / "tables"):
+        folder.mkdir(parents=True)
+    shutil.copy(kept / "provenance.json", work / "tables")
+    content = yaml.safe_load((kept / "params.yaml").read_text())
+    *others, last = content["seeds"]
+    for folder, seeds in ((kept, others), (tmp_path, [last])):
+        (folder / "params.yaml").write_text(yaml.safe_dump(content | {"seeds": seeds}, sort_keys=False))
+    for name in ("predictions.csv", "control_predictions.csv", "x3d_m_curves.csv"):
+        rows = pd.read_csv(kept / name, dtype=str)
+        rows[rows["seed"] == str(last)].to_csv(work / name.replace("m_", "m/"), index=False)
+        rows[rows["seed"] != str(last)].to_csv(kept / name, index=False)
+    return studies
+
+
+def test_added_seeds_make_the_study_of_all_seeds(apart: ModuleType) -> None:
+    apart.add("ucf101")
+    for file in sorted(STUDIES["ucf101"].glob("*.csv")):
+        pd.testing.assert_frame_equal(pd.read_csv(f"ucf101/{file.name}"), pd.read_csv(file), rtol=1e-4, check_like=True)
+    assert Path("ucf101/params.yaml").read_text() == (STUDIES["ucf101"] / "params.yaml").read_text()
+
+
+@pytest.mark.parametrize(("key", "value", "complaint"), [
+    ("seeds", [0, 7], "has seed 0 already"), ("frames", [1, 16], "not the same clips"),
+    ("train", {"epochs": 7}, "not the same clips"), ("trainer", {"threads": 2}, "not the same clips"),
+])  # fmt: skip
+def test_only_new_seeds_of_the_same_study_are_added(apart: ModuleType, key: str, value: object, complaint: str) -> None:
+    before = {file: file.read_bytes() for file in Path("ucf101").iterdir()}
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    part = content["datasets"]["ucf101"] if key == "train" else content
+    part[key] = part[key] | value if isinstance(value, dict) else value
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=complaint):
+        apart.add("ucf101")
+    assert {file: file.read_bytes() for file in Path("ucf101").iterdir()} == before
 
 
 def test_a_new_arm_replaces_itself_and_nothing_else(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
     $ python -m framebudget.figures         (dvc repro figures)
 
 reads   work/split.csv, work/index.json, work/predictions.csv, work/<model>/, and some test clips
-        work/tables/            results, needed, controls, classes, reliability
+        work/tables/            results, needed, controls
         reports/answers.csv     what kept studies say
         params.yaml             protocol, models, frames, seeds, datasets.<dataset>.{input, evaluate, <model>}
 writes  work/figures/           one .pdf and .png per figure; figures.json lists them, because not every study has all
@@ -20,14 +20,14 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from framebudget.console import new_folder, read_csv, stage, usage, write_text
+from framebudget.console import new_folder, stage, usage, write_text
 from framebudget.learning.tracking import log_pictures
 from framebudget.models import NETWORKS, weights
-from framebudget.report import control_plots, diagrams, kept, names, overview, plots, strips
+from framebudget.params import Input
+from framebudget.report import control_plots, diagrams, kept, names, overview, plots, scores, strips
 from framebudget.report.attention import attention
 from framebudget.report.controls import by_frames_per_period
-from framebudget.report.scores import scores
-from framebudget.study import Study, Training, in_memory, read_predictions, read_table
+from framebudget.study import Study, Training, read_predictions, read_table
 from framebudget.video import sampling, transforms
 from framebudget.video.dataset import Clips
 from framebudget.video.reader import read_frames
@@ -52,12 +52,9 @@ def main() -> None:
 def figures(study: Study, predictions: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     p, split = study.params, study.split
     curves = pd.concat([read_table(Path("work") / model / "curves.csv") for model in p.models])
-    results, needed, controls, reliability = (
-        read_table(Path(f"work/tables/{name}.csv")) for name in ("results", "needed", "controls", "reliability")
-    )
-    classes = in_memory(read_csv(Path("work/tables/classes.csv"), {"class": str}))
+    tables = {name: read_table(Path(f"work/tables/{name}.csv")) for name in ("results", "needed", "controls")}
     matplotlib.rcParams["font.family"] = [*plots.FAMILY, *names.other_fonts(split["class"].unique())]
-    by_seed, largest = scores(predictions, p.data.evaluate.top_k), max(p.frames)
+    results, largest = tables["results"], max(p.frames)
 
     yield "answers", overview.answers(kept.read())
     yield "clips", plots.clips_per_class(split)
@@ -69,22 +66,35 @@ def figures(study: Study, predictions: pd.DataFrame) -> Iterator[tuple[str, Figu
         training = next(training for training in study.trainings(model) if training.budget == largest)
         yield model, diagrams.network(model, training.T, training.input.crop)
     yield "convolution", diagrams.convolution()
-    yield "curves", plots.learning_curves(curves, p.unit)
-    yield "frames", plots.accuracy_against_frames(results, by_seed, needed, 1 / len(study.classes), p.unit)
-    if p.protocol == "sound":  # in the published protocol, all budgets cost the same
-        yield "cost", plots.accuracy_against_cost(results, by_seed)
-    yield "controls", control_plots.controls(controls, p.unit)
-    if Path("work/tables/motion.csv").exists() and largest > 1:
-        bins = by_frames_per_period(predictions, p.data.input)
-        yield "limits", control_plots.sampling_limits(bins, p.data.input)
-    yield "classes", plots.recalls(classes, p.unit)
-    yield "confusion", plots.confusion(predictions, p.unit)
-    yield "reliability", plots.reliability(reliability, p.unit)
+    periodic = p.data.input if Path("work/tables/motion.csv").exists() else None
+    yield from of_numbers(predictions, curves, tables, p.unit, periodic)
     if wrong := [seen(study, row, mapped=False) for row in strips.mistakes(predictions).itertuples()]:
         yield "mistakes", strips.seen(wrong)
     best = results[results["budget"] == largest].sort_values("accuracy", kind="stable").iloc[-1]["model"]
     chosen = strips.right_and_wrong(predictions, best, largest)
     yield "attention", strips.seen([seen(study, row, mapped=True) for row in chosen.itertuples()])
+
+
+def of_numbers(
+    predictions: pd.DataFrame, curves: pd.DataFrame, tables: dict[str, pd.DataFrame], unit: str, periodic: Input | None
+) -> Iterator[tuple[str, Figure]]:
+    """The figures that show no clip. tables: results, needed and, if they were tested, controls.
+
+    periodic: how the clips of `motion` were sampled; None for other clips.
+    """
+    by_seed, classes = scores.scores(predictions, 1), scores.per_class(predictions)
+    chance = 1 / len(scores.classes_of(predictions))
+    yield "curves", plots.learning_curves(curves, unit)
+    yield "frames", plots.accuracy_against_frames(tables["results"], by_seed, tables["needed"], chance, unit)
+    if unit == "frames":  # with seconds, in the published protocol, all budgets cost the same
+        yield "cost", plots.accuracy_against_cost(tables["results"], by_seed)
+    if "controls" in tables:
+        yield "controls", control_plots.controls(tables["controls"], unit)
+    if periodic and predictions["budget"].max() > 1:
+        yield "limits", control_plots.sampling_limits(by_frames_per_period(predictions, periodic), periodic)
+    yield "classes", plots.recalls(classes, unit)
+    yield "confusion", plots.confusion(predictions, unit)
+    yield "reliability", plots.reliability(scores.reliability(predictions), unit)
 
 
 def examples(study: Study, budgets: list[int]) -> list:
