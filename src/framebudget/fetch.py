@@ -16,6 +16,7 @@ A corrupt or truncated clip stops the stage with its name: leaving it out change
 import contextlib
 import json
 import math
+import os
 import resource
 import sys
 import time
@@ -28,6 +29,7 @@ from tqdm import tqdm
 
 from framebudget import params
 from framebudget.console import end_with_parent, sha256, stage, usage, write_csv, write_text
+from framebudget.repository import exposed, top
 from framebudget.sources.folder import SourceError, find_clips, listed
 from framebudget.sources.proof import Truth, prove
 from framebudget.sources.ucf101 import fetch_clips
@@ -43,6 +45,7 @@ def main() -> None:
     rule = p.data.fetch
     if p.archive:
         fetch_clips(p.archive, rule.classes, p.folder)
+    check_exposed(Path(p.clips))
     rows, skipped = find_clips(p.folder, rule.group, rule.classes)
     weights = {model: sha256_of_weights(p, model) for model in p.data.networks}
     manifest, copies = without_copies(decode(p.folder, rows))
@@ -52,6 +55,15 @@ def main() -> None:
     write_csv(skipped, Path("work/skipped.csv"))
     write_csv(manifest.drop(columns="frame_index"), Path("work/manifest.csv"))
     summarize(manifest, skipped, rule.group)
+
+
+def check_exposed(clips: Path) -> None:
+    """Raises SourceError if an experiment would publish these files."""
+    if files := exposed(clips):
+        raise SourceError(
+            f"{clips} is in the repository, where `dvc exp run` would commit {listed(files)}, and `dvc exp push` "
+            f"would publish them; move it out, or add a line to .gitignore: /{os.path.relpath(clips, top())}"
+        )
 
 
 def sha256_of_weights(p: params.Params, model: str) -> str | None:

@@ -10,6 +10,7 @@ import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
 from framebudget.console import UserError, explain, read_yaml
+from framebudget.repository import check_copy, top
 
 EMBEDDED = "data"  # `clips`: the project's own folder, with one folder for each data set
 SIZES = ("short_side", "crop")  # the keys of `input` that a network's section may override
@@ -22,12 +23,6 @@ class ParamsError(UserError):
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-def top() -> Path:
-    """The top of the repository. Queued and `--temp` experiments run in copies of it, below .dvc/tmp/exps."""
-    here = Path.cwd()
-    return next((up.parent.parent.parent for up in here.parents if up.parts[-3:] == (".dvc", "tmp", "exps")), here)
 
 
 Count = Annotated[int, Field(ge=1)]
@@ -213,8 +208,10 @@ class Params(Strict):
             for network, section in data.networks.items():
                 name = f"datasets.{dataset}.{network}"
                 complete(section, {"weights", *SIZES, *Train.model_fields}, name)
-                if not isinstance(section["weights"], str | None):
+                if not isinstance(weights := section["weights"], str | None):
                     raise ValueError(f"{name}.weights: must be a file, a URL, kinetics400, or null")
+                if weights and Path("work").absolute() in Path(weights).absolute().parents:
+                    raise ValueError(f"{name}.weights: DVC removes what is in work/ before a stage runs; copy the file")
                 self.recipe(network, dataset)
                 self.input(network, dataset)
         return self
@@ -291,7 +288,8 @@ def faults_of(section: str) -> Iterator[None]:
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
-    """Read and check the parameters. Raises UserError."""
+    """Read and check the parameters, and that the study's result would not be lost. Raises UserError."""
+    check_copy()
     try:
         return Params.model_validate(read_yaml(path))
     except ValidationError as error:

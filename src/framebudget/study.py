@@ -24,16 +24,17 @@ import pandas as pd
 from framebudget import params
 from framebudget.console import PREDICTIONS, SPLIT, UserError, read_csv, sha256, write_csv
 from framebudget.models import NETWORKS
-from framebudget.params import Input, Params, Train, top
+from framebudget.params import Input, Params, Train
 from framebudget.processor import Machine, this_machine
+from framebudget.repository import top
 from framebudget.video import index
 
 STORE = Path("work/trainings")  # at the top of the repository, for all experiments
 PUBLISHED_T = 16  # frames of every clip in the published protocol
 PACKAGE = Path(__file__).parent
 SOURCES = (  # what a training runs: tests compare it with the imports of framebudget.train and with dvc.yaml
-    "console.py", "learning", "models", "params.py", "processor.py", "sources/download.py", "sources/weights.py",
-    "study.py", "train.py", "video",
+    "console.py", "learning", "models", "params.py", "processor.py", "repository.py", "sources/download.py",
+    "sources/weights.py", "study.py", "train.py", "video",
 )  # fmt: skip
 TRAINED = re.compile(r"(\d+)f-s(\d+)(?:-k(\d+))?")
 

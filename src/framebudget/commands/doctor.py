@@ -127,6 +127,7 @@ def mlflow() -> Iterator[Finding]:
 
 def study() -> Iterator[Finding]:
     from framebudget import params
+    from framebudget.fetch import check_exposed
     from framebudget.models import NETWORKS
     from framebudget.sources.folder import find_clips
     from framebudget.sources.weights import cached
@@ -142,6 +143,7 @@ def study() -> Iterator[Finding]:
     try:
         rows, _ = find_clips(p.folder, p.data.fetch.group, p.data.fetch.classes)
         yield Finding(True, f"{len(rows)} clips of {len({row['class'] for row in rows})} classes in {p.folder}")
+        check_exposed(Path(p.clips))
     except UserError:
         if not p.archive:
             raise

@@ -18,7 +18,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from framebudget.console import sha256, write_text
-from framebudget.params import top
+from framebudget.repository import top
 from framebudget.study import STORE, Training
 
 FINISHED = "finished.json"

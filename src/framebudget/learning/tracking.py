@@ -31,7 +31,8 @@ from mlflow.utils import mlflow_tags
 from sqlalchemy.exc import SQLAlchemyError
 
 from framebudget.console import UserError, redacted, sha256
-from framebudget.params import Params, top
+from framebudget.params import Params
+from framebudget.repository import top
 from framebudget.study import PACKAGE, Study, Training, read_table, versions
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it makes
