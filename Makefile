@@ -37,11 +37,8 @@ lint: .venv/ready  ## check code rules, format and types
 verify: .venv/ready  ## do two unlike clones give the same bytes? CHANGES='-S …', or REFERENCE=reports/motion
 	python -m framebudget.commands.verify $(CHANGES) $(if $(REFERENCE),--reference $(REFERENCE))
 
-# One process is enough for one user. The others would wait for jobs of language models.
-ui: export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 ui: .venv/ready  ## the MLflow UI with every run, on this machine only; PORT=5000
-	@echo 'Open http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning'
-	mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 --backend-store-uri sqlite:///mlflow.db
+	python -m framebudget.commands.ui $(PORT)
 
 experiments: .venv/ready scm  ## every DVC experiment: accuracies, and the parameters that differ
 	dvc exp show --only-changed --drop 'State|Executor|^x3d_m$$|^slowfast_r50$$|.*/.*' --no-pager

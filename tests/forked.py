@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from functools import cache
+from functools import cache, wraps
 from multiprocessing import connection, forkserver, get_context, set_start_method
 from pathlib import Path
 
@@ -52,7 +52,22 @@ def as_module(command: tuple[str, ...]) -> tuple[str, ...] | None:
     return None
 
 
-@cache
+BEGINNING = threading.RLock()  # tests run commands from several threads
+
+
+def once(function):
+    """As functools.cache, but threads that call it at the same time wait for the first."""
+    cached = cache(function)
+
+    @wraps(function)
+    def call():
+        with BEGINNING:
+            return cached()
+
+    return call
+
+
+@once
 def begin() -> frozenset[str]:
     """Start the process that imports everything. Returns the names of its environment variables."""
     processes.set_forkserver_preload([*STAGES, *COMMANDS, *LATER, *OTHERS])
@@ -62,7 +77,7 @@ def begin() -> frozenset[str]:
     return frozenset(os.environ)
 
 
-@cache
+@once
 def stand_in() -> str:
     """The folder of a `python` that has modules of ours run in forked processes. First on the PATH, it serves dvc."""
     begin()

@@ -95,7 +95,7 @@ def test_make_ui_shows_the_runs_to_a_browser(study, ui, browser):
     """Sorted by test accuracy, which is a column; a run's page with parameters, model, curves and pictures."""
     page = browser.new_page(viewport={"width": 2400, "height": 2400})
     page.set_default_timeout(120_000)  # a busy machine
-    page.goto(f"{ui}/#/experiments/1/runs?workflowType=machine_learning")
+    page.goto(re.search(rf"^Open ({ui}/\S+)$", (study / "server.log").read_text(), re.MULTILINE)[1])
     for button in ("Sort", "Columns"):
         page.get_by_role("button", name=button).click()
         page.get_by_placeholder("Search").last.fill("test_accuracy")

@@ -13,6 +13,7 @@ import pytest
 
 from framebudget.commands import doctor
 from tests.conftest import ROOT, fresh_repository, run, set_params
+from tests.server import free_address, serving_mlflow
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ def test_broken_params_name_the_key(configured, examined):
     assert text.count("✗") == 1
 
 
-def test_a_closed_port_and_an_open_one(examined, monkeypatch, server):
+def test_a_closed_port_and_an_open_one(examined, monkeypatch, server, tmp_path, empty_store):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{closed_port()}")
     status, text = examined("mlflow")
     assert status == 1
@@ -118,9 +119,18 @@ def test_a_closed_port_and_an_open_one(examined, monkeypatch, server):
     assert "secret" not in text
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://127.0.0.1:{closed_port()}/mlflow")
     assert examined("mlflow")[0] == 1
-    server.files["health"] = b"OK"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url.rstrip("/"))
-    assert examined("mlflow") == (0, f"✓ MLflow: {server.url}health, reachable\nnothing is missing\n")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url.rstrip("/"))  # answers, and is no MLflow
+    assert examined("mlflow")[0] == 1
+    with serving_mlflow(tmp_path, uri := free_address(), f"sqlite:///{empty_store}"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        assert examined("mlflow") == (0, f"✓ MLflow: {uri} answers\nnothing is missing\n")
+
+
+def test_a_store_that_training_would_refuse(examined, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "localhost:5000")
+    status, text = examined("mlflow")
+    assert status == 1
+    assert "it takes a server, http://HOST:PORT" in text
 
 
 def test_weights_are_a_file_or_in_the_cache_or_come_from_the_network(configured, examined, monkeypatch, server, clips):

@@ -16,4 +16,5 @@ if __name__ == "__main__":
     run_id = training_run(replace(study.trainings("x3d_m")[0], budget=frames, T=frames))
     for epoch in range(20):
         client.log_metric(run_id, "val_accuracy", frames + epoch / 100, step=epoch)
+    client.log_text(run_id, "x", "note.txt")
     client.set_terminated(run_id)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.artifacts import download_artifacts
 from mlflow.tracking import MlflowClient
 
 from framebudget import params
@@ -21,7 +22,8 @@ from framebudget.console import sha256
 from framebudget.learning import logger as logging
 from framebudget.learning import tracking
 from framebudget.learning.logger import PatientLogger
-from framebudget.learning.tracking import StoreError, log_model, runs_that_made, study_run, tolerant, training_run
+from framebudget.learning.mlflow_store import StoreError, connect, tolerant, tracking_uri
+from framebudget.learning.tracking import log_model, runs_that_made, study_run, training_run
 from framebudget.models import NETWORKS, weights
 from framebudget.study import Study, Training
 from tests.conftest import ROOT, run
@@ -139,9 +141,9 @@ def test_a_run_says_what_it_rests_on_and_the_way_back(here, monkeypatch):
     assert tags["dvc.lock.work/split.csv"] == hashlib.md5(b"clip").hexdigest()
     assert tags["mlflow.parentRunId"] == study
     assert tags["version.torch"]
-    assert {"frames": "6", "train.lr": "0.002", "input.crop": "32", "train.optimizer": "AdamW",
+    assert {"frames": "6", "train.lr": "0.001", "input.crop": "32", "train.optimizer": "AdamW",
             "weights_sha256": "abc"}.items() <= found.data.params.items()  # fmt: skip
-    assert client.get_run(study).data.params["datasets.motion.slowfast_r50.lr"] == "0.003"
+    assert client.get_run(study).data.params["datasets.motion.slowfast_r50.lr"] == "0.0015"
     assert client.get_run(study).info.run_name == "moody-gown"
     (dataset,) = (given.dataset for given in found.inputs.dataset_inputs)
     assert json.loads(dataset.profile) == {"clips": 2, "groups": 1, "classes": 1, "train": 2}
@@ -205,6 +207,58 @@ def test_a_database_that_does_not_answer_is_said_at_once_and_its_password_never(
         training_run(training())
     assert "secret" not in str(raised.value)
     assert time.monotonic() - began < 30  # MLflow alone takes two minutes
+
+
+@pytest.mark.parametrize("address", ["localhost:5000", "mlruns", "file:///tmp/mlruns", "databricks", "//host/mlruns"])
+def test_what_is_no_store_is_refused_with_what_would_be_one(here, monkeypatch, address):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(StoreError, match=r"it takes a server, http://HOST:PORT, or a database, sqlite:///FILE"):
+        training_run(training())
+    assert not list(here.glob("*mlruns*"))
+
+
+def test_a_relative_database_lies_at_the_top_for_queued_experiments_too(here, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
+    assert tracking_uri() == f"sqlite:///{here / 'other.db'}"
+    copy = here / ".dvc/tmp/exps/x"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    assert tracking_uri() == f"sqlite:///{here / 'other.db'}"
+
+
+@pytest.mark.parametrize("name", ["My%20Project", "what?", "a b#c ü"])
+def test_a_repository_may_have_any_name(tmp_path, empty_store, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    ready(folder)
+    shutil.copy(empty_store, folder)
+    at_once([folder], MLFLOW_TRACKING_URI="")
+    assert [path.read_text() for path in (folder / "mlruns").rglob("note.txt")] == ["x"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [name]
+
+
+def test_artifacts_follow_a_repository_that_is_moved_or_copied(here, monkeypatch):
+    client, study = study_run(training().study)
+    client.log_text(study, "x", "note.txt")
+    run_id = training_run(training())
+    for way in (shutil.copytree, shutil.move):
+        there = here.with_name(f"{here.name} {way.__name__}")
+        way(str(here), str(there))
+        monkeypatch.chdir(there)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{there / 'mlflow.db'}")
+        client = connect()
+        assert Path(download_artifacts(run_id=study, artifact_path="note.txt", dst_path=str(there))).read_text() == "x"
+        assert client.get_run(run_id).info.artifact_uri.startswith((there / "mlruns").as_uri())
+        assert client.get_experiment_by_name("motion").artifact_location == (there / "mlruns").as_uri()
+
+
+def test_a_deleted_experiment_names_the_way_back(here):
+    client, study = study_run(training().study)
+    client.delete_experiment(number := client.get_run(study).info.experiment_id)
+    with pytest.raises(
+        StoreError, match=f"motion was deleted; restore it: mlflow experiments restore --experiment-id {number}"
+    ):
+        study_run(training().study)
 
 
 def test_what_a_server_misses_follows_when_it_is_back(here, monkeypatch, capsys):

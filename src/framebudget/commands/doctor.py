@@ -117,12 +117,13 @@ def trainings() -> Iterator[Finding]:
 
 
 def mlflow() -> Iterator[Finding]:
-    from framebudget.learning.tracking import knock, tracking_uri
+    from framebudget.learning.mlflow_store import connect, database, tracking_uri
 
-    knock()  # raises if a database does not answer
-    uri = tracking_uri()
-    address = f"{uri.rstrip('/')}/health" if uri.startswith("http") else uri
-    yield reached("MLflow", address, "start it (mlflow server), or log to mlflow.db: unset MLFLOW_TRACKING_URI")
+    if (file := database()) and not file.exists():
+        yield Finding(True, f"MLflow: the first training makes {file}")
+    else:
+        connect()  # raises what a training would
+        yield Finding(True, f"MLflow: {redacted(tracking_uri())} answers")
 
 
 def study() -> Iterator[Finding]:

@@ -106,8 +106,9 @@ def registered_weights(uri: str) -> Path:
     """Download the weights of a model such as models:/framebudget-x3d_m@best-motion. Raises UserError."""
     from mlflow.artifacts import download_artifacts
 
-    from framebudget.learning.tracking import REFUSALS, tracking_uri
+    from framebudget.learning.mlflow_store import REFUSALS, connect, tracking_uri
 
+    connect()
     try:
         files = list(Path(download_artifacts(uri, tracking_uri=tracking_uri())).rglob("*.pt"))
     except (*REFUSALS, OSError) as error:

@@ -21,9 +21,10 @@ from framebudget.learning.callbacks import LastEpoch, Report
 from framebudget.learning.data import ClipData
 from framebudget.learning.display import Tell
 from framebudget.learning.logger import PatientLogger
+from framebudget.learning.mlflow_store import reachable, tolerant
 from framebudget.learning.runtime import prepare
 from framebudget.learning.task import Classification
-from framebudget.learning.tracking import log_model, reachable, tolerant, training_run
+from framebudget.learning.tracking import log_model, training_run
 from framebudget.models import NETWORKS, weights
 from framebudget.processor import rank
 from framebudget.sources.weights import local

@@ -9,7 +9,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from framebudget.learning.tracking import REFUSALS, tracking_uri, warn
+from framebudget.learning.mlflow_store import REFUSALS, tracking_uri, warn
 
 PAUSE = 30.0  # seconds before retrying a server that did not answer
 

@@ -7,15 +7,11 @@ or not, find the run by this hash. Each DVC experiment gets its own run, because
 import contextlib
 import hashlib
 import json
-import logging
 import os
-import socket
 import subprocess
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import mlflow
 import numpy as np
@@ -28,63 +24,23 @@ from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, Schema, TensorSpec
 from mlflow.utils import mlflow_tags
-from sqlalchemy.exc import SQLAlchemyError
 
-from framebudget.console import UserError, redacted, sha256
-from framebudget.params import Params
+from framebudget.console import redacted, sha256
+from framebudget.learning.mlflow_store import (
+    REFUSALS,
+    StoreError,
+    artifacts,
+    connect,
+    database,
+    refusal,
+    tolerant,
+    tracking_uri,
+)
 from framebudget.repository import top
 from framebudget.study import PACKAGE, Study, Training, read_table, versions
 
-logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it makes
-
 STUDY, TRAINING = "framebudget.study", "framebudget.training"  # tags to find runs by
 TRAINED = "framebudget.trained_sha256"
-REFUSALS = (MlflowException, SQLAlchemyError)  # MLflow lets some database errors through
-REMEDIES = {  # by words in the error
-    "out-of-date database schema":
-        "was made by another version of MLflow: use that one, move it away, or copy it and: mlflow db upgrade {uri}",
-    "locked": "is held by another program: wait for it, or end it",
-    "not a database": "is damaged: move it away to start a new one; work/ and DVC have everything the paper needs",
-    "malformed": "is damaged: move it away to start a new one; work/ and DVC have everything the paper needs",
-    "database": "cannot be used",
-    "": "does not answer: start it, or unset MLFLOW_TRACKING_URI to log to mlflow.db",
-}  # fmt: skip
-
-# Give up on a silent server after seconds, not after MLflow's minutes, because training waits for it.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-
-
-class StoreError(UserError):
-    """The MLflow store does not answer, or cannot be used. The message says what to do."""
-
-    def __init__(self, error: Exception):
-        uri, text = tracking_uri(), str(getattr(error, "orig", error))  # SQLAlchemy's own message is a page long
-        remedy = next(remedy for word, remedy in REMEDIES.items() if word in text)
-        super().__init__(f"MLflow at {uri} {remedy} ({text})".replace("{uri}", uri).replace(uri, redacted(uri)))
-
-
-def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, or `mlflow.db` at the top of the repository, for queued experiments too."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{top() / 'mlflow.db'}"
-
-
-def reachable(p: Params) -> bool:
-    """Whether a training can log itself. From a cluster only a server is within reach, not a file."""
-    return p.engine == "local" or bool(os.environ.get("MLFLOW_TRACKING_URI"))
-
-
-@contextlib.contextmanager
-def tolerant(what: str) -> Iterator[None]:
-    """Turn errors of MLflow into a warning, and continue. Other errors are raised as usual."""
-    try:
-        yield
-    except (*REFUSALS, OSError, StoreError) as error:
-        warn(f"does not accept {what}; work/ has it ({error})")
-
-
-def warn(text: str) -> None:
-    print(f"warning: MLflow at {redacted(tracking_uri())} {text}", file=sys.stderr)
 
 
 def study_run(study: Study) -> tuple[MlflowClient, str]:
@@ -97,12 +53,10 @@ def study_run(study: Study) -> tuple[MlflowClient, str]:
     facts["datasets"] = {p.dataset: p.data.model_dump(exclude={"evaluate"})}
     digest = hashlib.sha256(json.dumps([facts, tags], sort_keys=True).encode()).hexdigest()[:12]
     name = tags.get("dvc.exp_name", f"{'-'.join(map(str, p.frames))} {p.unit}, {digest[:7]}")
-    knock()
     try:
         # processes that start together in this repository would each create the tables (mlflow#4123) and the study
         with FileLock(top() / "mlflow.lock"):
-            mlflow.set_tracking_uri(tracking_uri())
-            client = MlflowClient()
+            client = connect()
             place = _experiment(client, p.dataset)
             sought = {"filter_string": f"tags.`{STUDY}` = '{digest}'", "order_by": ["start_time", "run_id"]}
             if found := client.search_runs([place], **sought):
@@ -115,27 +69,22 @@ def study_run(study: Study) -> tuple[MlflowClient, str]:
                 _describe(client, run_id, facts, study, study.split)
             return client, first
     except REFUSALS as error:
-        raise StoreError(error) from None
-
-
-def knock() -> None:
-    """Raises StoreError if a database does not answer. MLflow would wait for two minutes."""
-    try:
-        parts = urlsplit(tracking_uri())
-        if parts.hostname and parts.port and parts.scheme not in ("http", "https"):
-            socket.create_connection((parts.hostname, parts.port), timeout=3).close()
-    except (OSError, ValueError) as error:
-        raise StoreError(error) from None
+        raise refusal(error) from None
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
     """The id of the experiment; creates it if missing. A local store keeps pictures and models beside the database."""
-    database = tracking_uri().removeprefix("sqlite:///")
-    where = Path(database).absolute().with_name("mlruns").as_uri() if database != tracking_uri() else None
-    if client.get_experiment_by_name(name) is None:
+    if (found := client.get_experiment_by_name(name)) is None:
+        file = database()
         with contextlib.suppress(MlflowException):  # another machine was faster
-            client.create_experiment(name, artifact_location=where)
-    return client.get_experiment_by_name(name).experiment_id
+            client.create_experiment(name, artifact_location=artifacts(file) if file else None)
+        found = client.get_experiment_by_name(name)
+    if found.lifecycle_stage == "deleted":
+        way_out = f"mlflow experiments restore --experiment-id {found.experiment_id}"
+        raise StoreError(
+            f"MLflow at {redacted(tracking_uri())}: the experiment {name} was deleted; restore it: {way_out}"
+        )
+    return found.experiment_id
 
 
 def training_run(training: Training) -> str:

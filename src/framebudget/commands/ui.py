@@ -1,0 +1,32 @@
+"""Show every run in the MLflow UI, on this machine only.
+
+$ python -m framebudget.commands.ui 5000        (make ui)
+"""
+
+import os
+import sys
+
+from framebudget import params
+from framebudget.console import redacted, stage, usage
+from framebudget.learning.mlflow_store import connect, database, tracking_uri
+
+
+@stage
+def main() -> None:
+    parser = usage(__doc__)
+    parser.add_argument("port", type=int)
+    port, client = parser.parse_args().port, connect()
+    server = f"http://127.0.0.1:{port}" if database() else tracking_uri().rstrip("/")
+    experiment = client.get_experiment_by_name(params.load().dataset)
+    page = f"experiments/{experiment.experiment_id}/runs" if experiment else "experiments"
+    # without the type, MLflow shows an empty page for language models
+    print(f"Open {redacted(server)}/#/{page}?workflowType=machine_learning", flush=True)
+    if database():
+        # one process is enough for one user; the others would wait for jobs of language models
+        os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+        command = ["ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+        os.execv(sys.executable, [sys.executable, "-m", "mlflow", *command, "--backend-store-uri", tracking_uri()])
+
+
+if __name__ == "__main__":
+    main()
