@@ -64,6 +64,11 @@ def test_groups_that_differ_only_in_case_or_folder_are_named(fetched, name, patt
     assert f"groups {pair} differ only in case or folder" in fetched(pattern)[0]
 
 
+def test_classes_that_differ_only_in_case_or_spaces_are_named(fetched):
+    (fetched.folder / "Approach").rename(fetched.folder / "recede ")
+    assert "classes 'Recede' and 'recede ' differ only in case or spaces" in fetched()[0]
+
+
 def test_every_broken_clip_is_named(fetched):
     broken = [fetched.folder / f"Recede/v_Recede_g0{number}_c01.avi" for number in (2, 4)]
     for path in broken:

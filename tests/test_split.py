@@ -188,6 +188,11 @@ def test_the_stage_numbers_the_classes_by_name_and_counts_what_leaks(tmp_path, m
     assert capsys.readouterr().out == "0 of 24 test clips share their group with clips of training or validation\n"
 
 
+def test_the_stage_says_that_no_groups_are_known(tmp_path, monkeypatch, capsys):
+    study(tmp_path, TEN.assign(group=[f"clip {i}" for i in range(len(TEN))]), monkeypatch)
+    assert capsys.readouterr().out.startswith("no groups are known: the 24 test clips may show people")
+
+
 def test_the_stage_in_cross_validation_and_as_published(tmp_path, monkeypatch, capsys):
     split = study(tmp_path, TEN, monkeypatch, **{"datasets.folder.split.folds": 5})
     expected = subsets(TEN, rule(folds=5))

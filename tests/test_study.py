@@ -6,7 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from framebudget import params, study
+from framebudget import params, study, train
 from framebudget.console import UserError
 from framebudget.study import Study
 from tests.conftest import ROOT, set_params
@@ -62,7 +62,7 @@ def test_what_shapes_a_training_is_its_identity_and_nothing_else(here):
                     clips="elsewhere",
                     **{"trainer.timeout": 1, "datasets.motion.evaluate.views": 9}) == first  # fmt: skip
     assert identity(**{"datasets.motion.slowfast_r50.lr": 1.0, "train.lr": 1.0}) == first  # overridden, or another's
-    for change in ({"train.gradient_clip": 1}, {"trainer.precision": "bf16-mixed"}, {"protocol": "published"}):
+    for change in ({"train.label_smoothing": 0.1}, {"trainer.precision": "bf16-mixed"}, {"protocol": "published"}):
         assert first != (first := identity(**change))
     (here / "work/split.csv").write_text("other")
     assert identity() != first
@@ -102,3 +102,18 @@ def test_predictions_without_a_budget_are_an_error(here):
     pd.DataFrame({"frames": [6]} | columns).to_csv(here / "predictions.csv", index=False)
     (row,) = study.read_predictions(here / "predictions.csv").to_dict("records")
     assert row == {"budget": 6} | {name: value for name, (value,) in columns.items()}
+
+
+def test_clips_that_are_too_short_are_counted_and_named_before_anything_is_trained(here, capsys):
+    set_params(here, models="x3d_m", frames=[4, 12], **{"datasets.motion.input.window": None})
+    clips = CLIPS.assign(path=["y/a.avi", "x/b.avi", "y/c.avi"], frames=[10, 20, 11], fps=25.0)
+    short, long = Study(params.load(), clips).trainings()
+    train.tell_of_short(short)
+    assert capsys.readouterr().out == ""
+    train.tell_of_short(long)
+    said = "2 of 3 clips have fewer frames than the budget of 12 frames needs"
+    assert capsys.readouterr().out == f"{said}: input.short is repeat_last\n"
+    set_params(here, **{"datasets.motion.input.short": "error"})
+    _, long = Study(params.load(), clips).trainings()
+    with pytest.raises(UserError, match=f"{said}: y/a.avi, y/c.avi; lower `frames`"):
+        train.tell_of_short(long)

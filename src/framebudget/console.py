@@ -13,7 +13,7 @@ import shutil
 import sys
 import traceback
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import parent_process
 from pathlib import Path
 from threading import Thread
@@ -197,6 +197,12 @@ def sha256(path: Path) -> str:
 def redacted(url: str) -> str:
     """The URL with its password, if any, replaced by ***."""
     return re.sub(r"(://[^/@:]*:)[^/@]*@", r"\1***@", url)
+
+
+def listed(names: Iterable[str], limit: int = 10) -> str:
+    """The first names, and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def visible(text: str) -> str:

@@ -28,9 +28,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from framebudget import params
-from framebudget.console import end_with_parent, sha256, stage, usage, write_csv, write_text
+from framebudget.console import end_with_parent, listed, sha256, stage, usage, write_csv, write_text
 from framebudget.repository import exposed, top
-from framebudget.sources.folder import SourceError, find_clips, listed
+from framebudget.sources.folder import SourceError, find_clips
 from framebudget.sources.proof import Truth, prove
 from framebudget.sources.ucf101 import fetch_clips
 from framebudget.sources.weights import local
@@ -155,6 +155,11 @@ def summarize(manifest: pd.DataFrame, skipped: pd.DataFrame, pattern: str | None
     print(f"{len(manifest)} clips of {manifest['class'].nunique()} classes:")
     for name, rows in manifest.groupby("class"):
         print(f"{len(rows):6}  {name}")
+    classes = pd.Series(sorted(manifest["class"].unique()))
+    for _, alike in classes.groupby(classes.str.split().str.join(" ").str.casefold()):
+        if len(alike) > 1:
+            names = " and ".join(map(repr, alike))
+            print(f"classes {names} differ only in case or spaces; if they are the same, put their clips in one folder")
     if pattern:
         groups = pd.Series(sorted(manifest["group"].unique()))
         print(f"in {len(groups)} groups: {listed(groups, 30)}")

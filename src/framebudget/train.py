@@ -24,7 +24,7 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from framebudget.console import UserError, new_folder, stage, usage
+from framebudget.console import UserError, listed, new_folder, stage, usage
 from framebudget.learning import cluster, store
 from framebudget.learning.display import Display
 from framebudget.learning.side_by_side import preload, side_by_side
@@ -33,6 +33,7 @@ from framebudget.models import NETWORKS
 from framebudget.processor import rank
 from framebudget.study import Study, Training, read_table, write_table
 from framebudget.video.dataset import check
+from framebudget.video.sampling import span
 
 FIT = "framebudget.learning.fit:fit"
 
@@ -84,8 +85,24 @@ def begin(study: Study, trainings: list[Training]) -> None:
     print(f"Training {NETWORKS[first.network].name} with")
     print(textwrap.fill(recipe, 100, initial_indent="    ", subsequent_indent="    "))
     check(study.params.folder, study.split)
+    for training in {training.budget: training for training in trainings}.values():
+        tell_of_short(training)
     study_run(study)
     store.prune(study.params.store, trainings)
+
+
+def tell_of_short(training: Training) -> None:
+    """Print how many clips are shorter than a budget needs. Raises UserError if `input.short` is `error`."""
+    clips, spec = training.clips().drop_duplicates("clip"), training.input
+    needed = [span(spec, frames, fps, training.T) for frames, fps in zip(clips["frames"], clips["fps"], strict=True)]
+    short = clips[clips["frames"] < needed]
+    if len(short):
+        budget = f"the budget of {training.budget} {training.params.unit}"
+        what = f"{len(short)} of {len(clips)} clips have fewer frames than {budget} needs"
+        if spec.short == "error":
+            way_out = "lower `frames`, leave these clips out, or set input.short to repeat_last or wrap (params.yaml)"
+            raise UserError(f"{what}: {listed(short['path'])}; {way_out}")
+        print(f"{what}: input.short is {spec.short}")
 
 
 def collect(study: Study, trainings: list[Training], path: Path) -> None:

@@ -46,6 +46,14 @@ def printed(work, *arguments: str, **more) -> list[str]:
     return run("framebudget", "predict", *arguments, cwd=work, **more).stdout.splitlines()
 
 
+def test_a_folder_as_systems_leave_it(tmp_path):
+    names = ["a/x.mp4", "a/._x.mp4", "__MACOSX/a/._x.mp4", ".Trash-1000/files/y.mp4", "notes.txt", "z.MKV"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert predict.videos_of([str(tmp_path)]) == [tmp_path / "a/x.mp4", tmp_path / "z.MKV"]
+
+
 def test_one_video_several_and_a_folder(work, clips):
     videos = sorted(clips.glob("Recede/*.avi"))
     lines = printed(work, str(videos[0]))

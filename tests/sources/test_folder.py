@@ -25,12 +25,24 @@ def test_rows_are_sorted_and_other_files_are_skipped(tmp_path):
 
 def test_folders_as_people_have_them(tmp_path):
     """Hidden files, among them the ._ twins of a Mac, links to folders, folders of the system; upper case; emoji."""
-    touch(tmp_path, ".DS_Store", "a/._x.mov", "a/x.MOV", "a/.cache/y.mp4", "__MACOSX/a/._x.mov", "wave 👋/推 1.MP4")
+    touch(
+        tmp_path,
+        ".Trash-1000/a/x.mov",
+        "$RECYCLE.BIN/x.mov",
+        ".DS_Store",
+        "a/._x.mov",
+        "a/x.MOV",
+        "a/.cache/y.mp4",
+        "__MACOSX/a/._x.mov",
+        "wave 👋/推 1.MP4",
+    )
     (tmp_path / "a/elsewhere").symlink_to(tmp_path / "wave 👋", target_is_directory=True)
     rows, skipped = find_clips(tmp_path, None)
     assert [row["clip"] for row in rows] == ["a/x", "wave 👋/推 1"]
     assert dict(skipped) == {
+        "$RECYCLE.BIN": "a system folder",
         ".DS_Store": "hidden",
+        ".Trash-1000": "hidden",
         "__MACOSX": "a system folder",
         "a/._x.mov": "hidden",
         "a/.cache": "hidden",
@@ -101,11 +113,21 @@ def test_without_a_pattern_each_clip_is_a_group(tmp_path):
         ),
         (["a/1.avi", "b/.1.avi"], None, "b: no video in this class"),
         (["a/g1.avi", "b/x.avi", "b/y.avi"], r"(g\d)?", "does not match .*b/x.avi, b/y.avi"),
+        (["train/1.avi", "Val/2.avi", "test/3.avi"], None, "Val, test, train are subsets, not classes; move"),
     ],
 )
 def test_a_folder_that_cannot_be_used_says_why(tmp_path, names, pattern, says):
     with pytest.raises(SourceError, match=says):
         find_clips(touch(tmp_path, *names), pattern)
+
+
+def test_class_folders_that_are_links_are_named(tmp_path):
+    touch(tmp_path, "elsewhere/1.avi")
+    for name in ("bow", "wave"):
+        (tmp_path / "clips").mkdir(exist_ok=True)
+        (tmp_path / "clips" / name).symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    with pytest.raises(SourceError, match=r"two classes.*; skipped: bow \(a link to a folder; put .* wave \(a link"):
+        find_clips(tmp_path / "clips", None)
 
 
 def test_a_missing_folder(tmp_path):

@@ -20,7 +20,7 @@ from framebudget.console import UserError, redacted
 from framebudget.models import NETWORKS
 from framebudget.models.replay import Replay
 from framebudget.params import Input
-from framebudget.sources.folder import VIDEOS, printable
+from framebudget.sources.folder import VIDEOS, printable, reason_to_skip, walk
 from framebudget.study import trained
 from framebudget.video import sampling
 from framebudget.video.container import ClipError
@@ -119,10 +119,10 @@ def registered_weights(uri: str) -> Path:
 
 
 def videos_of(names: Iterable[str]) -> list[Path]:
-    """Expand each folder to all videos in it. Raises UserError for a folder without any."""
+    """Expand each folder to all videos in it, hidden ones apart. Raises UserError for a folder without any."""
     videos = []
     for path in map(Path, names):
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEOS and file.is_file())
+        found = [file for file, reason in walk(path, reason_to_skip) if not reason and file.is_file()]
         if path.is_dir() and not found:
             raise UserError(f"{path}: no video in this folder ({', '.join(sorted(VIDEOS))})")
         videos += found or [path]

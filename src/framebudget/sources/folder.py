@@ -3,16 +3,17 @@
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from framebudget.console import UserError, visible
+from framebudget.console import UserError, listed, visible
 
 VIDEOS = {
     ".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp", ".3g2", ".mts", ".m2ts", ".ts",
     ".flv", ".ogv",
 }  # fmt: skip
-SYSTEM = {"__MACOSX", "@eaDir"}  # folders that zips made on a Mac, and some disk stations, add
+SYSTEM = {"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"}  # folders that systems add
+SUBSETS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 class SourceError(UserError):
@@ -33,14 +34,11 @@ def find_clips(
         way_out = "`clips` in params.yaml must name the folder of <class>/<video>"
         raise SourceError(f"{clips}: no such folder, or no permission to read it; {way_out}")
     wanted = set() if classes == "all" else {nfc(name) for name in classes}
-    rows, skipped, folders, passed = [], [], set(wanted), set()
-    for path in sorted(clips.rglob("*")):  # a folder comes before what is in it
+    rows, skipped, folders = [], [], set(wanted)
+    for path, reason in walk(clips, lambda path: reason_to_skip(path, path.parent == clips, wanted)):
         name = path.relative_to(clips).as_posix()
         top, _, below = name.partition("/")
-        if path.parent in passed:
-            passed.add(path)
-        elif reason := reason_to_skip(path, not below, wanted):
-            passed.add(path)
+        if reason:
             skipped.append((printable(name), reason))
         elif not path.is_dir():
             clip = nfc(name.removesuffix(path.suffix))
@@ -48,11 +46,23 @@ def find_clips(
             rows.append({"clip": clip, "path": name, "class": nfc(top), "group": own})
         elif not below:
             folders.add(nfc(top))
-    check(clips, rows, folders, group)
+    check(clips, rows, folders, group, skipped)
     return rows, skipped
 
 
-def reason_to_skip(path: Path, at_top: bool, wanted: set[str]) -> str | None:
+def walk(folder: Path, reason_to_skip: Callable[[Path], str | None]) -> Iterator[tuple[Path, str | None]]:
+    """Everything below a folder, sorted, and the reason to skip it; nothing of what is in a skipped folder."""
+    passed = set()
+    for path in sorted(folder.rglob("*")):  # a folder comes before what is in it
+        if path.parent in passed:
+            passed.add(path)
+            continue
+        if reason := reason_to_skip(path):
+            passed.add(path)
+        yield path, reason
+
+
+def reason_to_skip(path: Path, at_top: bool = False, wanted: Collection[str] = ()) -> str | None:
     """Why this is neither a clip nor a folder to search; None if it is. wanted: the classes, empty for all."""
     if path.name.startswith("."):
         return "hidden"
@@ -71,8 +81,9 @@ def reason_to_skip(path: Path, at_top: bool, wanted: set[str]) -> str | None:
     return "in no class folder" if at_top else None
 
 
-def check(clips: Path, rows: list[dict], folders: set[str], group: str | None) -> None:
-    """Raises SourceError for unprintable names, classes without clips, and clips that share a name or lack a group."""
+def check(clips: Path, rows: list[dict], folders: set[str], group: str | None, skipped: list[tuple[str, str]]) -> None:
+    """Raises SourceError for unprintable names, folders that are no classes or have no clips, and clips that share a
+    name or lack a group."""
     empty = folders - {row["class"] for row in rows}
     names = [*sorted(empty), *(row["path"] for row in rows)]
     if bad := [printable(name) for name in names if name != printable(name)]:
@@ -82,7 +93,12 @@ def check(clips: Path, rows: list[dict], folders: set[str], group: str | None) -
         way_out = "add clips, or remove the folder, or name the classes that you want (fetch.classes)"
         raise SourceError(f"{clips / min(empty)}: no video in this class; {way_out}")
     if len(folders) < 2:
-        raise SourceError(f"{clips}: clips of at least two classes are needed, as <class>/<video>")
+        at_top = [f"{path} ({reason})" for path, reason in skipped if "/" not in path]
+        why = f"; skipped: {listed(at_top)}" if at_top else ""
+        raise SourceError(f"{clips}: clips of at least two classes are needed, as <class>/<video>{why}")
+    if {name.casefold() for name in folders} <= SUBSETS:
+        way_out = "move the clips into folders of classes; or keep this split, with a table of clips"
+        raise SourceError(f"{clips}: {listed(sorted(folders))} are subsets, not classes; {way_out}")
     first = {row["clip"]: row["path"] for row in reversed(rows)}
     if twins := [f"{first[row['clip']]} and {row['path']}" for row in rows if first[row["clip"]] != row["path"]]:
         way_out = "they differ only in suffix or form of accents; remove the copy, or rename one"
@@ -103,9 +119,3 @@ def printable(name: str) -> str:
 
 def nfc(name: str) -> str:
     return unicodedata.normalize("NFC", name)
-
-
-def listed(names: Iterable[str], limit: int = 10) -> str:
-    """The first names, and how many more there are."""
-    names = list(names)
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

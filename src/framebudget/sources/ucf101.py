@@ -13,9 +13,9 @@ from filelock import FileLock
 from remotezip import RemoteZip, RemoteZipError
 from tqdm import tqdm
 
-from framebudget.console import MACHINE, new_file
+from framebudget.console import MACHINE, listed, new_file
 from framebudget.sources import download
-from framebudget.sources.folder import SourceError, listed
+from framebudget.sources.folder import SourceError
 
 CLIP = re.compile(r"v_([A-Za-z]+)_g\d\d_c\d\d\.avi")
 FOLDERS = {"HandStandPushups": "HandstandPushups"}  # file names spell this one class differently
