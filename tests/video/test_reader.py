@@ -84,6 +84,50 @@ def test_a_file_that_is_no_whole_clip_is_an_error_that_names_it(bad, kind, says)
         probe(bad(kind))
 
 
+@pytest.fixture(scope="module", params=[
+    "libx264 mkv", "libvpx webm", "mpeg2video ts", "mpeg2video mpg", "wmv2 wmv", "flv1 flv", "libtheora ogv",
+    "libx264 mp4", "mpeg4 avi",
+])  # fmt: skip
+def download(request, tmp_path_factory):
+    """48 frames without sound, in a container."""
+    codec, suffix = request.param.split()
+    if codec not in av.codecs_available:
+        pytest.skip(f"PyAV has no encoder {codec}")
+    path = tmp_path_factory.mktemp("download") / f"clip.{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=30)
+        stream.height, stream.width, stream.pix_fmt = 84, 112, "yuv420p"
+        for array in render(draw_scene(2), "Sway"):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_download_that_broke_off_is_noticed(download, tmp_path, share):
+    assert probe(download)["frames"] == 48
+    data, cut = download.read_bytes(), tmp_path / download.name
+    cut.write_bytes(data[: int(share * len(data)) | 1])  # packets of MPEG-TS have an even length
+    with pytest.raises(ClipError, match=r"truncated|cannot be opened|no frame|broken"):
+        probe(cut)
+
+
+@pytest.mark.parametrize("stated", ["with its own 8 bytes", "rounded up", "open"])
+def test_an_avi_whose_length_is_off_is_taken_if_every_frame_is_there(clip, tmp_path, stated):
+    data, path = bytearray(clip.read_bytes()), tmp_path / "off.avi"
+    length = {"with its own 8 bytes": len(data), "rounded up": -(-len(data) // 512) * 512, "open": 2**32 - 1}[stated]
+    data[4:8] = length.to_bytes(4, "little")
+    for place in (48, data.index(b"strh") + 8 + 32):  # frames announced, of the file and of the stream
+        data[place : place + 4] = (49).to_bytes(4, "little")
+    path.write_bytes(data)
+    assert probe(path)["frames"] == 48
+    for place in (48, data.index(b"strh") + 8 + 32):
+        data[place : place + 4] = (50).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(ClipError, match="truncated, 48 of 50 announced frames are there"):
+        probe(path)
+
+
 def test_empty_chunks_of_an_avi_are_no_missing_frames(clip, tmp_path):
     """They stand for "as before": what dropped frames, or a variable rate, become in AVI."""
     data, empty = clip.read_bytes(), b"00dc\0\0\0\0"

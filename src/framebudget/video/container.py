@@ -39,9 +39,10 @@ class Video:
     container: InputContainer
     stream: av.VideoStream
 
-    def packets(self) -> Iterator[av.Packet]:
-        """All packets in file order, and the empty one at the end that makes the decoder release its last frames."""
-        packets = cast("Generator[av.Packet]", self.container.demux(self.stream))
+    def packets(self, of_all: bool = False) -> Iterator[av.Packet]:
+        """All packets of the video, or of_all streams, in file order, and an empty one at the end of each stream, which
+        makes the decoder release its last frames."""
+        packets = cast("Generator[av.Packet]", self.container.demux(() if of_all else self.stream))
         with contextlib.closing(packets):  # PyAV leaks memory if its generator is dropped halfway without being closed
             yield from packets
 

@@ -15,6 +15,7 @@ import numpy as np
 from framebudget.console import sha256
 from framebudget.video.container import ClipError, Picture, open_video
 from framebudget.video.index import FrameIndex
+from framebudget.video.whole import check_whole
 
 MAX_ASPECT = 16  # longer side / shorter side
 
@@ -25,16 +26,21 @@ def probe(
     """Decode the whole clip and describe it. Frames are counted, width and height are as displayed.
 
     decode: returns the frames that the stream's decoder gives for a packet; `fetch` passes one that also records them.
-    Raises ClipError if the file is missing, is not a video, has no frames, or has fewer than its container announces.
+    Raises ClipError if the file is missing, is not a video, has no frames, or has been cut off.
     """
-    packets, sizes = 0, Counter[tuple[int, int]]()
+    packets, sizes, torn, damaged = 0, Counter[tuple[int, int]](), False, False
     with open_video(path) as video:
         stream, avi = video.stream, video.container.format.name == "avi"
-        for packet in video.packets():
+        for packet in video.packets(of_all=True):
+            torn = packet.is_corrupt if packet.size else torn
+            if packet.stream.index != stream.index:
+                continue
             packets += packet.dts is not None or packet.size > 0
+            damaged &= not packet.size  # of the frames that come out last
             if avi and packet.dts is not None:  # an empty AVI chunk repeats the last frame: announced, but no packet
                 packets = max(packets, packet.dts + 1)
             for frame in decode(stream, packet):
+                damaged |= frame.is_corrupt
                 sizes[(frame.height, frame.width) if frame.rotation // 90 % 2 else (frame.width, frame.height)] += 1
         frames, codec = sizes.total(), stream.codec_context.name
         if not sizes:
@@ -44,9 +50,7 @@ def probe(
         ((width, height),) = sizes
         if max(width, height) > MAX_ASPECT * min(width, height):
             raise ClipError(f"{path}: {width}×{height} pixels; no side may be longer than {MAX_ASPECT} times the other")
-        if stream.frames > packets or (avi and _riff_bytes(path) > path.stat().st_size):
-            there = f"{packets} of {stream.frames} announced frames are there"
-            raise ClipError(f"{path}: truncated, {there}; copy the file again")
+        check_whole(path, video, packets, torn, damaged)
         fps = float(_frame_rate(path, stream))
     return {
         "frames": frames, "fps": round(fps, 6), "width": width, "height": height, "seconds": round(frames / fps, 3),
@@ -121,15 +125,8 @@ def stream_frames(path: Path, rows: np.ndarray, short_side: int) -> Iterator[np.
 
 def _frame_rate(path: Path, stream: av.VideoStream) -> Fraction:
     """Frames per second: anything from a time lapse to a high-speed camera."""
-    rate = stream.average_rate
+    rate = stream.average_rate or stream.base_rate  # a Theora file without sound has only the second
     if not rate or not 0.001 <= rate <= 100_000:
         stated = f"{float(rate):.2g} frames per second" if rate else "no frame rate"
         raise ClipError(f"{path}: the container states {stated}; convert the clip, e.g. with ffmpeg -r 25")
     return rate
-
-
-def _riff_bytes(path: Path) -> int:
-    """Length that the first RIFF chunk of an AVI file states. More may follow it (OpenDML)."""
-    with path.open("rb") as file:
-        head = file.read(8)
-    return int.from_bytes(head[4:8], "little") + 8 if head[:4] == b"RIFF" else 0

@@ -1,0 +1,100 @@
+"""Is a file whole, or the first part of one, as after a download that broke off?"""
+
+from pathlib import Path
+
+from framebudget.video.container import ClipError, Video
+
+RIFF_SLACK = 512  # bytes
+HEAD, TAIL = 2**13, 2**17  # bytes at the ends of a file that contain what is looked for
+SEGMENT = bytes.fromhex("18538067")  # of a Matroska file
+PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the object of an ASF file that states its length
+
+
+def check_whole(path: Path, video: Video, packets: int, torn: bool, damaged: bool) -> None:
+    """Raises ClipError if a file has been cut off.
+
+    packets: of the video. torn: whether the last packet of all is incomplete. damaged: whether the last frames are.
+    A file that announces no number of frames and is cut exactly between two of its parts looks whole.
+    """
+    container, announced = video.container.format.name, video.stream.frames
+    missing = announced - packets
+    if container == "avi" and missing == 1 and not torn and not _is_shorter_than_its_riff(path):
+        missing = 0  # some programs announce one frame too many
+    if missing > 0:
+        raise ClipError(f"{path}: truncated, {packets} of {announced} announced frames are there; copy the file again")
+    if torn or (damaged and not announced) or _is_cut(path, container):
+        raise ClipError(f"{path}: truncated, it ends in the middle of a part; copy the file again")
+
+
+def _is_shorter_than_its_riff(path: Path) -> bool:
+    """Whether an AVI file is shorter than its first RIFF chunk. More may follow the chunk (OpenDML).
+
+    Some programs count the eight bytes before the chunk, too, or round its length up, or leave it open.
+    """
+    with path.open("rb") as file:
+        head = file.read(8)
+    stated = int.from_bytes(head[4:8], "little")
+    return head[:4] == b"RIFF" and stated != 2**32 - 1 and stated > path.stat().st_size + RIFF_SLACK
+
+
+def _is_cut(path: Path, container: str) -> bool:
+    """Whether a file ends within a part whose length it states."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+        file.seek(begin := max(0, size - TAIL))
+        tail = file.read()
+    match container:
+        case "matroska,webm":
+            return _end_of_segment(head) > size
+        case "asf":
+            return _stated_by_asf(head) > size
+        case "mpegts":  # packets of 188 bytes, of 192 with a time, of 204 with check bytes
+            return all(size % length for length in (188, 192, 204))
+        case "ogg":
+            return begin + _end_of_last_page(tail) > size
+        case "mpeg":
+            return begin + _end_of_last_packet(tail) > size
+    return False
+
+
+def _end_of_segment(head: bytes) -> int:
+    """Where the segment of a Matroska or WebM file ends (RFC 8794, RFC 9559); 0 if it is open or not at the start."""
+
+    def number(at: int) -> tuple[int, int]:
+        """A number of variable length, 0 if it is unknown (all ones), and where it ends."""
+        length = 9 - head[at].bit_length()
+        ones = (1 << 7 * length) - 1
+        value = int.from_bytes(head[at : at + length], "big") & ones
+        return value if value != ones else 0, at + length
+
+    size, begin = number(4)  # of the header, after its identifier
+    segment = begin + size
+    if head[segment : segment + 4] != SEGMENT or segment + 12 > len(head):
+        return 0
+    size, begin = number(segment + 4)
+    return begin + size if size else 0
+
+
+def _stated_by_asf(head: bytes) -> int:
+    """The length that an ASF file (.wmv) states in its file properties object; 0 if it does not."""
+    at = head.find(PROPERTIES)
+    return int.from_bytes(head[at + 40 : at + 48], "little") if at >= 0 else 0
+
+
+def _end_of_last_page(tail: bytes) -> int:
+    """Where the last page of an Ogg file ends (RFC 3533)."""
+    page = tail.rfind(b"OggS")
+    segments = tail[page + 26] if page + 26 < len(tail) else 1
+    return page + 27 + segments + sum(tail[page + 27 : page + 27 + segments])
+
+
+def _end_of_last_packet(tail: bytes) -> int:
+    """Where the last packet of an MPEG program stream (.mpg) ends (ISO 13818-1, 2.4.3.6); 0 if there is none."""
+    at = len(tail)
+    while (at := tail.rfind(b"\0\0\1", 0, at)) >= 0:
+        if at + 6 > len(tail):
+            return at + 6
+        if tail[at + 3] >= 0xBC:  # a smaller code is of a picture, or of a pack
+            return at + 6 + int.from_bytes(tail[at + 4 : at + 6], "big")
+    return 0
