@@ -147,27 +147,38 @@ def test_empty_chunks_of_an_avi_are_no_missing_frames(clip, tmp_path):
         probe(path)
 
 
-def test_turned_clips_are_upright(clip, tmp_path):
-    """As phones store them; ffmpeg, which turns what it decodes, is the truth."""
-    if not shutil.which("ffmpeg"):
-        pytest.skip("no ffmpeg (Debian: ffmpeg)")
-    path = tmp_path / "turned.MOV"
-    turn = ["-c", "copy", "-metadata:s:v", "rotate=90"] if old_ffmpeg() else ["-c", "copy"]
-    before = [] if old_ffmpeg() else ["-display_rotation", "90"]
-    subprocess.run(["ffmpeg", "-v", "error", *before, "-i", clip, *turn, path], check=True)
-    raw = subprocess.run(
-        ["ffmpeg", "-v", "error", "-i", path, "-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"],
-        check=True, capture_output=True,
-    ).stdout  # fmt: skip
-    facts = probe(path)
-    assert (facts["width"], facts["height"]) == (84, 112)
-    truth = np.frombuffer(raw, np.uint8).reshape(112, 84, 3)
-    assert np.abs(read_frames(path, [0])[0].astype(int) - truth).mean() < 2
+TURNS = {  # a, b, c, d of the display matrix, and where the picture's corner (0, 0) then is: (row, column)
+    "upright": ((1, 0, 0, 1), (0, 0)), "mirrored": ((-1, 0, 0, 1), (0, -1)), "upside down": ((1, 0, 0, -1), (-1, 0)),
+    "half a turn": ((-1, 0, 0, -1), (-1, -1)), "clockwise": ((0, 1, -1, 0), (0, -1)),
+    "counterclockwise": ((0, -1, 1, 0), (-1, 0)), "transposed": ((0, 1, 1, 0), (0, 0)),
+    "transposed the other way": ((0, -1, -1, 0), (-1, -1)),
+}  # fmt: skip
 
 
-def old_ffmpeg() -> bool:
-    """Before version 6, the turn is metadata of what is written."""
-    return "display_rotation" not in subprocess.run(["ffmpeg", "-h", "full"], capture_output=True, text=True).stdout
+@pytest.mark.parametrize("turn", TURNS)
+def test_turned_and_mirrored_clips_are_upright(tmp_path, turn):
+    """As phones store them; ffmpeg, which turns what it decodes, is the truth where it is installed."""
+    (a, b, c, d), corner = TURNS[turn]
+    path, plain = tmp_path / "turned.mov", np.full((84, 112, 3), 40, np.uint8)
+    plain[:20, :30] = 220
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=30)
+        stream.height, stream.width, stream.pix_fmt = 84, 112, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(plain, format="rgb24")))
+        container.mux(stream.encode())
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 44
+    for place, value in zip((0, 4, 12, 16), (a, b, c, d), strict=True):  # the header of the track
+        data[matrix + place : matrix + place + 4] = (value * 2**16).to_bytes(4, "big", signed=True)
+    path.write_bytes(data)
+    facts, (frame,) = probe(path), read_frames(path, [0])
+    assert frame.shape == (facts["height"], facts["width"], 3) == ((112, 84, 3) if b else (84, 112, 3))
+    bright = [frame[row, column].mean() > 130 for row in (0, -1) for column in (0, -1)]
+    assert bright == [(row, column) == corner for row in (0, -1) for column in (0, -1)]
+    if shutil.which("ffmpeg"):
+        command = ["ffmpeg", "-v", "error", "-i", path, "-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+        raw = subprocess.run(command, check=True, capture_output=True).stdout
+        assert np.abs(np.frombuffer(raw, np.uint8).reshape(frame.shape).astype(int) - frame).mean() < 2
 
 
 def test_frames_that_are_not_there(clip, tmp_path):

@@ -9,12 +9,13 @@ import errno
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import av
 import numpy as np
 from av.codec.context import Flags
 from av.container import InputContainer
+from av.sidedata.sidedata import Type
 from av.video.reformatter import VideoReformatter
 from numpy.lib.stride_tricks import as_strided
 
@@ -107,4 +108,24 @@ class Picture:
         (plane,) = self.convert.reformat(frame, width, height, "rgb24", interpolation="BILINEAR", threads=1).planes
         pixels = np.frombuffer(plane, np.uint8)  # type: ignore[call-overload]  # PyAV's stubs omit the buffer protocol
         frame_HWC = as_strided(pixels, (height, width, 3), (plane.line_size, 3, 1))  # a view: to_ndarray() copies
-        return np.rot90(frame_HWC, frame.rotation // 90) if frame.rotation else frame_HWC
+        turned, mirrored, upside_down = orientation(frame)
+        if turned:
+            frame_HWC = frame_HWC.swapaxes(0, 1)
+        return frame_HWC[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+
+
+class Orientation(NamedTuple):
+    """How to set a picture upright: swap rows and columns, then reverse the columns, then the rows."""
+
+    turned: bool = False
+    mirrored: bool = False
+    upside_down: bool = False
+
+
+def orientation(frame: av.VideoFrame) -> Orientation:
+    """As the frame's display matrix says (ISO 14496-12, 6.2.2), to the nearest right angle."""
+    for data in frame.side_data:
+        if data.type == Type.DISPLAYMATRIX:
+            a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).tolist()  # (x, y) goes to (ax + cy, bx + dy)
+            return Orientation(True, c < 0, b < 0) if abs(b) > abs(a) else Orientation(False, a < 0, d < 0)
+    return Orientation()

@@ -13,7 +13,7 @@ import av
 import numpy as np
 
 from framebudget.console import sha256
-from framebudget.video.container import ClipError, Picture, open_video
+from framebudget.video.container import ClipError, Picture, open_video, orientation
 from framebudget.video.index import FrameIndex
 from framebudget.video.whole import check_whole
 
@@ -41,7 +41,7 @@ def probe(
                 packets = max(packets, packet.dts + 1)
             for frame in decode(stream, packet):
                 damaged |= frame.is_corrupt
-                sizes[(frame.height, frame.width) if frame.rotation // 90 % 2 else (frame.width, frame.height)] += 1
+                sizes[(frame.height, frame.width) if orientation(frame).turned else (frame.width, frame.height)] += 1
         frames, codec = sizes.total(), stream.codec_context.name
         if not sizes:
             raise ClipError(f"{path}: no frame could be decoded")
