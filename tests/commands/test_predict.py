@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -149,6 +150,34 @@ def test_windows_see_the_very_frames_of_the_video(clip, network):
         indices = round(start * fps) + np.arange(4) * (round(0.5 * fps) - 1) // 3
         assert (frames_THWC == read_frames(clip, indices, checkpoint["input"]["short_side"])).all()
     assert len(times) == 6
+
+
+def test_no_window_lies_beyond_the_last_frame(tmp_path, network):
+    """Where the sound goes on after the picture, a container states the time of the sound."""
+    path = tmp_path / "longer sound.mkv"
+    with av.open(str(path), "w") as container:
+        video, sound = container.add_stream("mpeg4", rate=24), container.add_stream("pcm_s16le", rate=8000)
+        video.height, video.width, video.pix_fmt = 84, 112, "yuv420p"
+        for array in render(draw_scene(2), "Sway"):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        container.mux(video.encode())
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000 * 6), np.int16), format="s16", layout="mono")
+        silence.sample_rate = 8000
+        container.mux(sound.encode(silence))
+    with av.open(str(path)) as container:
+        assert container.duration / av.time_base == pytest.approx(6, abs=0.1)
+    times = [time for batch in predict.read([path], network[1], 0.5, 0.5) for time in batch.times]
+    assert times[-1][1] == pytest.approx(2, abs=0.05)
+
+
+def test_a_window_of_too_few_frames_is_said(clip, network, capsys):
+    (time, *_), *_ = (batch.times for batch in predict.read([clip], network[1], 0.1))
+    fps = glance(clip)["fps"]
+    assert (
+        f"0.1 s are {round(0.1 * fps)} frames at {fps:.3g} per second, and the network takes 4"
+        in capsys.readouterr().err
+    )
+    assert time[1] - time[0] == pytest.approx(4 / fps)
 
 
 def test_the_network_sees_the_square_in_the_middle(clip):

@@ -183,6 +183,9 @@ def batches(video: Path, checkpoint: dict, window: float | None, step: float | N
     last = max(frames - span, 0)
     starts = sampling.spread(last + 1, VIEWS)
     if window:
+        if round(window * fps) < T:
+            frames_of = f"{round(window * fps)} frames at {fps:.3g} per second, and the network takes {T}"
+            tqdm.write(f"{video}: {window:g} s are {frames_of}; windows of {span / fps:.3g} s", file=sys.stderr)
         starts = np.unique([*np.arange(0, last, max(round((step or window / 2) * fps), 1)), last])
     try:
         rows = sampling.within(frames, starts[:, None] + sampling.spread(span, T), spec.short)

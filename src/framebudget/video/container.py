@@ -15,7 +15,6 @@ import av
 import numpy as np
 from av.codec.context import Flags
 from av.container import InputContainer
-from av.sidedata.sidedata import Type
 from av.video.reformatter import VideoReformatter
 from numpy.lib.stride_tricks import as_strided
 
@@ -124,8 +123,8 @@ class Orientation(NamedTuple):
 
 def orientation(frame: av.VideoFrame) -> Orientation:
     """As the frame's display matrix says (ISO 14496-12, 6.2.2), to the nearest right angle."""
-    for data in frame.side_data:
-        if data.type == Type.DISPLAYMATRIX:
-            a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).tolist()  # (x, y) goes to (ax + cy, bx + dy)
-            return Orientation(True, c < 0, b < 0) if abs(b) > abs(a) else Orientation(False, a < 0, d < 0)
-    return Orientation()
+    matrix = cast("bytes | None", frame.side_data.get("DISPLAYMATRIX"))
+    if matrix is None:
+        return Orientation()
+    a, b, _, c, d, *_ = np.frombuffer(matrix, np.int32).tolist()  # a pixel (x, y) goes to (ax + cy, bx + dy)
+    return Orientation(True, c < 0, b < 0) if abs(b) > abs(a) else Orientation(False, a < 0, d < 0)
