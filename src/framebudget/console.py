@@ -175,12 +175,17 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table, whole or not at all. Equal tables give equal bytes. A ' escapes cells a spreadsheet would run."""
+    """Write a table, whole or not at all."""
+    write_text(path, as_csv(table))
+
+
+def as_csv(table: pd.DataFrame, header: bool = True) -> str:
+    """Equal tables give equal bytes. A ' escapes cells that a spreadsheet would run."""
     for name in table.columns[table.dtypes == "str"]:
         formula = table[name].str.startswith(FORMULA)
         if formula.any():
             table = table.assign(**{name: table[name].mask(formula, "'" + table[name])})
-    write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    return table.to_csv(index=False, header=header, float_format="%.6g", lineterminator="\n")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """Videos, folders and streams of names; windows over a long video; by a network of any origin."""
 
+import io
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ import sys
 
 import av
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -64,6 +66,38 @@ def test_one_video_several_and_a_folder(work, clips):
     assert by_name[::2] == list(map(str, videos))
     assert by_name[1] == lines[0]
     assert printed(work, str(clips / "Recede"), "--top", "1") == by_name
+
+
+def test_a_table_has_a_row_for_each_video_or_window_and_a_column_for_each_class(work, clips, tmp_path):
+    videos = sorted(clips.glob("Recede/*.avi"))[:2]
+    odd = shutil.copy(videos[0], tmp_path / "=1+1.avi")
+    result = run(
+        "framebudget",
+        "predict",
+        *map(str, videos),
+        "=1+1.avi",
+        "--csv",
+        "--model",
+        str(work / "work/x3d_m/4f-s0.pt"),
+        cwd=tmp_path,
+    )
+    table = pd.read_csv(io.StringIO(result.stdout))
+    assert table["video"].tolist() == [*map(str, videos), "'=1+1.avi"]  # or a spreadsheet would run it
+    assert table.columns.tolist() == [
+        "video",
+        "start",
+        "end",
+        "class",
+        "probability",
+        *(f"p_{name}" for name in CLASSES),
+    ]
+    p = table.filter(regex="^p_")
+    assert p.sum(axis=1).tolist() == pytest.approx([1, 1, 1], abs=1e-5)
+    assert table["probability"].tolist() == p.max(axis=1).tolist()
+    assert table["class"].tolist() == p.idxmax(axis=1).str.removeprefix("p_").tolist()
+    assert re.search(r"^36 frames in \d+\.\d s: \d+ frames per second$", result.stderr, re.MULTILINE)  # 3 windows of 4
+    windows = run("framebudget", "predict", str(odd), "--csv", "--window", "0.4", "--step", "0.2", cwd=work).stdout
+    assert pd.read_csv(io.StringIO(windows))["start"].tolist() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8], abs=1e-3)
 
 
 def test_json_holds_what_is_printed_and_the_windows(work, clips):

@@ -83,6 +83,7 @@ def doctor(_: argparse.Namespace) -> None:
     FRAMES,
     argument("--top", type=count, default=5, help="how many classes to print (default: 5)"),
     argument("--json", action="store_true", help="one JSON object per video, on one line"),
+    argument("--csv", action="store_true", help="a table: one row per video or window, a column for every class"),
     argument("--window", type=seconds, help="slide windows of this many seconds over the video"),
     argument("--step", type=seconds, help="seconds from one window to the next (default: half a window)"),
     argument("--timeline", type=Path, metavar="PICTURE", help="draw the probabilities over time: .png, .svg or .pdf"),
@@ -93,12 +94,15 @@ def predict(arguments: argparse.Namespace) -> None:
     $ framebudget predict data/motion/Sway --model slowfast_r50 --frames 16
     $ framebudget predict match.mp4 --window 2 --timeline match.png
     $ framebudget predict clip.mp4 --model models:/framebudget-x3d_m@best-motion --json
+    $ framebudget predict holidays/ --csv > holidays.csv
     $ inotifywait -qm -e close_write --format %w%f camera/ | framebudget predict -
     """
     from framebudget.commands.predict import run
 
     if arguments.step and not arguments.window:
         raise UserError("--step works only with --window")
+    if arguments.json and arguments.csv:
+        raise UserError("--json and --csv: choose one")
     sys.exit(run(arguments))
 
 

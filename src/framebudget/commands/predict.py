@@ -5,18 +5,20 @@ import itertools
 import json
 import signal
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from framebudget.commands.serving import load, middle_logits
-from framebudget.console import UserError, redacted
+from framebudget.console import UserError, as_csv, redacted
 from framebudget.models import NETWORKS
 from framebudget.models.replay import Replay
 from framebudget.params import Input
@@ -61,22 +63,29 @@ def run(arguments: argparse.Namespace) -> int:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network, checkpoint = load(weight_file(arguments.model, arguments.frames), device)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # like other commands, end quietly when `| head` has read enough
-    failed = 0
+    failed, done, began = 0, [], time.monotonic()
     for videos in lists:
         for prediction in predict(videos, network, checkpoint, arguments.window, arguments.step):
             if isinstance(prediction, ClipError):
                 tqdm.write(f"error: {printable(str(prediction))}", file=sys.stderr)
                 failed = 1
                 continue
-            content = content_of(prediction, checkpoint, arguments.top, windowed)
-            tqdm.write(json.dumps(content, ensure_ascii=False) if arguments.json else as_text(content, named))
+            if arguments.csv:
+                tqdm.write(as_csv(rows_of(prediction, checkpoint, windowed), header=not done), end="")
+            else:
+                content = content_of(prediction, checkpoint, arguments.top, windowed)
+                tqdm.write(json.dumps(content, ensure_ascii=False) if arguments.json else as_text(content, named))
             sys.stdout.flush()
+            done.append(len(prediction.times))
             if arguments.timeline:
                 from framebudget.report import plots  # takes seconds, and only the timeline needs it
 
                 probabilities_NK = prediction.logits_NK.softmax(1).numpy()
                 figure = plots.timeline(prediction.times, probabilities_NK, checkpoint["classes"])
                 plots.write(figure, arguments.timeline)
+    if done:
+        took, frames = time.monotonic() - began, sum(done) * checkpoint["frames"]
+        print(f"{frames} frames in {took:.1f} s: {frames / took:.0f} frames per second", file=sys.stderr)
     return failed
 
 
@@ -215,6 +224,18 @@ def content_of(prediction: Prediction, checkpoint: dict, top: int, windowed: boo
             {"start": round(start, 3), "end": round(end, 3), **best(logits_K)[0]} for (start, end), logits_K in windows
         ]
     return content
+
+
+def rows_of(prediction: Prediction, checkpoint: dict, windowed: bool) -> pd.DataFrame:
+    """One row for the video or, if `windowed`, for each window: where it begins and ends in seconds, the best class and
+    its probability, and the probability of every class."""
+    times, logits_NK = prediction.times, prediction.logits_NK
+    if not windowed:
+        times, logits_NK = np.array([[times.min(), times.max()]]), logits_NK.mean(0, keepdim=True)
+    p_NK, names = logits_NK.softmax(1).numpy(), checkpoint["classes"]
+    facts = {"video": str(prediction.video), "start": times[:, 0], "end": times[:, 1]}
+    best = {"class": [names[place] for place in p_NK.argmax(1)], "probability": p_NK.max(1)}
+    return pd.DataFrame(facts | best | {f"p_{name}": p_N for name, p_N in zip(names, p_NK.T, strict=True)})
 
 
 def as_text(content: dict, named: bool) -> str:
