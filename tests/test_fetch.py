@@ -33,8 +33,8 @@ def test_what_is_used_and_what_is_skipped(fetched):
     first = fetched.folder / "Recede/v_Recede_g01_c01.avi"
     shutil.copy(first, first.with_stem(first.stem + " (1)"))
     output, skipped = fetched(r"_(g\d+)_")
-    assert "15 clips of 3 classes:\n     5  Approach\n     5  Recede\n" in output
-    assert "in 5 groups: g01, g02, g03, g04, g05\n" in output
+    assert "15 clips of 3 classes:\n     5  Approach, in 5 groups: g01, g02, g03 and 2 more\n" in output
+    assert "in 5 groups\n" in output
     assert "skipped, not a video by its suffix: notes.txt\n" in output
     assert skipped == {
         "notes.txt": "not a video by its suffix",

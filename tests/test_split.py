@@ -170,7 +170,7 @@ def study(folder, rows: pd.DataFrame, monkeypatch, **changes) -> pd.DataFrame:
     monkeypatch.setattr(sys, "argv", ["split"])
     shutil.copy(ROOT / "params.yaml", folder)
     set_params(folder, dataset="folder", **changes)
-    rows = rows.assign(clip=rows.index.astype(str), path="x.avi", frames=30, fps=25.0, sha256="0")
+    rows = rows.assign(clip=rows.index.astype(str), path="x.avi", first=0, frames=30, fps=25.0, sha256="0")
     write_csv(rows, folder / "work/manifest.csv")
     main()
     return read_csv(folder / "work/split.csv", SPLIT)

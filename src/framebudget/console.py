@@ -23,7 +23,9 @@ if TYPE_CHECKING:  # saves `framebudget --help` half a second
     import pandas as pd
     from pydantic import ValidationError
 
-MANIFEST = {"clip": str, "path": str, "class": str, "group": str, "frames": int, "fps": float, "sha256": str}
+MANIFEST = {
+    "clip": str, "path": str, "class": str, "group": str, "first": int, "frames": int, "fps": float, "sha256": str,
+}  # fmt: skip
 SPLIT = MANIFEST | {"label": int, "fold": int, "subset": str}
 PREDICTIONS = {"seed": int, "clip": str, "group": str, "label": str, "prediction": str}
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # first characters of cells that spreadsheets would run, and the escape

@@ -2,9 +2,10 @@
 
     $ python -m framebudget.fetch           (dvc repro fetch)
 
-reads   the clips               <clips>/<class>/<video>; fetch does not copy them
+reads   the clips               <clips>/<class>/<video>, or those of a table (sources/table.py); fetch copies none
         params.yaml             clips, models, datasets.<dataset>.{fetch, <model>.weights}
-writes  work/manifest.csv       clip, path, class, group, frames, fps, width, height, seconds, codec, sha256
+writes  work/manifest.csv       clip, path, class, group, first, frames, fps, width, height, seconds, codec, sha256; and
+                                subset if a table of clips has it. first: the number of its first frame in the video
         work/index.json         which packet carries which frame, so that a reader decodes only what it needs
         work/skipped.csv        path and reason of every skipped file
         work/weights.json       the sha256 of the start weights of each network
@@ -20,6 +21,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -32,6 +34,7 @@ from framebudget.console import end_with_parent, listed, sha256, stage, usage, w
 from framebudget.repository import exposed, top
 from framebudget.sources.folder import SourceError, find_clips
 from framebudget.sources.proof import Truth, prove
+from framebudget.sources.table import find_listed, stretch
 from framebudget.sources.ucf101 import fetch_clips
 from framebudget.sources.weights import local
 from framebudget.video import index
@@ -42,11 +45,10 @@ from framebudget.video.reader import probe
 @stage
 def main() -> None:
     p = params.load()
-    rule = p.data.fetch
     if p.archive:
-        fetch_clips(p.archive, rule.classes, p.folder)
+        fetch_clips(p.archive, p.data.fetch.classes, p.folder)
     check_exposed(Path(p.clips))
-    rows, skipped = find_clips(p.folder, rule.group, rule.classes)
+    rows, skipped = find(p)
     weights = {model: sha256_of_weights(p, model) for model in p.data.networks}
     manifest, copies = without_copies(decode(p.folder, rows))
     skipped = pd.DataFrame(skipped + copies, columns=["path", "reason"])
@@ -54,7 +56,15 @@ def main() -> None:
     write_text(Path("work/weights.json"), json.dumps(weights, indent=2) + "\n")
     write_csv(skipped, Path("work/skipped.csv"))
     write_csv(manifest.drop(columns="frame_index"), Path("work/manifest.csv"))
-    summarize(manifest, skipped, rule.group)
+    summarize(manifest, skipped)
+
+
+def find(p: params.Params) -> tuple[list[dict], list[tuple[str, str]]]:
+    """Rows of clips, and what is skipped: of a table or of a folder."""
+    rule = p.data.fetch
+    if p.table:
+        return find_listed(p.table, rule.group, rule.classes)
+    return find_clips(p.folder, rule.group, rule.classes)
 
 
 def check_exposed(clips: Path) -> None:
@@ -79,8 +89,9 @@ def sha256_of_weights(p: params.Params, model: str) -> str | None:
 
 def decode(clips: Path, rows: list[dict]) -> pd.DataFrame:
     """The manifest, with the column `frame_index`. Raises SourceError, which names every broken clip."""
+    paths = list(dict.fromkeys(row["path"] for row in rows))
     with ProcessPoolExecutor(initializer=confine) as pool:
-        futures = [pool.submit(survey, clips / row["path"]) for row in rows]
+        futures = [pool.submit(survey, clips / path) for path in paths]
         try:
             watch(futures)
         except BaseException:
@@ -89,7 +100,15 @@ def decode(clips: Path, rows: list[dict]) -> pd.DataFrame:
     results = [future.result() for future in futures]
     if errors := [result for result in results if isinstance(result, str)]:
         raise SourceError("\n".join([*errors, f"Repair these files or move them out of {clips}"]))
-    return pd.DataFrame([row | facts for row, facts in zip(rows, results, strict=True)])
+    facts = dict(zip(paths, results, strict=True))
+    return pd.DataFrame([cut_out(row, facts[row["path"]]) for row in rows])
+
+
+def cut_out(row: dict, video: dict) -> dict:
+    """A row of the manifest: what a table says of a clip, and what its video is. Raises SourceError."""
+    row = dict(row)
+    first, frames = stretch(row.pop("start", None), row.pop("end", None), row["path"], video["frames"], video["fps"])
+    return row | video | {"first": first, "frames": frames, "seconds": round(frames / video["fps"], 3)}
 
 
 def watch(futures: list[Future], every: float = 60) -> None:
@@ -142,38 +161,46 @@ def survey(path: Path) -> dict | str:
 def without_copies(manifest: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     """Drop copies, which could end up on both sides of the split. Returns the manifest and (path, reason) of each copy.
     Raises SourceError if a clip and its copy are in two classes."""
-    first = manifest.sort_values("path", key=lambda path: path.str.len(), kind="stable").drop_duplicates("sha256")
-    pairs = manifest.drop(first.index).merge(first, on="sha256", suffixes=("", "_first"))
+    same = ["sha256", "first", "frames"]
+    first = manifest.sort_values("path", key=lambda path: path.str.len(), kind="stable").drop_duplicates(same)
+    pairs = manifest.drop(first.index).merge(first, on=same, suffixes=("", "_first"))
     both = (pairs["path_first"] + " and " + pairs["path"])[pairs["class"] != pairs["class_first"]]
     if len(both):
         raise SourceError(f"the same video is in two classes: {listed(both)}; remove it from the wrong one")
     return first.sort_index(), list(zip(pairs["path"], "the same bytes as " + pairs["path_first"], strict=True))
 
 
-def summarize(manifest: pd.DataFrame, skipped: pd.DataFrame, pattern: str | None) -> None:
+def summarize(manifest: pd.DataFrame, skipped: pd.DataFrame) -> None:
     """Print the clips that are used and the files that are skipped."""
     print(f"{len(manifest)} clips of {manifest['class'].nunique()} classes:")
-    for name, rows in manifest.groupby("class"):
-        print(f"{len(rows):6}  {name}")
+    print(*counts(manifest), sep="\n")
     classes = pd.Series(sorted(manifest["class"].unique()))
     for _, alike in classes.groupby(classes.str.split().str.join(" ").str.casefold()):
         if len(alike) > 1:
             names = " and ".join(map(repr, alike))
             print(f"classes {names} differ only in case or spaces; if they are the same, put their clips in one folder")
-    if pattern:
+    if not manifest["group"].is_unique:
         groups = pd.Series(sorted(manifest["group"].unique()))
-        print(f"in {len(groups)} groups: {listed(groups, 30)}")
+        print(f"in {len(groups)} groups")
         for _, alike in groups.groupby(groups.str.split("/").str[-1].str.casefold()):
             if len(alike) > 1:
                 print(f"groups {' and '.join(alike)} differ only in case or folder; if they are the same, training and "
                       "test may share it: rename clips, or let fetch.group match no folder ([^/] for .)")  # fmt: skip
     else:
-        print("fetch.group is null: every clip is its own group. If clips share a person, a scene or a source video, "
-              "set fetch.group; otherwise the test accuracy is too high")  # fmt: skip
+        print("every clip is its own group. If clips share a person, a scene or a source video, set fetch.group; "
+              "otherwise the test accuracy is too high")  # fmt: skip
     for reason, rows in skipped.groupby("reason"):
         print(f"skipped, {reason}: {listed(rows['path'])}")
     if len(skipped):
         print("work/skipped.csv lists all of them")
+
+
+def counts(manifest: pd.DataFrame) -> Iterator[str]:
+    """A line for each class: its clips and, unless each is a group of its own, its groups."""
+    alone = manifest["group"].is_unique
+    for name, rows in manifest.groupby("class"):
+        groups = sorted(rows["group"].unique())
+        yield f"{len(rows):6}  {name}" + ("" if alone else f", in {len(groups)} groups: {listed(groups, 3)}")
 
 
 if __name__ == "__main__":

@@ -254,15 +254,19 @@ class Params(Strict):
 
     @property
     def folder(self) -> Path:
-        """Where the clips are. All copies of the repository share the clips that are read out of an archive.
-
-        Raises ParamsError for a data set whose clips do not come with the project.
-        """
+        """Where the clips are. All copies of the repository share those of an archive. Raises ParamsError."""
         if self.archive:
             return top() / EMBEDDED / self.dataset
-        if self.clips == EMBEDDED and self.dataset != "motion":
+        if self.clips != EMBEDDED:
+            return self.table.parent if self.table else Path(self.clips)
+        if self.dataset != "motion":
             raise ParamsError(f"clips: {self.dataset} needs the folder of your clips: -S clips=PATH")
-        return Path(EMBEDDED, self.dataset) if self.clips == EMBEDDED else Path(self.clips)
+        return Path(EMBEDDED, self.dataset)
+
+    @property
+    def table(self) -> Path | None:
+        """The table that lists the clips (sources/table.py), if there is one."""
+        return Path(self.clips) if self.clips.endswith(".csv") else None
 
 
 def given(section: dict[str, JsonValue]) -> dict[str, JsonValue]:

@@ -20,6 +20,8 @@ from framebudget import params
 from framebudget.console import MANIFEST, UserError, read_csv, stage, usage, write_csv
 from framebudget.params import Split
 
+LISTED = "listed_subset"  # what a table of clips says
+
 
 @stage
 def main() -> None:
@@ -27,7 +29,8 @@ def main() -> None:
     p = params.load()
     rule = p.data.split
     manifest["label"] = manifest["class"].astype("category").cat.codes
-    folds = subsets(manifest, rule)
+    manifest = manifest.rename(columns={"subset": LISTED})
+    folds = [listed(manifest, rule)] if LISTED in manifest else subsets(manifest, rule)
     if p.protocol == "published":
         folds = [as_published(subset, rule.seed) for subset in folds]
     split = pd.concat([manifest.assign(fold=fold, subset=subset) for fold, subset in enumerate(folds)])
@@ -37,6 +40,24 @@ def main() -> None:
     else:
         print(f"{leaks} of {test} test clips share their group with clips of training or validation")
     write_csv(split, Path("work/split.csv"))
+
+
+def listed(manifest: pd.DataFrame, rule: Split) -> pd.Series:
+    """The subset of each row as the table of clips has it. A part of training becomes the validation if it has none.
+
+    Raises UserError.
+    """
+    subset = manifest[LISTED]
+    print("the split is that of the table of clips: split.test, official and folds are not used")
+    if missing := {"train", "test"} - set(subset):
+        raise UserError(
+            f"{' and '.join(sorted(missing))}: not a subset of any clip in the table; at least both are needed"
+        )
+    if "validation" not in set(subset):
+        training = manifest[subset == "train"]
+        shares = {"train": 1 - rule.validation, "validation": rule.validation}
+        subset = split_groups(training, shares, rule.seed).reindex(manifest.index, fill_value="test")
+    return subset
 
 
 def leaked(split: pd.DataFrame) -> int:

@@ -309,7 +309,9 @@ def table() -> pd.DataFrame:
     rows = [(name, group) for name in ("Sway", "=Größe", "NA") for group in range(8)]
     table = pd.DataFrame(rows, columns=["class", "group"]).astype({"group": str})
     table["clip"] = table["class"] + "/" + table["group"]
-    return table.assign(path=table["clip"] + ".avi", frames=30, fps=25.0, width=112, height=84, sha256="0" * 64)
+    return table.assign(
+        path=table["clip"] + ".avi", first=0, frames=30, fps=25.0, width=112, height=84, sha256="0" * 64
+    )
 
 
 def manifests() -> dict[str, bytes]:

@@ -25,7 +25,7 @@ INPUT = Input(short_side=40, crop=32, window=0.6, sampling="dynamic", stride=2, 
 def rows(clips):
     rows = pd.DataFrame([row | probe(clips / row["path"]) for row in find_clips(clips, r"_(g\d+)_")[0]])
     indexes = [build(clips / path) for path in rows["path"]]
-    return rows.assign(label=rows["class"].astype("category").cat.codes, frame_index=indexes)
+    return rows.assign(label=rows["class"].astype("category").cat.codes, first=0, frame_index=indexes)
 
 
 def batches(clips: Path, rows: pd.DataFrame, workers: int, epoch: int = 0, seed: int = 0, views: int | None = None):

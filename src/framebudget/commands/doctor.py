@@ -127,10 +127,11 @@ def mlflow() -> Iterator[Finding]:
 
 
 def study() -> Iterator[Finding]:
+    import pandas as pd
+
     from framebudget import params
-    from framebudget.fetch import check_exposed
+    from framebudget.fetch import check_exposed, counts, find
     from framebudget.models import NETWORKS
-    from framebudget.sources.folder import find_clips
     from framebudget.sources.weights import cached
 
     p = params.load()
@@ -142,8 +143,9 @@ def study() -> Iterator[Finding]:
             advice = f"-S datasets.{p.dataset}.{model}.weights=FILE, or a URL, or kinetics400, or null (from scratch)"
             yield reached(f"weights of {model}", url if url and not path.is_file() else str(path), advice)
     try:
-        rows, _ = find_clips(p.folder, p.data.fetch.group, p.data.fetch.classes)
-        yield Finding(True, f"{len(rows)} clips of {len({row['class'] for row in rows})} classes in {p.folder}")
+        clips = pd.DataFrame(find(p)[0])
+        what = f"{len(clips)} clips of {clips['class'].nunique()} classes in {p.folder}:"
+        yield Finding(True, "\n  ".join([what, *counts(clips)]))
         check_exposed(Path(p.clips))
     except UserError:
         if not p.archive:
