@@ -260,6 +260,13 @@ def test_what_cannot_be_is_said(fresh, change, says):
     assert bool(runs) == ("epoch" in says)  # bad parameters are an error before MLflow gets a run
 
 
+@pytest.mark.parametrize("tasks", [{"SLURM_NTASKS": "2"}, {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}])
+def test_a_batch_script_of_slurm_with_several_tasks_may_start_one_process(fresh, tasks):
+    set_params(fresh, frames=[1], **{"train.epochs": 1})
+    run(*TRAIN, cwd=fresh, SLURM_JOB_NAME="batch", SLURM_PROCID="0", SLURM_LOCALID="0", **tasks)
+    assert sorted(digests(fresh)) == ["1f-s0.pt", "curves.csv"]
+
+
 def test_a_fourth_seed_takes_the_others_from_the_store_and_they_are_the_bytes_of_training_again(fresh, trained):
     """Another budget and another order of them, too; and one that was damaged is trained again."""
     set_params(fresh, frames=[2])

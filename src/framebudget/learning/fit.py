@@ -10,7 +10,7 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import nn
@@ -78,8 +78,8 @@ def trainer_of(training: Training, callbacks: list[Callback]) -> pl.Trainer:
     options = p.trainer.model_dump(include={"devices", "num_nodes", "strategy"}) | {"precision": training.precision}
     if p.trainer.shared:
         options["strategy"] = DDPStrategy(timeout=timedelta(seconds=p.trainer.timeout))
-    if SLURMEnvironment.detect():  # requeueing would load the state of one training into the next
-        options["plugins"] = [SLURMEnvironment(auto_requeue=False)]
+    if SLURMEnvironment.detect():
+        options["plugins"] = [slurm() if p.trainer.shared else LightningEnvironment()]
     return pl.Trainer(
         max_epochs=training.recipe.epochs, gradient_clip_val=training.recipe.gradient_clip, accelerator="auto",
         use_distributed_sampler=False,  # our sampler divides the clips itself
@@ -87,6 +87,14 @@ def trainer_of(training: Training, callbacks: list[Callback]) -> pl.Trainer:
         deterministic=True, num_sanity_val_steps=0, enable_model_summary=False, logger=False, callbacks=callbacks,
         **options,
     )  # fmt: skip
+
+
+def slurm() -> SLURMEnvironment:
+    """Raises UserError if the job's tasks cannot be ranks of a training."""
+    try:
+        return SLURMEnvironment(auto_requeue=False)  # requeueing would load the state of one training into the next
+    except RuntimeError as error:
+        raise UserError(f"SLURM: {error}") from None
 
 
 def keep(training: Training, task: Classification, logger: PatientLogger | None) -> None:
