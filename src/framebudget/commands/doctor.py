@@ -67,6 +67,8 @@ def machine() -> Iterator[Finding]:
     commit, fault = ask("git", "rev-parse", "HEAD", "HEAD:./dvc.yaml")  # a repository around this folder does not count
     what = f"no git repository with a commit here ({fault})" if fault else f"git commit {commit[:7]}"
     advice = "cd to the top of a clone; or, for experiments: git init && git add -A && git commit -m all && make scm"
+    if "dubious ownership" in fault:  # of another user, as in a container
+        advice = 'git config --global --add safe.directory "$PWD"'
     yield Finding(not fault, what, advice, needed=False)
     local = Path(".dvc/config.local")
     if not fault and local.is_file() and "no_scm" in local.read_text():
@@ -159,6 +161,8 @@ def dvc(embedded: bool = True) -> Iterator[Finding]:
     if fault:
         busy = " is busy, " in fault or "Unable to acquire lock" in fault  # another DVC command is running
         advice = "make scm" if "is not a git repository" in fault else "for more: dvc status -v"
+        if "getpwuid" in fault:  # a user without a name, as in a container
+            advice = "export USER=me"
         yield Finding(False, f"dvc status: {fault}", advice, needed=not busy)
         return
     stale = json.loads(status)
