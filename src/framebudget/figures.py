@@ -31,6 +31,7 @@ from framebudget.study import Study, Training, read_predictions, read_table
 from framebudget.video import sampling, transforms
 from framebudget.video.dataset import Clips
 from framebudget.video.reader import read_frames
+from framebudget.video.timeline import at
 
 
 @stage
@@ -133,7 +134,7 @@ def window(training: Training, clip: tuple) -> tuple[np.ndarray, np.ndarray]:
     T, spec = training.T, training.input
     crop = round(min(clip.width, clip.height) * spec.crop / spec.short_side)
     (indices,) = sampling.views(clip.frames, T, sampling.span(spec, clip.frames, clip.fps, T), 1, spec.short)
-    frames_THWC = read_frames(training.params.folder / clip.path, clip.first + indices)
+    frames_THWC = read_frames(training.params.folder / clip.path, at(clip.shown, clip.first + indices))
     ((top, left),) = transforms.even_view(*frames_THWC.shape[1:3], crop).corners
     return indices, frames_THWC[:, top : top + crop, left : left + crop]
 

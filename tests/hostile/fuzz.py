@@ -332,12 +332,14 @@ def splits() -> dict[str, bytes]:
 
 
 def read_split(path: Path) -> None:
-    Clips(Path("clips"), read_csv(path, SPLIT).assign(frame_index=None), 6, STUDY.input, 0, None)
+    Clips(Path("clips"), read_csv(path, SPLIT).assign(frame_index=None, shown=None), 6, STUDY.input, 0, None)
 
 
 def indices() -> dict[str, bytes]:
     found = index.FrameIndex([0, 2, 1, -1, 3], [0, 4], [0, None], skip=True, unpack=False)
-    return {"index.json": index.dump(dict.fromkeys(table()["path"], found) | {"Sway/0.avi": None}).encode()}
+    clips = table().assign(shown=None)
+    clips["frame_index"] = [None if path == "Sway/0.avi" else found for path in clips["path"]]
+    return {"index.json": index.dump(clips).encode()}
 
 
 KINDS = {

@@ -202,7 +202,15 @@ def test_the_marks_are_the_frames_that_training_reads(rule, monkeypatch):
 
     monkeypatch.setattr(dataset, "read_frames", frames_of)
     rows = pd.DataFrame(
-        {"path": ["a", "b", "c"], "label": 0, "first": 0, "frames": 200, "fps": 20.0, "frame_index": None}
+        {
+            "path": ["a", "b", "c"],
+            "label": 0,
+            "first": 0,
+            "frames": 200,
+            "fps": 20.0,
+            "frame_index": None,
+            "shown": None,
+        }
     )
     spec = INPUT.model_copy(update={"sampling": rule})
     clips = dataset.Clips(Path(), rows, 8, spec, seed=3, views=None)

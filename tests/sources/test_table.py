@@ -126,7 +126,7 @@ def test_stretches_of_one_video_are_clips_of_one_group_with_the_split_of_the_tab
     }
     assert rows.groupby("path")["subset"].nunique().eq(1).all()
     spec = params.load().data.input.model_copy(update={"window": None, "short_side": 84, "crop": 64})
-    rows["frame_index"] = None
+    rows[["frame_index", "shown"]] = None
     data = Clips(tmp_path / "videos", rows, 4, spec, seed=0, views=1)
     frames_VTHWC = data[0, 1][0].numpy()
     assert np.array_equal(frames_VTHWC[0], read_frames(tmp_path / "videos" / rows["path"][1], [10, 13, 16, 19], 84))

@@ -27,6 +27,7 @@ from framebudget.study import trained
 from framebudget.video import sampling
 from framebudget.video.container import ClipError
 from framebudget.video.reader import glance, probe, stream_frames
+from framebudget.video.timeline import at
 
 VIEWS = 3  # windows per video without --window
 BATCH = 8  # windows per forward pass
@@ -200,7 +201,7 @@ def batches(video: Path, checkpoint: dict, window: float | None, step: float | N
         rows = sampling.within(frames, starts[:, None] + sampling.spread(span, T), spec.short)
     except ValueError as error:
         raise ClipError(f"{video}: {error}") from None
-    pictures = stream_frames(video, rows, spec.short_side)
+    pictures = stream_frames(video, at(facts["shown"], rows), spec.short_side)
     for first in range(0, len(rows), BATCH):
         frames_NTHWC = np.stack(list(itertools.islice(pictures, BATCH)))
         begins = starts[first : first + BATCH] / fps

@@ -19,6 +19,7 @@ from framebudget.params import Input
 from framebudget.video import sampling, transforms
 from framebudget.video.container import ClipError
 from framebudget.video.reader import read_frames
+from framebudget.video.timeline import at
 from framebudget.video.transforms import View
 
 
@@ -33,8 +34,8 @@ def check(clips: Path, rows: pd.DataFrame) -> None:
 class Clips(Dataset):
     """Item (epoch, i) -> frames_VTHWC (uint8), their View, label, i.
 
-    rows: path (below the folder `clips`), label, first, frames, fps and frame_index (a FrameIndex or None) of each
-    clip. first: the number of its first frame in the video.
+    rows: path (below the folder `clips`), label, first, frames, fps, frame_index (a FrameIndex or None) and shown
+    (video/timeline.py) of each clip. first: the number of its first frame, or tick, in the video.
     views, crops: how many evenly spaced spans of frames, and squares (1 or 3) of each, evaluation takes. Training has
     views None: one of each, drawn from (seed, epoch, i) like all other augmentation.
     Raises ClipError if a clip is too short and `spec.short` is `error`.
@@ -44,16 +45,17 @@ class Clips(Dataset):
         self, clips: Path, rows: pd.DataFrame, T: int, spec: Input, seed: int, views: int | None, crops: int = 1
     ):
         self.folder, self.T, self.spec, self.seed, self.views, self.crops = clips, T, spec, seed, views, crops
-        columns = [rows[name].tolist() for name in ("path", "first", "frames", "fps", "frame_index", "label")]
+        names = "path", "first", "frames", "fps", "frame_index", "shown", "label"
+        columns = [rows[name].tolist() for name in names]
         items = []
-        for path, first, frames, fps, index, label in zip(*columns, strict=True):
+        for path, first, frames, fps, index, shown, label in zip(*columns, strict=True):
             span = sampling.span(spec, frames, fps, T)
             if spec.short == "error" and span > frames:
                 raise ClipError(
                     f"{clips / path}: {frames} frames, but {span} are needed; lower `frames`, leave the clip out, or "
                     "set input.short to repeat_last or wrap in params.yaml"
                 )
-            items.append((path, first, frames, span, index, label))
+            items.append((path, first, frames, span, index, shown, label))
         self.clips = Packed(items)
 
     def __len__(self) -> int:
@@ -61,7 +63,7 @@ class Clips(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, View, int, int]:
         epoch, i = key
-        spec, (path, first, frames, span, index, label) = self.spec, self.clips[i]
+        spec, (path, first, frames, span, index, shown, label) = self.spec, self.clips[i]
         side, generator = spec.short_side, np.random.default_rng([self.seed, epoch, i])
         if self.views is None:
             indices_VT = sampling.draw(spec.sampling, frames, self.T, span, generator, spec.short)[None]
@@ -69,7 +71,7 @@ class Clips(Dataset):
                 side = int(generator.integers(side, round(side * (1 + spec.scale_jitter)), endpoint=True))
         else:
             indices_VT = sampling.views(frames, self.T, span, self.views, spec.short)
-        frames_NHWC = read_frames(self.folder / path, first + indices_VT.ravel(), side, index)
+        frames_NHWC = read_frames(self.folder / path, at(shown, first + indices_VT.ravel()), side, index)
         H, W = frames_NHWC.shape[1:3]
         if self.views is None:
             view = transforms.random_view(H, W, spec.crop, spec.flip, spec.color_jitter, generator)

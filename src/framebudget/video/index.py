@@ -129,19 +129,25 @@ def packets(video: Video, unpack: bool, seek_to: int | None = None) -> Iterator[
     return stored if seek_to is None else itertools.dropwhile(lambda packet: packet.dts != seek_to, stored)
 
 
-def dump(clips: dict[str, FrameIndex | None]) -> str:
-    """JSON, one line for each path."""
-    lines = [f"{json.dumps(path)}: {json.dumps(index and asdict(index))}" for path, index in clips.items()]
+def dump(clips: pd.DataFrame) -> str:
+    """JSON, one line for each path: its frame_index, and shown."""
+    columns = [clips[name].tolist() for name in ("path", "frame_index", "shown")]
+    stored = {
+        path: {"index": index and asdict(index), "shown": shown} for path, index, shown in zip(*columns, strict=True)
+    }
+    lines = [f"{json.dumps(path)}: {json.dumps(facts)}" for path, facts in stored.items()]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def joined(clips: pd.DataFrame, path: Path = Path("work/index.json")) -> pd.DataFrame:
-    """Add the column `frame_index` to a table of clips. Raises UserError if the file is not about these clips."""
+    """Add the columns frame_index and shown to a table of clips. Raises UserError if the file is not about these
+    clips."""
     try:
         stored = json.loads(path.read_text())
-        found = [stored[name] and FrameIndex(**stored[name]) for name in clips["path"]]
+        found = [stored[name]["index"] and FrameIndex(**stored[name]["index"]) for name in clips["path"]]
+        shown = [stored[name]["shown"] for name in clips["path"]]
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; make it: dvc repro -f fetch") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} does not fit these clips ({error!r}); make it again: dvc repro -f fetch") from None
-    return clips.assign(frame_index=pd.Series(found, clips.index, object))
+    return clips.assign(frame_index=pd.Series(found, clips.index, object), shown=pd.Series(shown, clips.index, object))

@@ -1,18 +1,18 @@
 """Read exactly the frames asked for from a video file.
 
-Frames are numbered from 0 in display order. Timestamps are never used: in AVI files with B-frames they name the wrong
-frame.
+Frames are numbered from 0 in display order. Timestamps never choose a frame: in AVI files with B-frames they name the
+wrong one. They only tell whether the frame rate varies.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 
 from framebudget.console import sha256
+from framebudget.video import timeline
 from framebudget.video.container import ClipError, Picture, open_video, orientation
 from framebudget.video.index import FrameIndex
 from framebudget.video.whole import check_whole
@@ -25,10 +25,12 @@ def probe(
 ) -> dict:
     """Decode the whole clip and describe it. Frames are counted, width and height are as displayed.
 
+    shown: for a varying frame rate, of which fps is the mean, what `timeline.shown` says; else None.
     decode: returns the frames that the stream's decoder gives for a packet; `fetch` passes one that also records them.
     Raises ClipError if the file is missing, is not a video, has no frames, or has been cut off.
     """
     packets, sizes, torn, damaged = 0, Counter[tuple[int, int]](), False, False
+    times: list[float | None] = []
     with open_video(path) as video:
         stream, avi = video.stream, video.container.format.name == "avi"
         for packet in video.packets(of_all=True):
@@ -41,6 +43,7 @@ def probe(
                 packets = max(packets, packet.dts + 1)
             for frame in decode(stream, packet):
                 damaged |= frame.is_corrupt
+                times.append(None if avi else frame.time)
                 sizes[(frame.height, frame.width) if orientation(frame).turned else (frame.width, frame.height)] += 1
         frames, codec = sizes.total(), stream.codec_context.name
         if not sizes:
@@ -51,22 +54,26 @@ def probe(
         if max(width, height) > MAX_ASPECT * min(width, height):
             raise ClipError(f"{path}: {width}×{height} pixels; no side may be longer than {MAX_ASPECT} times the other")
         check_whole(path, video, packets, torn, damaged)
-        fps = float(_frame_rate(path, stream))
+        fps = _frame_rate(path, stream, times)
     return {
         "frames": frames, "fps": round(fps, 6), "width": width, "height": height, "seconds": round(frames / fps, 3),
-        "codec": codec, "sha256": sha256(path),
+        "codec": codec, "sha256": sha256(path), "shown": timeline.shown(times),
     }  # fmt: skip
 
 
 def glance(path: Path) -> dict:
-    """Return frames and fps without decoding: the frames are counted as packets, so perhaps a few off.
+    """Return frames, fps and shown without decoding: the frames are counted as packets, so perhaps a few off.
 
     A container may state more: the time of its sound, or of what an edit list hides. Raises ClipError.
     """
     with open_video(path) as video:
-        rate = _frame_rate(path, video.stream)
-        frames = sum(packet.size > 0 and not packet.is_discard for packet in video.packets())
-    return {"frames": frames, "fps": float(rate)} if frames else probe(path)
+        counted = (packet for packet in video.packets() if packet.size and not packet.is_discard)
+        avi, unit = video.container.format.name == "avi", video.stream.time_base
+        times = [None if avi or packet.pts is None or not unit else float(packet.pts * unit) for packet in counted]
+        if times and None not in times:
+            times.sort()  # packets come in the order of decoding
+        rate = _frame_rate(path, video.stream, times)
+    return {"frames": len(times), "fps": rate, "shown": timeline.shown(times)} if times else probe(path)
 
 
 def read_frames(
@@ -122,10 +129,12 @@ def stream_frames(path: Path, rows: np.ndarray, short_side: int) -> Iterator[np.
             kept = {index: frame_HWC for index, frame_HWC in kept.items() if uses[index]}
 
 
-def _frame_rate(path: Path, stream: av.VideoStream) -> Fraction:
-    """Frames per second: anything from a time lapse to a high-speed camera."""
-    rate = stream.average_rate or stream.base_rate  # a Theora file without sound has only the second
+def _frame_rate(path: Path, stream: av.VideoStream, times: list[float | None]) -> float:
+    """Frames per second, from a time lapse to a high-speed camera: as the container states them, or the mean if they
+    vary."""
+    stated = stream.average_rate or stream.base_rate  # a Theora file without sound has only the second
+    rate = timeline.mean_rate(times) if timeline.shown(times) else stated
     if not rate or not 0.001 <= rate <= 100_000:
-        stated = f"{float(rate):.2g} frames per second" if rate else "no frame rate"
-        raise ClipError(f"{path}: the container states {stated}; convert the clip, e.g. with ffmpeg -r 25")
-    return rate
+        what = f"{float(rate):.2g} frames per second" if rate else "no frame rate"
+        raise ClipError(f"{path}: the container states {what}; convert the clip, e.g. with ffmpeg -r 25")
+    return float(rate)
