@@ -140,13 +140,15 @@ def progress(done: int, total: int, seconds: float) -> str:
 
 
 def confine() -> None:
-    """Make this pool process end with its parent and, on Linux, limit it to 1 GiB more memory than it has now:
-    a small MP4 can make FFmpeg allocate gigabytes."""
+    """Make this pool process end with its parent and, on Linux, limit it to 2 GiB more memory than it has now.
+
+    Decoding 8192×4320 pixels of 10 bits takes more than one; a small MP4 can make FFmpeg allocate any number of them.
+    """
     end_with_parent()
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[5])
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (pages * resource.getpagesize() + 2**30, hard))
+        resource.setrlimit(resource.RLIMIT_DATA, (pages * resource.getpagesize() + 2**31, hard))
 
 
 def survey(path: Path) -> dict | str:

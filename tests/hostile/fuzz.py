@@ -5,7 +5,7 @@
     $ python -m tests.hostile.fuzz --kinds clip --share 0.1 --clips FOLDER          # real ones, half a second each
 
 Every input is a small file that the tests make, changed in one to eight places (mutate.py); which, follows from --seed
-and its number alone. The project's own functions read it, in a process that may have 1 GiB more memory than at its
+and its number alone. The project's own functions read it, in a process that may have 2 GiB more memory than at its
 start, and 10 seconds an input. What may come out: the right thing (of a clip, exactly the frames that plain decoding in
 order gives), or the error that the docstrings name. Anything else, be it another exception, a signal, or too much time
 or memory, is wrong; the exit status is then 1. Of some damaged clips FFmpeg itself makes other frames each time that
@@ -165,7 +165,7 @@ def damaged(kind: str, seeds: dict[str, bytes], seed: int, number: int) -> tuple
 def read_all(kind: str, seeds: dict[str, bytes], seed: int, numbers: range, pipe: Connection) -> None:
     """In a process of its own: say of each input what came out, how long it took, and how much memory there was."""
     warnings.simplefilter("ignore")
-    table()  # the first table with text makes Arrow reserve a gigabyte, which is all that confine() leaves
+    table()  # the first table with text makes Arrow reserve a gigabyte, half of what confine() leaves
     confine()
     before = resident()
     pipe.send("ready")
