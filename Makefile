@@ -40,6 +40,7 @@ verify: .venv/ready  ## do two unlike clones give the same bytes? CHANGES='-S â€
 ui: .venv/ready  ## the MLflow UI with every run, on this machine only; PORT=5000
 	python -m framebudget.commands.ui $(PORT)
 
+experiments: export COLUMNS := 9999  # or DVC shortens what a narrow terminal cannot show
 experiments: .venv/ready scm  ## every DVC experiment: accuracies, and the parameters that differ
 	dvc exp show --only-changed --drop 'State|Executor|^x3d_m$$|^slowfast_r50$$|.*/.*' --no-pager
 

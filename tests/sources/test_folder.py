@@ -130,6 +130,17 @@ def test_class_folders_that_are_links_are_named(tmp_path):
         find_clips(tmp_path / "clips", None)
 
 
+def test_links_to_files_are_followed_and_those_that_lead_nowhere_are_named(tmp_path):
+    touch(tmp_path, "elsewhere/1.avi")
+    for name in ("a/1.avi", "b/2.avi"):
+        (tmp_path / "clips" / name).parent.mkdir(parents=True)
+        (tmp_path / "clips" / name).symlink_to(tmp_path / "elsewhere/1.avi")
+    assert len(find_clips(tmp_path / "clips", None)[0]) == 2
+    (tmp_path / "elsewhere/1.avi").unlink()
+    with pytest.raises(SourceError, match=r"links that lead nowhere: a/1\.avi, b/2\.avi; .*dvc pull data\.dvc"):
+        find_clips(tmp_path / "clips", None)
+
+
 def test_a_missing_folder(tmp_path):
     with pytest.raises(SourceError, match="no such folder"):
         find_clips(tmp_path / "nowhere", None)

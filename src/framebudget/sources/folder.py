@@ -103,6 +103,9 @@ def check(clips: Path, rows: list[dict], folders: set[str], group: str | None, s
     if twins := [f"{first[row['clip']]} and {row['path']}" for row in rows if first[row["clip"]] != row["path"]]:
         way_out = "they differ only in suffix or form of accents; remove the copy, or rename one"
         raise SourceError(f"{clips}: {listed(twins)}: {way_out}")
+    if broken := [row["path"] for row in rows if not (clips / row["path"]).exists()]:
+        way_out = "bring their targets back (for the embedded clips: dvc pull data.dvc), or remove the links"
+        raise SourceError(f"{clips}: links that lead nowhere: {listed(broken)}; {way_out}")
     if unmatched := [row["path"] for row in rows if not row["group"]]:
         raise SourceError(f"{clips}: `fetch.group`, {group}, does not match {listed(unmatched)}; change one of them")
 
