@@ -84,6 +84,16 @@ def test_a_file_that_is_no_whole_clip_is_an_error_that_names_it(bad, kind, says)
         probe(bad(kind))
 
 
+@pytest.mark.parametrize(("kind", "head"), [
+    ("GIF", b"GIF89a"), ("PNG", b"\x89PNG\r\n\x1a\n"), ("JPEG", b"\xff\xd8\xff\xe0"), ("WebP", b"RIFF\x40\0\0\0WEBPVP8X"),
+])  # fmt: skip
+def test_a_file_of_pictures_is_called_one(tmp_path, kind, head):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(head + bytes(100))
+    with pytest.raises(ClipError, match=rf"clip\.mp4: cannot be opened as a video \(a {kind} file; convert it"):
+        probe(path)
+
+
 @pytest.fixture(scope="module", params=[
     "libx264 mkv", "libvpx webm", "mpeg2video ts", "mpeg2video mpg", "wmv2 wmv", "flv1 flv", "libtheora ogv",
     "libx264 mp4", "mpeg4 avi",

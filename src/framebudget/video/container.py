@@ -26,6 +26,7 @@ OPTIONS = {  # FFmpeg would also open playlists: lists of other files, local or 
     "protocol_whitelist": "file",
     "max_pixels": str(MAX_PIXELS),
 }
+PICTURES = {b"GIF8": "GIF", b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 
 
 class ClipError(UserError):
@@ -65,8 +66,20 @@ def open_video(path: Path) -> Iterator[Video]:
     except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:  # IndexError: PyAV, some FLV files
         reason = getattr(error, "strerror", None) or str(error) or "out of memory"  # a MemoryError has no message
         if getattr(error, "errno", None) == errno.EINVAL:
-            reason += f"; perhaps pictures of more than {MAX_PIXELS:,} pixels"
+            large = f"perhaps pictures of more than {MAX_PIXELS:,} pixels"
+            reason = (
+                f"a {kind} file; convert it with ffmpeg" if (kind := picture_format(path)) else f"{reason}; {large}"
+            )
         raise ClipError(f"{path}: {problem} ({reason})") from None
+
+
+def picture_format(path: Path) -> str | None:
+    """The format of a file of pictures, animated or not, by its first bytes."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[:4] == b"RIFF":
+        return "WebP" if head[8:] == b"WEBP" else None
+    return next((name for begin, name in PICTURES.items() if head.startswith(begin)), None)
 
 
 def _video_stream(path: Path, container: InputContainer) -> av.VideoStream:
