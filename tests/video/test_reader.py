@@ -85,7 +85,8 @@ def test_a_file_that_is_no_whole_clip_is_an_error_that_names_it(bad, kind, says)
 
 
 @pytest.mark.parametrize(("kind", "head"), [
-    ("GIF", b"GIF89a"), ("PNG", b"\x89PNG\r\n\x1a\n"), ("JPEG", b"\xff\xd8\xff\xe0"), ("WebP", b"RIFF\x40\0\0\0WEBPVP8X"),
+    ("GIF", b"GIF89a"), ("PNG", b"\x89PNG\r\n\x1a\n"), ("JPEG", b"\xff\xd8\xff\xe0"),
+    ("WebP", b"RIFF\x40\0\0\0WEBPVP8X"),
 ])  # fmt: skip
 def test_a_file_of_pictures_is_called_one(tmp_path, kind, head):
     path = tmp_path / "clip.mp4"

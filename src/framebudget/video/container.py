@@ -65,18 +65,20 @@ def open_video(path: Path) -> Iterator[Video]:
             yield Video(container, _video_stream(path, container))
     except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:  # IndexError: PyAV, some FLV files
         reason = getattr(error, "strerror", None) or str(error) or "out of memory"  # a MemoryError has no message
-        if getattr(error, "errno", None) == errno.EINVAL:
-            large = f"perhaps pictures of more than {MAX_PIXELS:,} pixels"
-            reason = (
-                f"a {kind} file; convert it with ffmpeg" if (kind := picture_format(path)) else f"{reason}; {large}"
-            )
+        if kind := picture_format(path):
+            reason = f"a {kind} file; convert it with ffmpeg"
+        elif getattr(error, "errno", None) == errno.EINVAL:
+            reason += f"; perhaps pictures of more than {MAX_PIXELS:,} pixels"
         raise ClipError(f"{path}: {problem} ({reason})") from None
 
 
 def picture_format(path: Path) -> str | None:
     """The format of a file of pictures, animated or not, by its first bytes."""
-    with path.open("rb") as file:
-        head = file.read(12)
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError:
+        return None
     if head[:4] == b"RIFF":
         return "WebP" if head[8:] == b"WEBP" else None
     return next((name for begin, name in PICTURES.items() if head.startswith(begin)), None)
