@@ -32,7 +32,7 @@ from framebudget.study import write_table as write_rows
 HERE = Path(__file__).parent
 PICTURES = ["strips", "mistakes", "attention"]  # show clips
 TITLES = {  # of folders of clips
-    "motion": "motion (64 scenes of version 0.1)",
+    "motion": "motion",
     "ucf101": "UCF101",
     "ut_interaction": "UT-Interaction",
     "weizmann": "Weizmann",
