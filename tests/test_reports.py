@@ -41,6 +41,14 @@ def test_the_kept_tables_are_what_the_predictions_say(study: Path, tmp_path: Pat
         pd.testing.assert_frame_equal(*own, check_like=True, rtol=1e-4)
 
 
+def test_on_motion_reversing_swaps_the_directions_and_no_single_frame_tells_the_class() -> None:
+    motion = pd.read_csv(TOP / "reports/motion/motion.csv").set_index(["frames", "model"])
+    assert motion.loc[16, "swapped"].min() > 0.95
+    assert motion.loc[1, "place"].eq("at").all()
+    controls = pd.read_csv(TOP / "reports/motion/controls.csv").set_index(["frames", "test"])
+    assert controls.loc[(16, "shuffled"), "accuracy"].max() < 0.6  # an observer who guesses the directions
+
+
 @pytest.fixture
 def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """reports/studies.py, whose study ucf101 lacks its last seed; that seed is the study in params.yaml and work/."""
