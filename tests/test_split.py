@@ -189,7 +189,7 @@ def test_the_stage_numbers_the_classes_by_name_and_counts_what_leaks(tmp_path, m
 
 
 def test_the_stage_says_that_no_groups_are_known(tmp_path, monkeypatch, capsys):
-    study(tmp_path, TEN.assign(group=[f"clip {i}" for i in range(len(TEN))]), monkeypatch)
+    study(tmp_path, TEN.assign(group=[str(i) for i in range(len(TEN))]), monkeypatch)
     assert capsys.readouterr().out.startswith("no groups are known: the 24 test clips may show people")
 
 

@@ -181,7 +181,7 @@ def summarize(manifest: pd.DataFrame, skipped: pd.DataFrame) -> None:
         if len(alike) > 1:
             names = " and ".join(map(repr, alike))
             print(f"classes {names} differ only in case or spaces; if they are the same, put their clips in one folder")
-    if not manifest["group"].is_unique:
+    if not manifest["group"].equals(manifest["clip"]):
         groups = pd.Series(sorted(manifest["group"].unique()))
         print(f"in {len(groups)} groups")
         for _, alike in groups.groupby(groups.str.split("/").str[-1].str.casefold()):
@@ -201,7 +201,7 @@ def summarize(manifest: pd.DataFrame, skipped: pd.DataFrame) -> None:
 
 def counts(manifest: pd.DataFrame) -> Iterator[str]:
     """A line for each class: its clips and, unless each is a group of its own, its groups."""
-    alone = manifest["group"].is_unique
+    alone = manifest["group"].equals(manifest["clip"])
     for name, rows in manifest.groupby("class"):
         groups = sorted(rows["group"].unique())
         yield f"{len(rows):6}  {name}" + ("" if alone else f", in {len(groups)} groups: {listed(groups, 3)}")

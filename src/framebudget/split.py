@@ -35,7 +35,7 @@ def main() -> None:
         folds = [as_published(subset, rule.seed) for subset in folds]
     split = pd.concat([manifest.assign(fold=fold, subset=subset) for fold, subset in enumerate(folds)])
     test, leaks = (split["subset"] == "test").sum(), sum(leaked(rows) for _, rows in split.groupby("fold"))
-    if manifest["group"].is_unique:
+    if manifest["group"].equals(manifest["clip"]):
         print(f"no groups are known: the {test} test clips may show people, scenes or videos that are trained on")
     else:
         print(f"{leaks} of {test} test clips share their group with clips of training or validation")

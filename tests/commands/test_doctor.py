@@ -153,7 +153,7 @@ def test_weights_are_a_file_or_in_the_cache_or_come_from_the_network(configured,
 
 def test_clips_of_a_folder(configured, examined, clips):
     set_params(configured, dataset="folder", clips=str(clips))
-    assert f"✓ 15 clips of 3 classes in {clips}\n" in examined("study")[1]
+    assert f"✓ 15 clips of 3 classes in {clips}:\n       5  Approach\n       5  Recede\n" in examined("study")[1]
     set_params(configured, clips="nowhere")
     status, text = examined("study")
     assert status == 1
@@ -162,7 +162,7 @@ def test_clips_of_a_folder(configured, examined, clips):
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may become another user")
 def test_a_clone_of_another_user_and_a_user_without_a_name_as_in_a_container(tmp_path):
-    for up in (tmp_path, *tmp_path.parents[:2]):  # pytest lets nobody else in
+    for up in (tmp_path, *tmp_path.parents[:3]):  # pytest lets nobody else in
         up.chmod(0o755)
     folder = fresh_repository(tmp_path)
     keep = "+dac_override,+dac_read_search"  # to reach this environment, wherever it is

@@ -460,7 +460,7 @@ def test_no_cell_of_a_table_is_run_by_a_spreadsheet_and_every_name_comes_back():
     write_csv(table, Path("table.csv"))
     with Path("table.csv").open(newline="") as file:
         cells = [cell for row in csv.reader(file) for cell in row]
-    assert len(cells) == 9 * (1 + len(NAMES))
+    assert len(cells) == 10 * (1 + len(NAMES))
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
     again = read_csv(Path("table.csv"), fuzz.MANIFEST)
     assert again["class"].tolist() == NAMES

@@ -16,7 +16,7 @@ import av
 import av.logging
 import numpy as np
 
-from framebudget.video.container import Picture, Video, open_video, orientation
+from framebudget.video.container import Picture, Video, open_video
 from framebudget.video.index import FrameIndex, packets, packets_before
 
 MPEG4_FRAME = b"\0\0\1\xb6"  # the bytes with which each frame in a packet begins
@@ -66,8 +66,8 @@ class Truth:
         changes it. Several wrong words leave it unchanged with a probability of at most 2**(v - 63), if 2**v is the
         largest power of two that divides all their differences. A CRC-32 of the picture takes five times as long.
         """
-        looks = frame.width, frame.height, frame.interlaced_frame, frame.colorspace, frame.color_range
-        parts: list[object] = [frame.format.name, *looks, orientation(frame)]
+        looks = frame.width, frame.height, frame.rotation, frame.interlaced_frame, frame.colorspace, frame.color_range
+        parts: list[object] = [frame.format.name, *looks]
         for rows_HB in stored_pixels(frame) or [np.ascontiguousarray(self.picture(frame)).reshape(frame.height, -1)]:
             words = rows_HB.shape[1] // 8
             parts.append(np.einsum("ij,j->i", rows_HB[:, : 8 * words].view(np.uint64), random_key(words)).tobytes())

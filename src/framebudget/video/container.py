@@ -107,6 +107,7 @@ class Picture:
     def __init__(self, short_side: int | None = None):
         self.short_side = short_side
         self.size: tuple[int, int] | None = None
+        self.orientation: Orientation | None = None
         self.scale, self.convert = VideoReformatter(), VideoReformatter()  # creating one costs more than a frame
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
@@ -122,7 +123,8 @@ class Picture:
         (plane,) = self.convert.reformat(frame, width, height, "rgb24", interpolation="BILINEAR", threads=1).planes
         pixels = np.frombuffer(plane, np.uint8)  # type: ignore[call-overload]  # PyAV's stubs omit the buffer protocol
         frame_HWC = as_strided(pixels, (height, width, 3), (plane.line_size, 3, 1))  # a view: to_ndarray() copies
-        turned, mirrored, upside_down = orientation(frame)
+        self.orientation = self.orientation or orientation(frame)
+        turned, mirrored, upside_down = self.orientation
         if turned:
             frame_HWC = frame_HWC.swapaxes(0, 1)
         return frame_HWC[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
@@ -138,7 +140,9 @@ class Orientation(NamedTuple):
 
 def orientation(frame: av.VideoFrame) -> Orientation:
     """As the frame's display matrix says (ISO 14496-12, 6.2.2), to the nearest right angle."""
-    matrix = cast("bytes | None", frame.side_data.get("DISPLAYMATRIX"))
+    # PyAV keeps a frame that was asked for its side data until the next garbage collection: ask a small copy
+    copy = VideoReformatter().reformat(frame, 2, 2, "gray8", interpolation="POINT", threads=1)
+    matrix = cast("bytes | None", copy.side_data.get("DISPLAYMATRIX"))
     if matrix is None:
         return Orientation()
     a, b, _, c, d, *_ = np.frombuffer(matrix, np.int32).tolist()  # a pixel (x, y) goes to (ax + cy, bx + dy)

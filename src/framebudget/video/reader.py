@@ -31,6 +31,7 @@ def probe(
     """
     packets, sizes, torn, damaged = 0, Counter[tuple[int, int]](), False, False
     times: list[float | None] = []
+    upright = None
     with open_video(path) as video:
         stream, avi = video.stream, video.container.format.name == "avi"
         for packet in video.packets(of_all=True):
@@ -44,7 +45,8 @@ def probe(
             for frame in decode(stream, packet):
                 damaged |= frame.is_corrupt
                 times.append(None if avi else frame.time)
-                sizes[(frame.height, frame.width) if orientation(frame).turned else (frame.width, frame.height)] += 1
+                upright = upright or orientation(frame)
+                sizes[(frame.height, frame.width) if upright.turned else (frame.width, frame.height)] += 1
         frames, codec = sizes.total(), stream.codec_context.name
         if not sizes:
             raise ClipError(f"{path}: no frame could be decoded")
