@@ -79,7 +79,7 @@ def test_a_copy_of_a_shallow_clone_computes_nothing(
     params.load()
 
 
-@pytest.mark.parametrize("weights", ["work/x3d_m/6f-s0.pt", "./work/start.pt"])
+@pytest.mark.parametrize("weights", ["work/x3d_m/6f-s0.pt", "work/given/start.pt"])
 def test_weights_that_dvc_would_remove_are_refused(clone: Path, weights: str) -> None:
     set_params(clone, **{"datasets.folder.x3d_m.weights": weights})
     with pytest.raises(ParamsError, match=r"folder\.x3d_m\.weights: DVC removes what is in work/.*copy the file"):
