@@ -55,7 +55,7 @@ def main() -> None:
     write_text(Path("work/index.json"), index.dump(manifest))
     write_text(Path("work/weights.json"), json.dumps(weights, indent=2) + "\n")
     write_csv(skipped, Path("work/skipped.csv"))
-    write_csv(manifest.drop(columns=["frame_index", "shown"]), Path("work/manifest.csv"))
+    write_csv(manifest.drop(columns=["frame_index", "shown", "odd"]), Path("work/manifest.csv"))
     summarize(manifest, skipped)
 
 
@@ -88,7 +88,7 @@ def sha256_of_weights(p: params.Params, model: str) -> str | None:
 
 
 def decode(clips: Path, rows: list[dict]) -> pd.DataFrame:
-    """The manifest, with the columns frame_index and shown. Raises SourceError, which names every broken clip."""
+    """The manifest, with the columns frame_index, shown and odd. Raises SourceError, which names every broken clip."""
     paths = list(dict.fromkeys(row["path"] for row in rows))
     with ProcessPoolExecutor(initializer=confine) as pool:
         futures = [pool.submit(survey, clips / path) for path in paths]
@@ -191,6 +191,8 @@ def summarize(manifest: pd.DataFrame, skipped: pd.DataFrame) -> None:
     else:
         print("every clip is its own group. If clips share a person, a scene or a source video, set fetch.group; "
               "otherwise the test accuracy is too high")  # fmt: skip
+    for odd, rows in manifest.groupby("odd"):
+        print(f"{odd}: {listed(rows['path'])}")
     if varying := manifest["shown"].notna().sum():
         print(f"the frame rate of {varying} clips varies; their frames are taken evenly in time")
     for reason, rows in skipped.groupby("reason"):

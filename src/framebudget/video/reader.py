@@ -25,6 +25,7 @@ def probe(
 ) -> dict:
     """Decode the whole clip and describe it. Frames are counted, width and height are as displayed.
 
+    odd: what is unusual about the file, if anything.
     shown: for a varying frame rate, of which fps is the mean, what `timeline.shown` says; else None.
     decode: returns the frames that the stream's decoder gives for a packet; `fetch` passes one that also records them.
     Raises ClipError if the file is missing, is not a video, has no frames, or has been cut off.
@@ -55,11 +56,12 @@ def probe(
         ((width, height),) = sizes
         if max(width, height) > MAX_ASPECT * min(width, height):
             raise ClipError(f"{path}: {width}×{height} pixels; no side may be longer than {MAX_ASPECT} times the other")
-        check_whole(path, video, packets, torn, damaged)
+        odd = check_whole(path, video, packets, torn, damaged)
         fps = _frame_rate(path, stream, times)
     return {
         "frames": frames, "fps": round(fps, 6), "width": width, "height": height, "seconds": round(frames / fps, 3),
         "codec": codec, "sha256": sha256(path), "shown": timeline.shown(times),
+        "odd": odd,
     }  # fmt: skip
 
 

@@ -10,20 +10,21 @@ SEGMENT = bytes.fromhex("18538067")  # of a Matroska file
 PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the object of an ASF file that states its length
 
 
-def check_whole(path: Path, video: Video, packets: int, torn: bool, damaged: bool) -> None:
-    """Raises ClipError if a file has been cut off.
+def check_whole(path: Path, video: Video, packets: int, torn: bool, damaged: bool) -> str | None:
+    """Raises ClipError if a file has been cut off. Returns what is odd about a whole one.
 
     packets: of the video. torn: whether the last packet of all is incomplete. damaged: whether the last frames are.
     A file that announces no number of frames and is cut exactly between two of its parts looks whole.
     """
     container, announced = video.container.format.name, video.stream.frames
-    missing = announced - packets
+    missing, odd = announced - packets, None
     if container == "avi" and missing == 1 and not torn and not _is_shorter_than_its_riff(path):
-        missing = 0  # some programs announce one frame too many
+        missing, odd = 0, "announces one frame more than it has"  # as some programs do
     if missing > 0:
         raise ClipError(f"{path}: truncated, {packets} of {announced} announced frames are there; copy the file again")
     if torn or (damaged and not announced) or _is_cut(path, container):
         raise ClipError(f"{path}: truncated, it ends in the middle of a part; copy the file again")
+    return odd
 
 
 def _is_shorter_than_its_riff(path: Path) -> bool:
