@@ -19,7 +19,7 @@ def exposed(path: Path) -> list[str]:
 
 
 def check_copy() -> None:
-    """Raises UserError in an experiment's copy of a shallow clone: DVC could not bring its result back."""
+    """Raises UserError in an experiment's copy of a shallow clone: DVC would lose its result."""
     if top() != Path.cwd() and git("rev-parse", "--is-shallow-repository") == "true\n":
         raise UserError(
             f"{top()} is a shallow clone, and DVC loses the result of a queued or --temp experiment there; "

@@ -187,7 +187,7 @@ def test_windows_see_the_very_frames_of_the_video(clip, network):
 
 
 def test_no_window_lies_beyond_the_last_frame(tmp_path, network):
-    """Where the sound goes on after the picture, a container states the time of the sound."""
+    """If the sound is longer than the picture, a container states the length of the sound."""
     path = tmp_path / "longer sound.mkv"
     with av.open(str(path), "w") as container:
         video, sound = container.add_stream("mpeg4", rate=24), container.add_stream("pcm_s16le", rate=8000)

@@ -94,7 +94,7 @@ def connect() -> MlflowClient:
         if file := database():
             follow(file)
         return client
-    except (*REFUSALS, OSError, ValueError) as error:
+    except (*REFUSALS, sqlite3.Error, OSError, ValueError) as error:
         raise refusal(error) from None
 
 

@@ -13,7 +13,10 @@ VIDEOS = {
     ".flv", ".ogv",
 }  # fmt: skip
 SYSTEM = {"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"}  # folders that systems add
-SUBSETS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+SUBSETS = {  # by the names that they go by
+    "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 
 
 class SourceError(UserError):
@@ -96,7 +99,7 @@ def check(clips: Path, rows: list[dict], folders: set[str], group: str | None, s
         at_top = [f"{path} ({reason})" for path, reason in skipped if "/" not in path]
         why = f"; skipped: {listed(at_top)}" if at_top else ""
         raise SourceError(f"{clips}: clips of at least two classes are needed, as <class>/<video>{why}")
-    if {name.casefold() for name in folders} <= SUBSETS:
+    if {name.casefold() for name in folders} <= SUBSETS.keys():
         way_out = "move the clips into folders of classes; or keep this split, with a table of clips"
         raise SourceError(f"{clips}: {listed(sorted(folders))} are subsets, not classes; {way_out}")
     first = {row["clip"]: row["path"] for row in reversed(rows)}

@@ -13,11 +13,9 @@ import math
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from framebudget.sources.folder import SourceError, group_of, nfc, printable
+from framebudget.sources.folder import SUBSETS, SourceError, group_of, nfc, printable
 
 NEEDED, OPTIONAL = ["path", "class"], ["group", "subset", "start", "end"]
-SUBSETS = {"train": "train", "training": "train", "val": "validation", "valid": "validation",
-           "validation": "validation", "test": "test", "testing": "test"}  # fmt: skip
 
 
 def find_listed(
@@ -32,9 +30,10 @@ def find_listed(
     names, lines = read(table)
     unused = [name for name in names if name not in (*NEEDED, *OPTIONAL)]
     skipped = [(f"column {printable(name)}", "not a column of a table of clips") for name in unused]
-    wanted, faults, rows = set(map(nfc, classes)), [], {}
+    wanted = set() if classes == "all" else {nfc(name) for name in classes}
+    faults, rows = [], {}
     for number, cells in lines.items():
-        if classes != "all" and nfc(cells["class"]) not in wanted:
+        if wanted and nfc(cells["class"]) not in wanted:
             skipped.append((f"line {number}", "not among fetch.classes"))
             continue
         row = rows[number] = row_of(cells, group)

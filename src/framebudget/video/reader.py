@@ -57,11 +57,11 @@ def probe(
         if max(width, height) > MAX_ASPECT * min(width, height):
             raise ClipError(f"{path}: {width}×{height} pixels; no side may be longer than {MAX_ASPECT} times the other")
         odd = check_whole(path, video, packets, torn, damaged)
-        fps = _frame_rate(path, stream, times)
+        shown = timeline.shown(times)
+        fps = _frame_rate(path, stream, timeline.mean_rate(times) if shown else None)
     return {
         "frames": frames, "fps": round(fps, 6), "width": width, "height": height, "seconds": round(frames / fps, 3),
-        "codec": codec, "sha256": sha256(path), "shown": timeline.shown(times),
-        "odd": odd,
+        "codec": codec, "sha256": sha256(path), "shown": shown, "odd": odd,
     }  # fmt: skip
 
 
@@ -76,8 +76,9 @@ def glance(path: Path) -> dict:
         times = [None if avi or packet.pts is None or not unit else float(packet.pts * unit) for packet in counted]
         if times and None not in times:
             times.sort()  # packets come in the order of decoding
-        rate = _frame_rate(path, video.stream, times)
-    return {"frames": len(times), "fps": rate, "shown": timeline.shown(times)} if times else probe(path)
+        shown = timeline.shown(times)
+        fps = _frame_rate(path, video.stream, timeline.mean_rate(times) if shown else None)
+    return {"frames": len(times), "fps": fps, "shown": shown} if times else probe(path)
 
 
 def read_frames(
@@ -133,11 +134,10 @@ def stream_frames(path: Path, rows: np.ndarray, short_side: int) -> Iterator[np.
             kept = {index: frame_HWC for index, frame_HWC in kept.items() if uses[index]}
 
 
-def _frame_rate(path: Path, stream: av.VideoStream, times: list[float | None]) -> float:
-    """Frames per second, from a time lapse to a high-speed camera: as the container states them, or the mean if they
-    vary."""
-    stated = stream.average_rate or stream.base_rate  # a Theora file without sound has only the second
-    rate = timeline.mean_rate(times) if timeline.shown(times) else stated
+def _frame_rate(path: Path, stream: av.VideoStream, mean: float | None) -> float:
+    """Frames per second, from a time lapse to a high-speed camera: the mean if they vary, or as the container states
+    them."""
+    rate = mean or stream.average_rate or stream.base_rate  # a Theora file without sound has only the last
     if not rate or not 0.001 <= rate <= 100_000:
         what = f"{float(rate):.2g} frames per second" if rate else "no frame rate"
         raise ClipError(f"{path}: the container states {what}; convert the clip, e.g. with ffmpeg -r 25")
