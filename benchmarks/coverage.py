@@ -8,7 +8,7 @@ and its standard deviation over trainings, are those of the setting. Standard de
 and 0.25 where groups are weak; 1.7, 1.2, 0.6 and 0.4 where they are strong. For coverage and
 size, two budgets are equally good; for margin, one is worse by 0.05.
 
-    coverage    share of studies whose 95 % interval of an accuracy, or of the difference, contains the true one
+    coverage    share of studies whose 95% interval of an accuracy, or of the difference, contains the true one
     size        share of studies with a verdict other than undecided
     margin      share of studies in which a budget that is worse by just the margin of 0.05 passes as good enough
 """

@@ -195,7 +195,6 @@ def draw_all() -> None:
     folder = Path("work/figures")
     folder.mkdir()
     scores.scores(predictions, 2)
-    plots.save(plots.clips_per_class(rows), folder, "clips")
     plots.save(plots.frames_per_clip(rows, [6], "frames"), folder, "lengths")
     plots.save(plots.confusion(predictions, "frames"), folder, "confusion")
     strips.mistakes(predictions)
@@ -283,7 +282,7 @@ def print_growth(seen: list[Seen], steps_an_hour: float) -> None:
 
 
 def slope(hours: pd.Series, values: pd.Series) -> tuple[float, float]:
-    """Growth an hour, and half its 95 % interval; of means over blocks, for neighbours are not independent."""
+    """Growth an hour, and half its 95% interval; of means over blocks, for neighbours are not independent."""
     fit = linregress(means(hours), means(values))
     return fit.slope, np.nan_to_num(fit.stderr) * t.ppf(0.975, BLOCKS - 2)  # of what never changes, it is not a number
 

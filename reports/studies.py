@@ -30,7 +30,7 @@ from framebudget.study import Study, read_controls, read_predictions, read_table
 from framebudget.study import write_table as write_rows
 
 HERE = Path(__file__).parent
-PICTURES = ["strips", "mistakes", "attention"]  # show clips
+PICTURES = ["teaser", "mistakes"]  # show clips
 TITLES = {  # of folders of clips
     "motion": "motion",
     "ucf101": "UCF101",
@@ -249,7 +249,7 @@ def counted(budget: int) -> str:
 
 
 def rows_of(study: Path) -> pd.DataFrame:
-    """One row a network: accuracy and, where there are groups enough, its 95 % interval at every budget.
+    """One row a network: accuracy and, where there are groups enough, its 95% interval at every budget.
 
     A network that was given one epoch is left out: it was only to show that the pipeline runs.
     """
@@ -272,7 +272,7 @@ def rows_of(study: Path) -> pd.DataFrame:
         row |= {"starts from": Path(given).name if given else "scratch", "optimizer": recipe["optimizer"]}
         for result in results.itertuples():
             bounds = f" ({100 * result.low:.0f}–{100 * result.high:.0f})" if pd.notna(result.low) else ""
-            row[result.budget] = f"{100 * result.accuracy:.1f} %{bounds}"
+            row[result.budget] = f"{100 * result.accuracy:.1f}%{bounds}"
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -11,20 +11,21 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from framebudget import evaluate, paper, params
+from framebudget import evaluate, figures, paper, params
 from framebudget.console import write_csv
 from framebudget.models import NETWORKS
 from framebudget.report import kept, plots
 from framebudget.sources.motion import ACTIONS
-from framebudget.study import Study, write_table
+from framebudget.study import Study, read_table, write_table
 from tests.conftest import ROOT, set_params
 
 NAMES = ["JumpHigh", "Größe 50 %", "=cmd()", "a_b#c$d", *(f"Other{k}" for k in range(97))]
 MARGIN = 738  # points from above: here the text ends
-FIGURES = [
-    "answers", "clips", "strips", "sampling", "convolution", "curves", "frames", "controls", "classes", "confusion",
-    "reliability",
-]  # fmt: skip
+SIZES = {  # of figures, in inches
+    "teaser": (7, 2.6), "answers": (3.4, 2.6), "sampling": (3.4, 2), "convolution": (3.4, 2.6), "curves": (3.4, 2.1),
+    "accuracy": (3.4, 2.3), "controls": (3.4, 2), "classes": (3.4, 2), "confusion": (7, 4), "mistakes": (7, 2),
+    "x3d_m": (7, 2), "slowfast_r50": (7, 3), "limits": (3.4, 2.2),
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -51,12 +52,14 @@ def typeset(
     leaky: bool = False,
     given: tuple[str, ...] = (),
     dataset: str = "folder",
+    drawn: bool = False,
     **changes,
 ) -> str:
     """The paper about networks that are right at these rates, by budget, as text, without what other studies say.
 
     groups: that are tested. grouped: or each clip is a group of its own. leaky: all groups are trained on, too.
-    learned: training accuracy at the smallest budget. given: networks that start from weights.
+    learned: training accuracy at the smallest budget. given: networks that start from weights. drawn: with the figures
+    of numbers as they are; the others are blank.
     """
     set_params(here, dataset=dataset, frames=list(rates), seeds=list(range(seeds)), **changes)
     names = sorted(ACTIONS if dataset == "motion" else NAMES[:classes])
@@ -100,21 +103,48 @@ def typeset(
     tests = [*(f"at_{budget}" for budget in rates), "reversed", "shuffled", "still"]
     evaluate.report(study, predictions, controls.assign(**dict.fromkeys(tests, said)))
     Path("work/figures").mkdir()
-    figures = [*FIGURES, *models, *["limits"] * (dataset == "motion")]
-    for name in figures:
-        plots.save(Figure(figsize=(3, 1)), Path("work/figures"), name)
-    Path("work/figures/figures.json").write_text(json.dumps(figures))
+    missing = {*NETWORKS} - {*models} | ({"limits"} if dataset != "motion" else set())
+    shown = {name: Figure(figsize=size) for name, size in SIZES.items() if name not in missing}
+    if drawn:
+        read = {name: read_table(Path(f"work/tables/{name}.csv")) for name in ("results", "needed", "controls")}
+        all_curves = pd.concat([read_table(Path("work") / model / "curves.csv") for model in models])
+        shown |= dict(figures.of_numbers(predictions, all_curves, read, study.params.unit, None))
+        shown["lengths"] = plots.frames_per_clip(split, [*rates], study.params.unit)
+    for name, figure in shown.items():
+        plots.save(figure, Path("work/figures"), name)
+    Path("work/figures/figures.json").write_text(json.dumps([*shown]))
     paper.main()
     if not shutil.which("pdftotext"):
         pytest.skip("typeset, but not read: no pdftotext (Debian: poppler-utils)")
-    return re.sub(r"\d+ Other studies.*?(?=\d+ Limitations)", "", pdftotext("-raw"), flags=re.DOTALL)
+    return re.sub(r"\d\.\d Other studies.*?(?=\d Discussion)", "", pdftotext("-raw"), flags=re.DOTALL)
+
+
+def pages() -> list[list[tuple[str, np.ndarray]]]:
+    """The words of each page, with their boxes: left, top, right, bottom in points."""
+    word = re.compile(r'xMin="(.*)" yMin="(.*)" xMax="(.*)" yMax="(.*)">(.*)</word>')
+    return [
+        [(match[5], np.array([float(match[k]) for k in range(1, 5)])) for match in word.finditer(page)]
+        for page in pdftotext("-bbox").split("<page ")[1:]
+    ]
 
 
 def nothing_is_cut_off() -> bool:
     """Whether below the margin stand the page numbers alone."""
-    words = re.findall(r'yMax="(.*)">(.*)</word>', pdftotext("-bbox"))
-    below = [word for lower, word in words if float(lower) > MARGIN]
+    below = [word for page in pages() for word, box in page if box[3] > MARGIN]
     return below == [str(page + 1) for page in range(len(below))]
+
+
+def covered() -> list[tuple[str, str]]:
+    """Pairs of words of which one covers more than a third of the other."""
+    found = []
+    for page in pages():
+        boxes = np.array([box for _, box in page])
+        areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+        low, high = np.maximum(boxes[:, None, :2], boxes[:, :2]), np.minimum(boxes[:, None, 2:], boxes[:, 2:])
+        shared = np.prod(np.clip(high - low, 0, None), axis=2)
+        pairs = np.argwhere(np.triu(shared > np.minimum(areas[:, None], areas) / 3, 1))
+        found += [(page[i][0], page[j][0]) for i, j in pairs]
+    return found
 
 
 def pdftotext(option: str) -> str:
@@ -131,32 +161,32 @@ def packed(text: str) -> str:
 @pytest.mark.parametrize(
     ("rates", "more", "says"),
     [
-        ({6: 0.4, 16: 0.95}, {"seeds": 5}, "only 16 frames are enough for X3D-M: with 6 instead of 16 it loses"),
+        ({6: 0.4, 16: 0.95}, {"seeds": 5}, "Only 16 frames are enough for X3D-M. With 6 instead of 16, it loses"),
         ({6: 0.4, 16: 0.95}, {"seeds": 5}, "With 6 instead of 16 frames, X3D-M loses"),
         (
             {6: 0.4, 8: 0.99, 16: 0.99},
             {"seeds": 5},
-            "8 is the smallest that is enough for X3D-M, within 5 points of 16: with",
+            "8 frames are enough for X3D-M: they lose at most 5 points against 16. With 6",
         ),
-        ({6: 0.98, 16: 0.98}, {"seeds": 5}, "6 is the smallest that is enough for X3D-M, within 5 points of 16."),
-        ({6: 0.95, 16: 0.4}, {"seeds": 3}, "with only 3 seeds, this verdict is weak."),
+        ({6: 0.98, 16: 0.98}, {"seeds": 5}, "6 frames are enough for X3D-M: they lose at most 5 points against 16."),
+        ({6: 0.95, 16: 0.4}, {"seeds": 3}, "With only 3 seeds, this verdict is weak."),
         (
             {6: 0.8, 16: 0.82},
             {"seeds": 3},
-            "How many frames X3D-M needs is not decided with these clips and seeds:",
+            "How many frames X3D-M needs is not decided by these clips and seeds:",
         ),
         ({6: 0.8, 8: 0.8, 16: 0.82}, {"seeds": 3}, ", which may be chance."),
-        ({6: 0.4, 16: 0.95}, {"seeds": 5, "learned": 0.5}, "so learning, not frames, may be the limit."),
+        ({6: 0.4, 16: 0.95}, {"seeds": 5, "learned": 0.5}, "so learning may be the limit, not frames."),
         ({6: 0.4, 16: 0.95}, {}, "one seed cannot show how much trainings vary"),
-        ({6: 0.4, 16: 0.95}, {"seeds": 2}, "two seeds are too few to show how much trainings vary"),
+        ({6: 0.4, 16: 0.95}, {"seeds": 2}, "two seeds cannot show how much trainings vary"),
         ({6: 0.4, 16: 0.95}, {"seeds": 3, "groups": 4}, "there are too few groups for an interval"),
-        ({6: 0.8}, {}, "A single budget was run"),
+        ({6: 0.8}, {}, "This study ran a single budget"),
         ({6: 0.8, 16: 0.9}, {"classes": 2, "seeds": 2}, "clips of 2 classes, with 2 seeds"),
         ({6: 0.8, 16: 0.9}, {"classes": 101, "groups": 5}, "clips of 101 classes, with 1 seed"),
         ({6: 0.8, 16: 0.9}, {"protocol": "published"}, "With 6 instead of 16 seconds"),
-        ({6: 0.8, 16: 0.9}, {"models": ["x3d_m"]}, "X3D-M is PyTorchVideo’s"),
+        ({6: 0.8, 16: 0.9}, {"models": ["x3d_m"]}, "PyTorchVideo’s [26] X3D-M with two changes: its head"),
         ({6: 0.8, 16: 0.9}, {"models": ["slowfast_r50"]}, "We train SlowFast R50 from scratch with 6 and 16 frames"),
-        ({6: 0.8, 16: 0.9}, {"datasets.folder.split.folds": 3}, "every clip is tested on once, by a network"),
+        ({6: 0.8, 16: 0.9}, {"datasets.folder.split.folds": 3}, "Every clip is tested once, by a network"),
     ],
 )
 def test_sentences_follow_from_the_predictions(here, rates, more, says):
@@ -172,7 +202,7 @@ def test_what_is_needed_is_a_metric_where_it_is_decided(here, seeds, needed):
 
 @pytest.mark.parametrize(
     ("low", "says"),
-    [(-0.1, "Over these seeds, none of it can be told from chance."), (0.01, "as published, Weizmann.")],
+    [(-0.1, "No difference is distinguishable from zero over these seeds"), (0.01, "as published, Weizmann.")],
 )
 def test_what_the_design_is_worth_follows_from_the_table(here, low, says):
     path = Path("reports/splits/summary.csv")
@@ -184,7 +214,7 @@ def test_what_the_design_is_worth_follows_from_the_table(here, low, says):
 
 
 def abstract(text: str) -> str:
-    return text[: text.index("1Question")]
+    return text[: text.index("1Introduction")]
 
 
 def said(answers: pd.DataFrame, study: str) -> list[str]:
@@ -197,8 +227,8 @@ def test_the_embedded_clips_are_the_control_of_what_was_found_on_real_video(here
     text = packed(typeset(here, {6: 0.5, 16: 1}, classes=5, dataset="motion", seeds=3))
     assert all(sentence in abstract(text) for sentence in said(answers, "ucf101"))
     assert not any(sentence in text for sentence in said(answers, "motion"))  # of other clips
-    assert packed("for X3D-M: with 6 instead of 16 it loses") in abstract(text)
-    assert "Realvideo" in text and "Thecontrol:clipsandsplits" in text and "Otherstudies" not in text
+    assert packed("for X3D-M. With 6 instead of 16, it loses") in abstract(text)
+    assert "Realvideo" in text and "Thecontrolexperiment" in text and "Otherstudies" not in text
     assert packed("X3D-M at 6 and SlowFast R50 at 6 are below the aliasing line") in text
     assert packed("of the clips that approach, recede or spin for the opposite action") in text
     assert "Replication" not in text  # of other clips
@@ -211,7 +241,7 @@ def test_a_build_of_the_kept_study_says_whether_it_agrees(here, monkeypatch):
     monkeypatch.setattr(paper.kept, "read", lambda: answers)
     text = packed(typeset(here, {6: 0.5, 16: 0.95}, classes=5, dataset="motion"))
     assert all(sentence in abstract(text) for sentence in said(answers, "motion"))
-    assert packed("The kept study reports/motion was made by the same recipe from") in text
+    assert packed("The kept study reports/motion used the same recipe with") in text
     assert packed("X3D-M at 16 and SlowFast R50 at 16 do not agree.") in text
 
 
@@ -236,3 +266,23 @@ def test_a_layout_on_which_typst_fails_is_set_a_little_wider(here, monkeypatch):
     monkeypatch.setattr(paper.typst, "compile", fails_once)
     typeset(here, {6: 0.5})
     assert asked == ["0.550em", "0.555em"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("classes", "budgets", "models", "more"),
+    [
+        (2, [6, 8, 16], 2, {}),
+        (3, [8], 1, {"seeds": 3}),
+        (12, [1, 2, 4, 6, 8, 16], 2, {"seeds": 3}),
+        (17, [6, 16], 1, {"grouped": False}),
+        (101, [6, 8, 16], 2, {"groups": 3, "datasets.folder.split.folds": 3}),
+    ],
+)
+def test_every_layout_has_its_text_within_the_page_and_no_word_on_another(here, classes, budgets, models, more):
+    text = typeset(here, dict.fromkeys(budgets, 0.9), classes=classes, models=[*NETWORKS][:models], drawn=True, **more)
+    assert nothing_is_cut_off()
+    assert not covered()
+    before = next(k for k, page in enumerate(pages()) if any(word == "References" for word, _ in page))
+    assert before < 8, "the paper has more than eight pages before its references"
+    assert "References" in text

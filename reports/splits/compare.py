@@ -103,7 +103,7 @@ def results_of(found: Path, folder: Path, changes: list[str], subset: str) -> pd
 
 
 def summary(path: Path) -> pd.DataFrame:
-    """Mean and deviation of each arm; its difference to `group`, paired by seed, with Student's 95 % interval."""
+    """Mean and deviation of each arm; its difference to `group`, paired by seed, with Student's 95% interval."""
     table = read_csv(path, PREDICTIONS)
     clips, leaked = (table.groupby("arm")["leaked"].agg(what) for what in ("size", "sum"))
     accuracy = (table["label"] == table["prediction"]).groupby([table["seed"], table["arm"]]).mean().unstack()

@@ -16,20 +16,17 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from framebudget.console import new_folder, stage, usage, write_text
 from framebudget.learning.tracking import log_pictures
-from framebudget.models import NETWORKS, weights
+from framebudget.models import NETWORKS
 from framebudget.params import Input
 from framebudget.report import control_plots, diagrams, kept, names, overview, plots, scores, strips
-from framebudget.report.attention import attention
 from framebudget.report.controls import by_frames_per_period
 from framebudget.study import Study, Training, read_predictions, read_table
 from framebudget.video import sampling, transforms
-from framebudget.video.dataset import Clips
 from framebudget.video.reader import read_frames
 from framebudget.video.timeline import at
 
@@ -46,7 +43,7 @@ def main() -> None:
         write_text(folder / "figures.json", json.dumps(drawn, indent=2) + "\n")
     log_pictures(study, Path("work/figures"), lambda training: {
         "confusion": plots.confusion(training.rows(predictions), study.params.unit),
-        "strip": strips.strips(examples(study, [training.budget]), study.params.unit),
+        "strip": strips.strips(examples(study, training.budget)),
     })  # fmt: skip
 
 
@@ -55,13 +52,12 @@ def figures(study: Study, predictions: pd.DataFrame) -> Iterator[tuple[str, Figu
     curves = pd.concat([read_table(Path("work") / model / "curves.csv") for model in p.models])
     tables = {name: read_table(Path(f"work/tables/{name}.csv")) for name in ("results", "needed", "controls")}
     matplotlib.rcParams["font.family"] = [*plots.FAMILY, *names.other_fonts(split["class"].unique())]
-    results, largest = tables["results"], max(p.frames)
+    largest, answers = max(p.frames), kept.read()
 
-    yield "answers", overview.answers(kept.read())
-    yield "clips", plots.clips_per_class(split)
+    yield "teaser", teaser(study, predictions, tables, answers)
+    yield "answers", overview.cost(answers) if p.dataset == "motion" else overview.answers(answers)
     if split["frames"].nunique() > 1:
         yield "lengths", plots.frames_per_clip(split, p.frames, p.unit)
-    yield "strips", strips.strips(examples(study, p.frames), p.unit)
     yield "sampling", sampled_over_epochs(study)
     for model in p.models:
         training = next(training for training in study.trainings(model) if training.budget == largest)
@@ -69,11 +65,41 @@ def figures(study: Study, predictions: pd.DataFrame) -> Iterator[tuple[str, Figu
     yield "convolution", diagrams.convolution()
     periodic = p.data.input if Path("work/tables/motion.csv").exists() else None
     yield from of_numbers(predictions, curves, tables, p.unit, periodic)
-    if wrong := [seen(study, row, mapped=False) for row in strips.mistakes(predictions).itertuples()]:
-        yield "mistakes", strips.seen(wrong)
-    best = results[results["budget"] == largest].sort_values("accuracy", kind="stable").iloc[-1]["model"]
-    chosen = strips.right_and_wrong(predictions, best, largest)
-    yield "attention", strips.seen([seen(study, row, mapped=True) for row in chosen.itertuples()])
+    if wrong := [mistake(study, row) for row in strips.mistakes(predictions).itertuples()]:
+        yield "mistakes", strips.strips(wrong)
+
+
+def teaser(study: Study, predictions: pd.DataFrame, tables: dict[str, pd.DataFrame], answers: pd.DataFrame) -> Figure:
+    """What the smallest, the middle and the largest budget see of one clip, beside the accuracies: those of all kept
+    studies, to which the embedded clips are the control, or of this study."""
+    p = study.params
+    budgets = [p.frames[k] for k in sorted({0, len(p.frames) // 2, len(p.frames) - 1})]
+    control = p.dataset == "motion"
+    clip = loses_most(predictions[predictions["label"] == "Recede"] if control else predictions)
+    axes = strips.teaser(example(study, clip, budgets))
+    if control:
+        overview.against_frames(axes, answers)
+    else:
+        by_seed, chance = scores.scores(predictions, 1), 1 / len(study.classes)
+        plots.against_budget(axes, tables["results"], by_seed, tables["needed"], chance, p.unit)
+    handles, labels = axes.get_legend_handles_labels()
+    axes.figure.legend(handles, labels, loc="outside lower center", ncols=1 if len(max(labels, key=len)) > 15 else 2)
+    return axes.figure.figure
+
+
+def loses_most(predictions: pd.DataFrame) -> str:
+    """The clip that the smallest budget takes most often for another class and the largest least often."""
+    right = predictions["label"] == predictions["prediction"]
+    by_budget = right.groupby([predictions["clip"], predictions["budget"]]).mean().unstack()
+    return (by_budget.iloc[:, -1] - by_budget.iloc[:, 0]).idxmax()
+
+
+def example(study: Study, clip: str, budgets: list[int]) -> list[tuple[str, np.ndarray]]:
+    """What the first network sees of a test clip: rows of frames, as `strips` takes them."""
+    (row,) = study.split[(study.split["subset"] == "test") & (study.split["clip"] == clip)].itertuples()
+    first = {training.budget: training for training in reversed(study.trainings(study.params.models[0]))}
+    name, unit = strips.short(study.split.at[row.Index, "class"]), study.params.unit
+    return [(f"{name}, {plots.counted(budget, unit)}", window(first[budget], row)) for budget in budgets]
 
 
 def of_numbers(
@@ -86,26 +112,20 @@ def of_numbers(
     by_seed, classes = scores.scores(predictions, 1), scores.per_class(predictions)
     chance = 1 / len(scores.classes_of(predictions))
     yield "curves", plots.learning_curves(curves, unit)
-    yield "frames", plots.accuracy_against_frames(tables["results"], by_seed, tables["needed"], chance, unit)
-    if unit == "frames":  # with seconds, in the published protocol, all budgets cost the same
-        yield "cost", plots.accuracy_against_cost(tables["results"], by_seed)
+    yield "accuracy", plots.accuracy(tables["results"], by_seed, tables["needed"], chance, unit)
     if "controls" in tables:
         yield "controls", control_plots.controls(tables["controls"], unit)
     if periodic and predictions["budget"].max() > 1:
         yield "limits", control_plots.sampling_limits(by_frames_per_period(predictions, periodic), periodic)
     yield "classes", plots.recalls(classes, unit)
     yield "confusion", plots.confusion(predictions, unit)
-    yield "reliability", plots.reliability(scores.reliability(predictions), unit)
 
 
-def examples(study: Study, budgets: list[int]) -> list:
-    """One test clip each of the first, the middle and the last class, in the form that `strips.strips` takes."""
-    test = study.split[study.split["subset"] == "test"].drop_duplicates("class").sort_values("class")
-    picked = test.iloc[sorted({0, len(test) // 2, len(test) - 1})]
-    first = {training.budget: training for training in reversed(study.trainings(study.params.models[0]))}
+def examples(study: Study, budget: int) -> list[tuple[str, np.ndarray]]:
+    """The first test clip each of the first, the middle and the last class."""
+    first = study.split[study.split["subset"] == "test"].drop_duplicates("class").sort_values("class")["clip"]
     return [
-        (strips.short(name), clip.fps, {budget: window(first[budget], clip) for budget in budgets})
-        for name, clip in zip(picked["class"], picked.itertuples(), strict=True)
+        row for k in sorted({0, len(first) // 2, len(first) - 1}) for row in example(study, first.iloc[k], [budget])
     ]
 
 
@@ -119,35 +139,22 @@ def sampled_over_epochs(study: Study) -> Figure:
     )
 
 
-def seen(study: Study, row: tuple, mapped: bool) -> tuple:
-    """A row of predictions in the form that `strips.seen` takes. mapped: with a map of the evidence for it."""
+def mistake(study: Study, row: tuple) -> tuple[str, np.ndarray]:
+    """A row of predictions as `strips` takes it."""
     training = study.tested_on(row.clip, row.model, row.budget, row.seed)
-    clip = training.clips("test").query("clip == @row.clip")
-    _, frames = window(training, *clip.itertuples())
-    by = f"{NETWORKS[row.model].name}, {row.budget} {study.params.unit}"
-    maps = [evidence(training, clip, row.prediction)] if mapped else []
-    return row.label, row.prediction, row.confidence, by, frames, *maps
+    clip = next(training.clips("test").query("clip == @row.clip").itertuples())
+    by = f"{NETWORKS[row.model].name}, {plots.counted(row.budget, study.params.unit)}"
+    return strips.title(row.label, row.prediction, row.confidence, by), window(training, clip)
 
 
-def window(training: Training, clip: tuple) -> tuple[np.ndarray, np.ndarray]:
-    """Indices and frames uint8 (T, H, W, C) of evaluation's middle window, cropped, at the clip's own resolution."""
+def window(training: Training, clip: tuple) -> np.ndarray:
+    """Frames uint8 (T, H, W, C) of evaluation's middle window, cropped, at the clip's own resolution."""
     T, spec = training.T, training.input
     crop = round(min(clip.width, clip.height) * spec.crop / spec.short_side)
     (indices,) = sampling.views(clip.frames, T, sampling.span(spec, clip.frames, clip.fps, T), 1, spec.short)
     frames_THWC = read_frames(training.params.folder / clip.path, at(clip.shown, clip.first + indices))
     ((top, left),) = transforms.even_view(*frames_THWC.shape[1:3], crop).corners
-    return indices, frames_THWC[:, top : top + crop, left : left + crop]
-
-
-def evidence(training: Training, clip: pd.DataFrame, prediction: str) -> np.ndarray:
-    """Where in the clip the network sees this class: (T, crop, crop) in 0..1. clip: its row of the split."""
-    torch.set_num_threads(training.params.trainer.threads)
-    classes, spec = training.study.classes, training.input
-    network = NETWORKS[training.network].build(len(classes))
-    weights.load(network, training.file)
-    frames_VTHWC, view, _, _ = Clips(training.params.folder, clip, training.T, spec, training.seed, views=1)[0, 0]
-    clips_BVCTHW = transforms.inputs(frames_VTHWC[None], [view], spec.crop)
-    return attention(network, clips_BVCTHW[:, 0], torch.tensor([classes.index(prediction)]))[0].numpy()
+    return frames_THWC[:, top : top + crop, left : left + crop]
 
 
 if __name__ == "__main__":

@@ -64,9 +64,7 @@ def test_onnxruntime_gives_the_same_logits_for_any_batch(tmp_path, monkeypatch, 
     row = {"model": model, "frames": T, "accuracy": 0.625, "low": 0.5, "high": 0.75, "seeds": 3}
     pd.DataFrame([row | {"interval_of": "recipe"}]).to_csv(tmp_path / "work/tables/results.csv")
     text = card(checkpoint, file)
-    assert (
-        "62.5% of the test clips (mean of 3 seeds, 95 % interval for new groups and trainings 50.0% to 75.0%)" in text
-    )
+    assert "62.5% of the test clips (mean of 3 seeds, 95% interval for new groups and trainings 50.0% to 75.0%)" in text
 
 
 def test_what_would_be_overwritten_stays(tmp_path):

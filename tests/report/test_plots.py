@@ -8,7 +8,7 @@ from matplotlib.text import Text
 
 from framebudget.console import UserError
 from framebudget.models import NETWORKS
-from framebudget.report import plots, scores, statistics
+from framebudget.report import overview, plots, scores, statistics
 
 SUBSETS = "train", "validation", "test"
 
@@ -22,7 +22,6 @@ def test_names_stay_apart_and_figures_on_their_page(K):
     run = pd.DataFrame({"label": names, "prediction": names, "seed": 0, "clip": names}).join(p)
     predictions = pd.concat([run.assign(model=model, budget=T) for model in NETWORKS for T in (6, 8, 16)])
     figures = (
-        plots.clips_per_class(split),
         plots.frames_per_clip(split, [6, 8], "frames"),
         plots.confusion(predictions, "frames"),
         plots.recalls(scores.per_class(predictions), "frames"),
@@ -52,12 +51,24 @@ def results(models: list[str], budgets: list[int]) -> pd.DataFrame:
 def test_accuracies_stand_around_their_budget(models):
     table = results(models, [6, 16])
     needed = pd.DataFrame({"model": models, "needed": 16})
-    axes = plots.accuracy_against_frames(table, table, needed, 0.2, "frames").axes[0]
-    rings = [line.get_xdata()[0] for line in axes.lines if line.get_markersize() == 10]
-    assert np.mean(rings) == pytest.approx(16) and len(rings) == len(models)
-    first = [line.get_xdata()[0] for line in axes.lines if 3 < line.get_markersize() < 8 and line.get_marker() in "os"]
-    assert np.mean(first) == pytest.approx(6)
+    axes = plots.accuracy(table, table, needed, 0.2, "frames").axes[0]
+    rings = [line.get_xdata()[0] for line in axes.lines if line.get_markersize() == 9 and len(line.get_xdata())]
+    assert np.exp(np.mean(np.log(rings))) == pytest.approx(16) and len(rings) == len(models)
+    first = [line.get_xdata()[0] for line in axes.lines if line.get_markersize() == 4 and line.get_marker() in "os"]
+    assert np.exp(np.mean(np.log(first))) == pytest.approx(6)
     assert len({*first}) == len(models)
+
+
+def test_seconds_have_no_panel_of_cost():
+    table = results(["x3d_m"], [6, 16])
+    needed = pd.DataFrame({"model": ["x3d_m"], "needed": [np.nan]})
+    assert [len(plots.accuracy(table, table, needed, 0.2, unit).axes) for unit in ("frames", "seconds")] == [2, 1]
+
+
+def test_a_budget_whose_number_would_touch_another_has_none():
+    axes = Figure().subplots()
+    plots.budget_ticks(axes, [1, 2, 15, 16])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "15", ""]
 
 
 @pytest.mark.parametrize("budgets", [[8], [6, 16]])
@@ -73,9 +84,7 @@ def test_a_study_of_one_network_has_every_plot(budgets, tmp_path):
     figures = (
         plots.learning_curves(curves, "seconds"),
         plots.confusion(predictions, "seconds"),
-        plots.accuracy_against_frames(table, scores.scores(predictions, 1), needed, 0.5, "seconds"),
-        plots.accuracy_against_cost(table, scores.scores(predictions, 1)),
-        plots.reliability(scores.reliability(predictions), "seconds"),
+        plots.accuracy(table, scores.scores(predictions, 1), needed, 0.5, "frames"),
     )
     for figure in figures:
         plots.write(figure, tmp_path / "figure.png")
@@ -87,9 +96,10 @@ def test_a_row_of_a_confusion_is_a_true_class():
     table = pd.DataFrame(
         {"label": ["a", "a", "a", "c"], "prediction": ["a", "b", "b", "b"], "model": "x3d_m", "budget": 6}
     )
+    table["clip"] = range(4)
     (axes,) = plots.confusion(table.assign(p_a=0, p_b=0, p_c=0), "frames").axes
     assert [text.get_text() for text in axes.texts] == ["33", "67", "0", "0", "0", "0", "0", "100", "0"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a (3)", "b (0)", "c (1)"]
 
 
 def test_networks_keep_their_color_and_others_get_one(monkeypatch):
@@ -97,6 +107,13 @@ def test_networks_keep_their_color_and_others_get_one(monkeypatch):
     monkeypatch.setitem(NETWORKS, "a_small_one", NETWORKS["x3d_m"])
     assert [plots.style_of(model) for model in ("x3d_m", "slowfast_r50")] == known
     assert plots.style_of("a_small_one") not in known
+
+
+def test_no_budget_has_the_color_of_a_network_or_of_another_budget():
+    budgets = [style["color"] for style in plots.styles_of([16, 6, 8, 1, 2, 4]).values()]
+    taken = {plots.style_of(model)["color"] for model in NETWORKS} | {*overview.CLIPS}
+    assert len({*budgets}) == 6 and not taken & {*budgets}
+    assert not {plots.style_of(model)["color"] for model in NETWORKS} & {*overview.CLIPS}
 
 
 def test_a_format_that_matplotlib_does_not_know_is_named(tmp_path):

@@ -86,6 +86,6 @@ def history(model: str, budget: int, fold: int) -> str:
         return f"{training} Not evaluated yet."
     row = rows.iloc[0]
     of = {"recipe": "for new groups and trainings", "networks": "for new groups"}.get(row.interval_of)
-    interval = f", 95 % interval {of} {row.low:.1%} to {row.high:.1%}" if of else ""
+    interval = f", 95% interval {of} {row.low:.1%} to {row.high:.1%}" if of else ""
     seeds = f"mean of {row.seeds:.0f} seeds" if row.seeds > 1 else "one seed"
     return f"{training}\n{row.accuracy:.1%} of the test clips ({seeds}{interval})."

@@ -4,14 +4,25 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from framebudget.models import NETWORKS
 from framebudget.params import Input
 from framebudget.report.controls import SWAY, direction_tells, spacing
-from framebudget.report.plots import COLUMN, MARKERS, PALETTE
+from framebudget.report.plots import (
+    COLUMN,
+    HEAT,
+    MARKERS,
+    PAGE,
+    PALETTE,
+    budget_ticks,
+    counted,
+    decimal_ticks,
+    styles_of,
+)
 from framebudget.sources.motion import PERIODS
 
+COLORS = ["0.15", PALETTE[2], PALETTE[4], "0.6"]  # of the orders
 GUESSED = (1 + SWAY) / 2  # accuracy of an observer who recognizes every kind of motion and guesses its direction
 ORDERS = {"recorded": "as recorded", "reversed": "reversed", "shuffled": "shuffled", "still": "one frame repeated"}
 
@@ -21,14 +32,18 @@ def controls(table: pd.DataFrame, unit: str) -> Figure:
     budget (column), in per cent, and accuracy against the budget with the frames in each order."""
     models = list(table["model"].unique())
     budgets = sorted(table["budget"].unique())
-    figure = Figure(figsize=(COLUMN, 0.5 + 1.5 * len(models)))
-    for (left, right), model in zip(figure.subplots(len(models), 2, squeeze=False), models, strict=True):
+    across = min(len(models), 2)
+    figure = Figure(figsize=(COLUMN if across == 1 else PAGE, 0.35 + 1.65 * -(-len(models) // across)))
+    grid = figure.subplots(-(-len(models) // across), 2 * across, squeeze=False).reshape(-1, 2)
+    for unused in grid[len(models) :].flat:
+        unused.set_axis_off()
+    for (left, right), model in zip(grid, models, strict=False):
         rows = table[table["model"] == model]
         at = rows[rows["test"].str.startswith("at_")]
         at = at.assign(tested=at["test"].str.removeprefix("at_").astype(int))
         shares = 100 * at.pivot(index="budget", columns="tested", values="accuracy")
         sns.heatmap(
-            shares.round().astype(int), ax=left, vmin=0, vmax=100, cmap="Blues", cbar=False, annot=len(budgets) <= 8,
+            shares.round().astype(int), ax=left, vmin=0, vmax=100, cmap=HEAT, cbar=False, annot=len(budgets) <= 8,
             fmt="d", annot_kws={"size": 6},
         )  # fmt: skip
         left.set(xlabel=f"{unit.capitalize()} tested", ylabel=f"{unit.capitalize()} trained")
@@ -39,39 +54,33 @@ def controls(table: pd.DataFrame, unit: str) -> Figure:
         orders = pd.concat([own, rows[~rows["test"].str.startswith("at_")]])
         for place, (order, label) in enumerate(ORDERS.items()):
             line = orders[orders["test"] == order]
-            right.plot(
-                line["budget"], line["accuracy"], marker=MARKERS[place], ms=3, lw=1.2, color=PALETTE[place], label=label
-            )
-        right.set_xscale("log")
-        right.set_xticks(budgets, budgets)
-        right.xaxis.set_minor_locator(NullLocator())
+            style = {"color": COLORS[place], "marker": MARKERS[place], "label": label}
+            right.plot(line["budget"], line["accuracy"], ms=3, lw=1.2, **style)
+        budget_ticks(right, budgets)
         right.set(xlabel=f"{unit.capitalize()} per clip", ylabel="Test accuracy", ylim=(0, 1.02))
         right.yaxis.set_major_formatter(PercentFormatter(1))
-    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2 * across)
     return figure
 
 
 def sampling_limits(bins: pd.DataFrame, spec: Input) -> Figure:
     """The table of `controls.by_frames_per_period`, a panel per model: accuracy in bins of scenes. Thin lines: the
     observer of the aliasing line at each budget. Dotted: guessing the direction."""
-    models = list(bins["model"].unique())
+    models, styles = list(bins["model"].unique()), styles_of(bins["budget"])
     figure = Figure(figsize=(COLUMN, 2.2))
     for axes, model in zip(figure.subplots(1, len(models), sharey=True, squeeze=False)[0], models, strict=True):
-        for place, (budget, part) in enumerate(bins[bins["model"] == model].groupby("budget")):
-            color, step = PALETTE[place % len(PALETTE)], spacing(spec, budget)
+        for budget, part in bins[bins["model"] == model].groupby("budget"):
+            style, step = styles[budget], spacing(spec, budget)
             periods = np.linspace(*PERIODS, 1000)
             line = np.where(direction_tells(periods, step), 1, SWAY)
-            axes.plot(periods / step, line, color=color, lw=0.8, alpha=0.7)
+            axes.plot(periods / step, line, color=style["color"], lw=0.8, alpha=0.7)
             axes.plot(
-                part["frames_per_period"], part["accuracy"], ls="", marker=MARKERS[place % len(MARKERS)], ms=3.5,
-                color=color, label=f"{budget} frames",
-            )  # fmt: skip
+                part["frames_per_period"], part["accuracy"], ls="", ms=3.5, label=counted(budget, "frames"), **style
+            )
         axes.axhline(GUESSED, color="0.4", ls=":", lw=1, label="guesses the direction")
         axes.axvline(2, color="0.8", lw=0.8, zorder=0)
         axes.set(xscale="log", xlabel="Frames per period", ylim=(0, 1.04))
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        decimal_ticks(axes)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.set_title(NETWORKS[model].name)
     figure.axes[0].set_ylabel("Test accuracy")

@@ -32,7 +32,7 @@ def summary(controls: pd.DataFrame) -> pd.DataFrame:
 
     difference      of `at_6`: from the networks trained at 6 frames, tested there; of an order: from the same networks
                     with the frames in the recorded order
-    low, high       its 95 % interval, of what interval_of says, as in `statistics.intervals`
+    low, high       its 95% interval, of what interval_of says, as in `statistics.intervals`
     """
     tests = controls.columns[KEYS:]
     rights, tested_G = {}, None
@@ -66,7 +66,7 @@ def motion(controls: pd.DataFrame, spec: Input) -> pd.DataFrame:
     """Of motion, what sampling allows: one row per configuration.
 
     spacing         frames of the clip from one frame of a view to the next
-    accuracy, low, high     test accuracy and its 95 % interval
+    accuracy, low, high     test accuracy and its 95% interval
     aliasing_line   accuracy of an observer who recognizes every kind of motion and takes the likelier direction
     place           below or above that line if the interval excludes it; else at; "" without an interval
     swapped         share of clips of the directed actions that are taken for the opposite one if reversed

@@ -1,6 +1,7 @@
 """Illustrations of the networks and of a 3-D convolution."""
 
 from collections import namedtuple
+from collections.abc import Iterable
 from itertools import pairwise, product, starmap
 
 import numpy as np
@@ -10,11 +11,10 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Polygon, Rectangle
 from matplotlib.transforms import Bbox
-from torch import nn
+from torch import Tensor, nn
 
 from framebudget.models import NETWORKS
 from framebudget.models.slowfast import SlowFast, slow_frames
-from framebudget.report.attention import outputs
 from framebudget.report.plots import COLUMN, PAGE, PALETTE, Color, style_of, tint
 
 TRUNK = ["stem", "res2", "res3", "res4", "res5"]  # the papers' names for the first five blocks
@@ -44,13 +44,22 @@ def stages(model: str, T: int, crop: int) -> tuple[list[list[Stage]], Stage | No
             pool = getattr(network.blocks[-1], "pool", None)  # in the head of X3D
             head = {"conv5": pool.pre_conv, "pool5": pool.pool, "fc1": pool.post_conv} if pool else {}
             lines, laterals = [(clip, trunk | head)], {}
-        _, found = outputs(network, [module for _, modules in lines for module in modules.values()], clip)
+        found = outputs(network, [module for _, modules in lines for module in modules.values()], clip)
 
     def stage(name: str, module: nn.Module) -> Stage:
         return Stage(name, *found[module].shape[1:], len(getattr(module, "res_blocks", [])), laterals.get(module, 0))
 
     pathways = [[Stage("clip", *x.shape[1:]), *starmap(stage, modules.items())] for x, modules in lines]
     return pathways, pathways[0][-1]._replace(name="concat", lateral=pathways[1][-1].C) if joined else None
+
+
+def outputs(network: nn.Module, modules: Iterable[nn.Module], clips_BCTHW: Tensor) -> dict[nn.Module, Tensor]:
+    found: dict[nn.Module, Tensor] = {}
+    hooks = [module.register_forward_hook(lambda of, _, output: found.update({of: output})) for module in modules]
+    network(clips_BCTHW)
+    for hook in hooks:
+        hook.remove()
+    return found
 
 
 def network(model: str, T: int, crop: int) -> Figure:

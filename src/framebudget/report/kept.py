@@ -8,7 +8,7 @@ One row per study, network and budget:
     accuracy, accuracy_std, low, high       as in work/tables/results.csv
     finished, needed                whether all trainings have finished learning; whether this is the budget needed
     because                         why the search for the frames needed stopped: as in work/tables/needed.csv
-    loss, loss_low, loss_high, at_most      accuracy of the largest budget minus this one's, with its 95 % interval,
+    loss, loss_low, loss_high, at_most      accuracy of the largest budget minus this one's, with its 95% interval,
                                     and its one-sided bound
     of_largest                      accuracy of the largest budget's networks, tested at this budget
     reversed, shuffled, still       accuracy of this budget's networks with the frames in another order
@@ -57,7 +57,7 @@ def recipe(p: Params, model: str, clips_sha256: str) -> str:
 def replication(answers: pd.DataFrame, results: pd.DataFrame, recipes: dict[str, str]) -> pd.DataFrame:
     """Accuracies of a study beside those of the kept study with the same recipe: one row per budget that both have.
 
-    expected_low, expected_high: the 95 % prediction interval for a mean over as many seeds as `results` has, from the
+    expected_low, expected_high: the 95% prediction interval for a mean over as many seeds as `results` has, from the
     deviation over the kept study's seeds (Student's t), at least one clip to either side. agrees: whether the accuracy
     is within it. recipes: of each model, as `recipe` computes it.
     """
@@ -90,7 +90,7 @@ def sentence(rows: pd.DataFrame) -> str:
     if len(needed) and enough < largest:
         bound = 100 * max(rows.loc[enough, "at_most"], 0)
         parts = [f"{enough} frames are enough for {network}: {changes(enough)}"]
-        parts[0] += f", at most {bound:.1f} with 95 % confidence"
+        parts[0] += f", at most {bound:.1f} with 95% confidence"
     elif len(needed):
         parts = [f"{network} needs all {largest} frames"]
     else:
@@ -98,7 +98,7 @@ def sentence(rows: pd.DataFrame) -> str:
     if first["because"] in ("worse", "undecided"):
         low, high = rows.loc[below, ["loss_low", "loss_high"]]
         doubt = ", so they may or may not be enough" if first["because"] == "undecided" else ""
-        parts.append(f"{changes(below)} (95 % interval {points(low)} to {points(high)}){doubt}")
+        parts.append(f"{changes(below)} (95% interval {points(low)} to {points(high)}){doubt}")
     elif first["because"] == "unlearned":
         parts.append(f"with {below} or {largest}, some trainings have not finished learning")
     elif first["because"] == "trainings":

@@ -1,52 +1,82 @@
-"""The figure of all kept studies: accuracy against frames and cost."""
+"""The figures of all kept studies: accuracy against frames and cost."""
+
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
-from framebudget.report.plots import MARKERS, PAGE, PALETTE, with_intervals
+from framebudget.report.plots import COLUMN, MARKERS, PAGE, PALETTE, RING, budget_ticks, decimal_ticks, with_intervals
 
 APART = 0.035  # half the distance between two lines, in octaves
+CLIPS = [PALETTE[k] for k in (2, 3, 4, 5, 9)]  # no network's colors
 
 
 def answers(table: pd.DataFrame) -> Figure:
-    """The table of `report.kept`: test accuracy with its 95 % interval against frames, and against the cost of a clip.
-    A ring is around the budget needed. Colors: clips. Dashed: from scratch."""
+    """The table of `report.kept`: test accuracy with 95% intervals against frames, and against the cost of a clip."""
     figure = Figure(figsize=(PAGE, 2.6))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
-    lines = list(table.groupby(["study", "model"], sort=False))
-    clips = {name: place for place, name in enumerate(table["clips"].unique())}
-    networks = {name: place for place, name in enumerate(table["network"].unique())}
-    for place, (_, rows) in enumerate(lines):
-        first = rows.iloc[0]
-        start = "" if first["start"] else ", from scratch"
-        style = {
-            "color": PALETTE[clips[first["clips"]] % len(PALETTE)],
-            "marker": MARKERS[networks[first["network"]] % len(MARKERS)],
-            "ls": "-" if first["start"] else "--",
-            "label": f"{first['clips']}: {first['network']}{start}",
-        }
-        shift = 2 ** (APART * (2 * place - len(lines) + 1))
-        _line(left, rows["budget"] * shift, rows, style)
-        _line(right, rows["gmacs"], rows, style)
-    left.plot([], [], "o", ms=8, mfc="none", mec="0.15", mew=0.8, label="Frames needed")
-    budgets = sorted(table["budget"].unique())
-    left.set(xlabel="Frames per clip", ylabel="Test accuracy", xscale="log", xticks=budgets, xticklabels=budgets)
-    left.set_ylim(np.floor(10 * min(table["low"].min(), table["accuracy"].min())) / 10, 1.03)
-    right.set(xlabel="10⁹ multiply-adds per clip", xscale="log")
-    right.xaxis.set_major_locator(LogLocator(subs=(1,)))
-    right.xaxis.set_major_formatter("{x:g}")
-    for axes in (left, right):
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
-    left.xaxis.set_minor_locator(NullLocator())
+    against_frames(left, table)
+    against_cost(right, table)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
+
+
+def cost(table: pd.DataFrame) -> Figure:
+    """The right panel of `answers` alone."""
+    figure = Figure(figsize=(COLUMN, 2.6))
+    axes = figure.subplots()
+    against_cost(axes, table)
+    axes.set_ylabel("Test accuracy")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=1)
+    return figure
+
+
+def against_frames(axes: Axes, table: pd.DataFrame) -> None:
+    """A ring is around the budget needed. Colors: clips. Markers: networks. Dashed: from scratch."""
+    lines = list(_lines(table))
+    for place, (rows, style) in enumerate(lines):
+        x = rows["budget"] * 2 ** (APART * (2 * place - len(lines) + 1))
+        _line(axes, x, rows, style)
+    axes.plot([], [], **RING, label="Frames needed")
+    axes.set(xlabel="Frames per clip", ylabel="Test accuracy")
+    budget_ticks(axes, sorted(table["budget"].unique()))
+    _from_lowest(axes, table)
+
+
+def against_cost(axes: Axes, table: pd.DataFrame) -> None:
+    for rows, style in _lines(table):
+        _line(axes, rows["gmacs"], rows, style)
+    axes.set(xlabel="10⁹ multiply-adds per clip", xscale="log")
+    decimal_ticks(axes, subs=(1,))
+    _from_lowest(axes, table)
+
+
+def _lines(table: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, dict]]:
+    """The rows of each study and network, with their style."""
+    clips = {name: place for place, name in enumerate(table["clips"].unique())}
+    networks = {name: place for place, name in enumerate(table["network"].unique())}
+    for _, rows in table.groupby(["study", "model"], sort=False):
+        first = rows.iloc[0]
+        yield (
+            rows,
+            {
+                "color": CLIPS[clips[first["clips"]] % len(CLIPS)],
+                "marker": MARKERS[networks[first["network"]] % len(MARKERS)],
+                "ls": "-" if first["start"] else "--",
+                "label": f"{first['clips']}: {first['network']}{'' if first['start'] else ', from scratch'}",
+            },
+        )
 
 
 def _line(axes: Axes, x: pd.Series, rows: pd.DataFrame, style: dict) -> None:
     with_intervals(axes, x, rows, {"lw": 1.1, "ms": 3.5, "elinewidth": 0.7, "capsize": 1.5} | style)
     enough = rows["needed"]
-    axes.plot(x[enough], rows["accuracy"][enough], "o", ms=10, mfc="none", mec="0.15", mew=0.8, zorder=4)
+    axes.plot(x[enough], rows["accuracy"][enough], **RING)
+
+
+def _from_lowest(axes: Axes, table: pd.DataFrame) -> None:
+    axes.set_ylim(np.floor(10 * min(table["low"].min(), table["accuracy"].min())) / 10, 1.03)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))

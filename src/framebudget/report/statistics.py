@@ -129,7 +129,7 @@ def summary(predictions: pd.DataFrame, k: int) -> pd.DataFrame:
 
 
 def intervals(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row per configuration: accuracy, a mean over seeds, its 95 % interval from low to high, and what that is of.
+    """One row per configuration: accuracy, a mean over seeds, its 95% interval from low to high, and what that is of.
 
     interval_of: recipe (new groups and trainings), or networks (new groups alone: one seed). With two seeds, or below
     FEWEST_GROUPS, there is no interval: NaN and "". Raises ValueError if a training lacks test clips.
@@ -155,9 +155,9 @@ def comparisons(predictions: pd.DataFrame) -> pd.DataFrame:
     of              budget or model: what differs between model_a, budget_a and model_b, budget_b
     seeds           trainings of the one that has fewer
     difference      accuracy of b minus accuracy of a, means over seeds
-    low, high       its 95 % interval, of what interval_of says, as in `intervals`
+    low, high       its 95% interval, of what interval_of says, as in `intervals`
     detectable      the smallest difference that would probably be found (a power of 0.8, before Holm's correction)
-    at_most         its one-sided upper 95 % bound: the most that the smaller budget plausibly loses
+    at_most         its one-sided upper 95% bound: the most that the smaller budget plausibly loses
     p, p_holm       two-sided, of that interval; and corrected for the number of rows (Holm 1979); NaN for networks
     verdict         better or worse if p_holm is below 0.05, else undecided; none where there is no p
 
@@ -194,7 +194,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 def frames_needed(predictions: pd.DataFrame, margin: float, learned: pd.DataFrame) -> pd.DataFrame:
     """The smallest budget of each model that loses at most `margin` against the largest one: one row per model.
 
-    Budgets are tested from the largest down, each by its one-sided 95 % bound (`at_most`), until one fails. That needs
+    Budgets are tested from the largest down, each by its one-sided 95% bound (`at_most`), until one fails. That needs
     no correction for their number (Hsu & Berger 1999, Westfall & Krishen 2001). learned: of `scores.learned`.
 
     largest     the largest budget
