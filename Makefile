@@ -30,8 +30,8 @@ coverage: .venv/ready  ## which lines and branches of src/ the tests cover
 	coverage report
 
 lint: .venv/ready  ## check code rules, format and types
-	ruff check src tests benchmarks reports
-	ruff format --check src tests benchmarks reports
+	ruff check src tests benchmarks reports docs
+	ruff format --check src tests benchmarks reports docs
 	mypy
 
 verify: .venv/ready  ## do two unlike clones give the same bytes? CHANGES='-S â€¦', or REFERENCE=reports/motion
@@ -39,6 +39,13 @@ verify: .venv/ready  ## do two unlike clones give the same bytes? CHANGES='-S â€
 
 ui: .venv/ready  ## the MLflow UI with every run, on this machine only; PORT=5000
 	python -m framebudget.commands.ui $(PORT)
+
+# The pages are copied with what they link to, so that links work in the repository and on the site.
+docs: .venv/ready  ## the documentation as a site: build/site/index.html; stops at a dead link
+	$(PIP) install --require-hashes --no-deps -r requirements-docs.lock
+	rm -rf build && mkdir -p build/pages
+	git ls-files -z '*.md' '*.png' 'reports/*.csv' CITATION.cff LICENSE pyproject.toml | tar -cf - --null -T - | tar -xf - -C build/pages
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 experiments: export COLUMNS := 9999  # or DVC shortens what a narrow terminal cannot show
 experiments: .venv/ready scm  ## every DVC experiment: accuracies, and the parameters that differ
@@ -73,4 +80,4 @@ scm: .venv/ready
 	$(PIP) install --no-deps --no-build-isolation -e .; mv .venv/unfinished $@; touch $@
 	@.venv/bin/python -c 'import framebudget.learning.fit' >/dev/null 2>&1 &  # compiles what the trainings will import
 
-.PHONY: paper test test-fast test-all coverage lint verify ui experiments help scm
+.PHONY: paper test test-fast test-all coverage lint verify ui docs experiments help scm

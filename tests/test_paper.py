@@ -245,6 +245,13 @@ def test_a_build_of_the_kept_study_says_whether_it_agrees(here, monkeypatch):
     assert packed("X3D-M at 16 and SlowFast R50 at 16 do not agree.") in text
 
 
+def test_it_ends_with_what_was_measured(here, capsys):
+    typeset(here, {6: 0.5, 16: 1}, models=["x3d_m"])
+    assert re.search(
+        r"^X3D-M: \d+\.\d% of the test clips at 6 frames, 100\.0% at 16\npaper/paper\.pdf\n$", capsys.readouterr().out
+    )
+
+
 def test_the_same_study_gives_the_same_bytes(here):
     typeset(here, {6: 0.5, 16: 0.9})
     first = Path("paper/paper.pdf").read_bytes()

@@ -4,10 +4,11 @@
 
 reads   paper/*.typ, paper/references.bib, params.yaml
         work/, reports/answers.csv, reports/splits/summary.csv: all numbers and figures
-writes  paper/paper.pdf
+writes  paper/paper.pdf, and prints the accuracies
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +21,7 @@ from framebudget.params import Params
 from framebudget.report import kept, names
 from framebudget.study import read_table
 
+RESULTS = Path("work/tables/results.csv")
 LEADINGS = [f"{0.55 + 0.005 * k:.3f}em" for k in range(9)]
 
 
@@ -36,6 +38,16 @@ def main() -> None:
     pdf = typeset({key: json.dumps(value) for key, value in inputs.items()})
     with new_file(Path("paper/paper.pdf")) as unfinished:
         unfinished.write_bytes(pdf)
+    print(*measured(p), "paper/paper.pdf", sep="\n")
+
+
+def measured(p: Params) -> Iterator[str]:
+    """X3D-M: 85.5% of the test clips at 6 frames, 97.3% at 8, 97.9% at 16"""
+    for model, rows in read_table(RESULTS).groupby("model", sort=False):
+        shares = [f"{row.accuracy:.1%}" for row in rows.itertuples()]
+        first, *others = zip(shares, rows["budget"], strict=True)
+        at = [f"{first[0]} of the test clips at {first[1]} {p.unit}", *(f"{share} at {T}" for share, T in others)]
+        yield f"{NETWORKS[model].name}: {', '.join(at)}"
 
 
 def sentences() -> list[dict[str, str]]:
@@ -46,7 +58,7 @@ def sentences() -> list[dict[str, str]]:
 
 def replicated(p: Params) -> pd.DataFrame:
     """This study beside the kept one that it repeats, if there is one."""
-    results = read_table(Path("work/tables/results.csv"))
+    results = read_table(RESULTS)
     clips_sha256 = json.loads(Path("work/tables/provenance.json").read_text())["clips_sha256"]
     return kept.replication(kept.read(), results, {model: kept.recipe(p, model, clips_sha256) for model in p.models})
 

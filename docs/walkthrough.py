@@ -1,0 +1,157 @@
+"""Write docs/how-the-answer-was-found.md and its pictures, from the embedded clips and the kept study of motion.
+
+$ dvc pull data.dvc && python docs/walkthrough.py
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from framebudget import params
+from framebudget.console import stage, usage, write_text
+from framebudget.figures import loses_most
+from framebudget.params import Input
+from framebudget.report import kept, plots, strips
+from framebudget.report.controls import spacing
+from framebudget.sources.motion import period
+from framebudget.study import read_predictions, read_table
+from framebudget.video import sampling
+from framebudget.video.reader import probe, read_frames
+
+KEPT, PAGE, PICTURES = Path("reports/motion"), Path("docs/how-the-answer-was-found.md"), Path("docs/walkthrough")
+MODEL, BUDGETS = "x3d_m", [6, 8, 16]
+
+
+@stage
+def main() -> None:
+    spec = params.load(KEPT / "params.yaml").input(MODEL)
+    predictions = read_predictions(KEPT / "predictions.csv").query("model == @MODEL and budget in @BUDGETS")
+    name = loses_most(predictions[predictions["label"] == "Recede"])
+    path = Path("data/motion") / f"{name}.avi"
+    facts = probe(path)
+    taken = {T: frames_of(spec, T, facts) for T in BUDGETS}
+    plots.write(strips.strips([(f"{T} frames", read_frames(path, taken[T])) for T in BUDGETS]), PICTURES / "frames.png")
+    of_clip = predictions[predictions["clip"] == name]
+    results = read_table(KEPT / "results.csv").query("model == @MODEL and budget in @BUDGETS").set_index("budget")
+    pairs = read_table(KEPT / "comparisons.csv").query("model_a == @MODEL and model_b == @MODEL and budget_b == 16")
+    answer = kept.sentence(kept.read().query("study == 'motion' and model == @MODEL"))
+    write_text(
+        PAGE,
+        page(
+            path,
+            facts,
+            taken,
+            of_clip,
+            predictions,
+            results,
+            pairs.set_index("budget_a"),
+            answer,
+            spacing(spec, 6),
+            spec.window,
+        ),
+    )
+
+
+def frames_of(spec: Input, T: int, facts: dict) -> np.ndarray:
+    (indices,) = sampling.views(
+        facts["frames"], T, sampling.span(spec, facts["frames"], facts["fps"], T), 1, spec.short
+    )
+    return indices
+
+
+def page(
+    path: Path,
+    facts: dict,
+    taken: dict[int, np.ndarray],
+    of_clip: pd.DataFrame,
+    tested: pd.DataFrame,
+    results: pd.DataFrame,
+    pairs: pd.DataFrame,
+    answer: str,
+    step: float,
+    window: float,
+) -> str:
+    group, turns = of_clip["group"].iloc[0], period(of_clip["group"].iloc[0])
+    wrong = of_clip.assign(wrong=of_clip["label"] != of_clip["prediction"]).groupby("budget")["wrong"].sum()
+    first = of_clip[of_clip["seed"] == 0].set_index("budget")
+    classes = [column.removeprefix("p_") for column in of_clip.columns if column.startswith("p_")]
+    seeds, clips, groups = of_clip["seed"].nunique(), tested["clip"].nunique(), tested["group"].nunique()
+    aliases = "more than half a period. So the motion aliases: it looks as if the ellipse came closer, slowly."
+    facts_row = [path.parent.name, group, facts["frames"], facts["fps"], f"{facts['width']} × {facts['height']}"]
+    facts_table = table([[*facts_row, facts["codec"]]], ["class", "group", "frames", "fps", "pixels", "codec"])
+    frames_table = table(
+        [[T, ", ".join(str(number) for number in taken[T])] for T in BUDGETS], ["budget", "frames, counted from 0"]
+    )
+    probabilities = table(
+        [[T, *(f"{first.at[T, f'p_{one}']:.2f}" for one in classes)] for T in BUDGETS], ["frames", *classes]
+    )
+    accuracies = table(
+        [[T, f"{row.accuracy:.1%}", f"{row.low:.1%} to {row.high:.1%}"] for T, row in results.iterrows()],
+        ["frames", "test accuracy", "95% interval"],
+    )
+    losses = table(
+        [[T, *(f"{100 * pairs.at[T, column]:.1f}" for column in ("difference", "at_most"))] for T in BUDGETS[:2]],
+        ["frames", "loss, points", "at most, points"],
+    )
+    return f"""# How the answer was found
+
+This page follows one clip from its file to the verdict of a study: `{path.name}` of the embedded clips, in the
+kept study [reports/motion](../reports/README.md#motion). `python docs/walkthrough.py` writes this page.
+
+## 1. `fetch` turns a file into a row
+
+`fetch` decodes every frame of the file and records what it found in `work/manifest.csv`:
+
+{facts_table}
+
+The group is the scene, `{group}`. Five clips show this scene, one for each class.
+
+## 2. `split` keeps its group together
+
+All clips of `{group}` are in the test, so no network has trained on this scene or chosen its epoch by it.
+
+## 3. A budget takes frames
+
+Evaluation takes a window of {window} s in the middle of the clip. It spreads the frames of the budget evenly over it:
+
+{frames_table}
+
+![What 6, 8 and 16 frames see of the clip](walkthrough/frames.png)
+
+The ellipse recedes periodically, every {turns:.1f} frames of the clip. With 16 frames, one can see it shrink. Neighbors
+among the 6 frames are {step:.1f} frames apart: {aliases if step > turns / 2 else "less than half a period."}
+
+## 4. A network predicts
+
+`train_x3d` trains one X3D-M for each budget and seed, and keeps the epoch with the highest validation accuracy. With
+each of them, `evaluate` predicts the clip. These are the probabilities from seed 0, as in `work/predictions.csv`:
+
+{probabilities}
+
+Networks that take the clip for another class: {", ".join(f"{wrong[T]} of {seeds} with {T} frames" for T in BUDGETS)}.
+
+## 5. Clips and seeds become an accuracy
+
+The study has {clips} test clips in {groups} groups, and {seeds} networks for every budget. Their predictions give the
+mean accuracy. Its interval covers new groups and new trainings (section "Evaluation" of the paper):
+
+{accuracies}
+
+## 6. A rule gives the verdict
+
+A budget is enough if it loses at most 5 points against 16 frames, with 95% confidence:
+
+{losses}
+
+{answer}
+"""
+
+
+def table(rows: list[list], header: list[str]) -> str:
+    return pd.DataFrame(rows, columns=header).to_markdown(index=False, disable_numparse=True)
+
+
+if __name__ == "__main__":
+    usage(__doc__).parse_args()
+    main()
