@@ -34,7 +34,7 @@ lint: .venv/ready  ## check code rules, format and types
 	ruff format --check src tests benchmarks reports docs
 	mypy
 
-verify: .venv/ready  ## do two unlike clones give the same bytes? CHANGES='-S …', or REFERENCE=reports/motion
+verify: .venv/ready  ## check that two different clones give the same bytes; CHANGES='-S …', or REFERENCE=reports/motion
 	python -m framebudget.commands.verify $(CHANGES) $(if $(REFERENCE),--reference $(REFERENCE))
 
 ui: .venv/ready  ## the MLflow UI with every run, on this machine only; PORT=5000
@@ -60,7 +60,7 @@ scm: .venv/ready
 		if grep -qs no_scm .dvc/config.local; then \
 			echo 'This folder is a git repository now: DVC uses it'; dvc config --local --unset core.no_scm; fi; \
 	elif ! grep -qs no_scm .dvc/config.local; then \
-		echo 'This folder is no git repository. The study runs without one (dvc config --local core.no_scm true).'; \
+		echo 'This folder is not a git repository. The study runs without one (dvc config --local core.no_scm true).'; \
 		echo 'Experiments need one: git init && git add -A && git commit -m all, and make paper again'; \
 		dvc config --local core.no_scm true; fi
 

@@ -133,7 +133,7 @@ def version_0_1(right_BSGC: np.ndarray, generator: np.random.Generator) -> tuple
 def main() -> None:
     parser = usage(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[3, 5, 10])
-    parser.add_argument("--studies", type=int, default=1000, help="that are drawn in each setting")
+    parser.add_argument("--studies", type=int, default=1000, help="studies drawn in each setting")
     arguments = parser.parse_args()
     rows = []
     for seeds in arguments.seeds:

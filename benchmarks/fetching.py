@@ -5,8 +5,8 @@
 
 Makes 1080p clips of ten seconds at 25 fps: H.264 with closed and open GOPs, HEVC and VP9, at a camera's bit rates. They
 show a moving pattern with a sensor's noise. The survey and plain decoding take turns, --rounds times. Prints a Markdown
-table of CPU seconds, because other work on the machine disturbs them less than wall time: medians, ± half the range
-between the quartiles. *decodings* divides the survey's seconds by those of plain decoding in the same round. Encoding
+table of CPU seconds, because other work on the machine disturbs them less than wall time: medians ± half the
+interquartile range. *decodings* divides the survey's seconds by those of plain decoding in the same round. Encoding
 takes minutes.
 """
 

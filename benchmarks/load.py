@@ -3,13 +3,13 @@
     $ python benchmarks/load.py [--clips 500 5000 50000]
     $ python benchmarks/load.py --loop 25
 
-The first prints a Markdown table for so many clips: seconds, and memory in MiB. *main*: peak of the stage's process
-above its imports. *worker*: the most that one of its child processes had to itself and shared with none. fetch reads
-files of 16 frames that differ in their last bytes; all else takes a manifest whose rows share 20 files of 180 frames,
-by hard links. Networks are a few weights, so that everything around them is what is measured.
+The first prints a Markdown table for these numbers of clips: seconds, and memory in MiB. *main*: peak of the stage's
+process above its imports. *worker*: the most private memory of any of its child processes. fetch reads files of 16
+frames that differ in their last bytes; all else takes a manifest whose rows share 20 files of 180 frames, by hard
+links. Networks are stubs with a few weights, so the benchmark measures everything around them.
 
-The second trains X3D-M for so many minutes on 160 clips at the size of the study, by the command of the study, and says
-what grew: memory and open files of the process that trains, and of the one that reads. Linux only.
+The second trains X3D-M for so many minutes on 160 clips, with the study's sizes and command, and prints what grew:
+memory and open files of the training process and of the processes that read clips. Linux only.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ from framebudget.video.reader import probe
 CLASSES, GROUP = 20, 5  # clips of a group
 WORKERS = 2
 SCENES, FOREVER = 32, 10**6
-WARM_UP, BLOCKS = 0.2, 10  # of a loop: what is not counted, and the parts that the rest is averaged in
+WARM_UP, BLOCKS = 0.2, 10  # of a loop: the share that is dropped, and the blocks over which the rest is averaged
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 warnings.filterwarnings("ignore", module="torch.utils.data")  # "more workers than cores"
 
@@ -100,7 +100,7 @@ def grow(folder: Path, counts: list[int]) -> None:
 
 
 def names(clips: int) -> list[tuple[str, str]]:
-    """(class, clip) of each, in groups of some."""
+    """(class, clip) of each, in groups of GROUP clips."""
     number = [divmod(i, CLASSES) for i in range(clips)]
     return [(f"c{k:02d}", f"c{k:02d}/v_c{k:02d}_g{i // GROUP:04d}_c{i % GROUP}") for i, k in number]
 
@@ -117,7 +117,7 @@ def write_files(folder: Path, clips: int) -> None:
 
 
 def write_manifest(folder: Path, clips: int) -> None:
-    """What fetch would write, of clips that share one file a class."""
+    """What fetch would write about clips that share one file per class."""
     settings(folder)
     once = motion.render(motion.draw_scene(1), "Sway")[:, :72:3, :96:3]
     facts, learned, rows = {}, {}, []
@@ -134,7 +134,7 @@ def write_manifest(folder: Path, clips: int) -> None:
 
 
 def settings(folder: Path) -> None:
-    """params.yaml: the one of the repository, but for these clips; two workers, one budget."""
+    """The repository's params.yaml, changed for these clips: two workers, one budget."""
     folder.mkdir()
     content = yaml.safe_load(PARAMS.read_text())
     content |= {"dataset": "folder", "clips": "clips", "frames": [6], "workers": WORKERS}
@@ -145,7 +145,7 @@ def settings(folder: Path) -> None:
 
 
 def fetch_clips() -> None:
-    fetch.main()  # itself it cannot be sent to another process
+    fetch.main()  # fetch.main itself cannot be sent to another process
 
 
 def split_by_group() -> None:
@@ -211,7 +211,7 @@ STAGES = {
 
 
 def measured(work: Callable[[], None], folder: Path) -> Cost:
-    """What a function costs in a fresh process, begun in this folder."""
+    """What a function costs in a fresh process, started in this folder."""
     (seconds, main), looks = in_process(alone, work, folder)
     return Cost(seconds, main / MIB, max((bytes for look in looks for bytes in look), default=0) / MIB)
 
@@ -226,7 +226,7 @@ def alone(work: Callable[[], None], folder: Path) -> tuple[float, int]:
 
 
 def loop(folder: Path, minutes: float) -> None:
-    """Train without end, look every two seconds, and end it."""
+    """Train indefinitely, sample every two seconds, and stop after `minutes`."""
     content = yaml.safe_load(PARAMS.read_text())
     content |= {"clips": "clips", "frames": [6], "workers": 1}
     content["datasets"]["motion"]["train"]["patience"] = FOREVER
@@ -282,9 +282,9 @@ def print_growth(seen: list[Seen], steps_an_hour: float) -> None:
 
 
 def slope(hours: pd.Series, values: pd.Series) -> tuple[float, float]:
-    """Growth an hour, and half its 95% interval; of means over blocks, for neighbours are not independent."""
+    """Growth per hour, and half its 95% interval, from means over blocks: neighboring samples are not independent."""
     fit = linregress(means(hours), means(values))
-    return fit.slope, np.nan_to_num(fit.stderr) * t.ppf(0.975, BLOCKS - 2)  # of what never changes, it is not a number
+    return fit.slope, np.nan_to_num(fit.stderr) * t.ppf(0.975, BLOCKS - 2)  # NaN if the values never change
 
 
 def means(values: pd.Series) -> np.ndarray:

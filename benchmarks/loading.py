@@ -2,8 +2,8 @@
 
     $ python benchmarks/loading.py FOLDER [--frames 16] [--crop 112] [--batches 12]
 
-FOLDER holds <class>/<video>. Writes a Markdown table: clips a second that the loader gives alone, that the training
-step of X3D-M (batch 8, AdamW) takes, that both give together, and the share of that time spent waiting for a batch.
+FOLDER holds <class>/<video>. Prints a Markdown table: clips per second of the loader alone, of X3D-M's training
+step (batch 8, AdamW) alone, and of both together, and the share of that time spent waiting for a batch.
 With workers, the loader and the step compete for the same cores; without, the step waits for every clip.
 """
 
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def run(clips: Clips, batches: int, workers: int, work: Callable[[tuple], None]) -> tuple[float, float]:
-    """Seconds spent waiting for so many batches, and working on them, after two of each to warm up."""
+    """Seconds spent waiting for `batches` batches, and working on them, after two batches to warm up."""
     data = loader(clips, 8, workers)
     waiting, working = [], []
     for epoch in itertools.count():

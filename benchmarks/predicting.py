@@ -2,9 +2,9 @@
 
     $ python benchmarks/predicting.py FOLDER [--frames 16] [--crop 112] [--window 0] [--rounds 3]
 
-FOLDER holds videos. Writes a Markdown table: windows a second that are read and made ready alone, that X3D-M takes
-alone (on what was read), one after the other, and that `predict` gives, medians over the rounds and half their range;
-and the last as a share of the slower of the first two. Without --window, three windows a video. All share the cores.
+FOLDER holds videos. Prints a Markdown table of windows per second: reading and preparing them alone, X3D-M alone (on
+what was read), one after the other, and `predict`; medians over the rounds ± half their range; and the speed of
+`predict` as a share of the slower of the first two. Without --window, three windows a video. All share the cores.
 """
 
 import statistics

@@ -1,12 +1,12 @@
 """Clips a second on one core: this project's reader against its peers, on the same files, in the same run.
 
     $ pip install torchcodec decord2 opencv-python-headless     torchcodec needs FFmpeg's libraries (apt install ffmpeg)
-    $ python benchmarks/reading.py FOLDER                       <class>/<video>; --clips of them, evenly taken
+    $ python benchmarks/reading.py FOLDER                       <class>/<video>; --clips of them, evenly spaced
 
-writes a Markdown table: 16 frames spread over the whole clip, or over a window of 2 or 8 s, as arrays on the CPU. All
-readers take turns, --rounds times; clips/s are medians, ± half the range between the quartiles. *wrong* counts files of
-which a frame was another than the asked one, *errors* files that raised. framebudget uses the
-index that `fetch` builds of a clip; building it is not timed, because it happens once for all epochs.
+Prints a Markdown table: 16 frames spread over the whole clip, or over a window of 2 or 8 s, as arrays on the CPU. All
+readers take turns, --rounds times; clips/s are medians ± half the interquartile range. *wrong* counts files with at
+least one wrong frame, *errors* files that raised. framebudget uses the index that `fetch` builds; building it is not
+timed, because it happens once for all epochs.
 """
 
 import os
@@ -19,7 +19,7 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-warnings.filterwarnings("ignore")  # of pytorchvideo, at import and at each clip
+warnings.filterwarnings("ignore")  # pytorchvideo warns at import and at each clip
 
 import av
 import cv2
@@ -90,7 +90,7 @@ class Clip:
         )
 
     def wrong(self, frames: np.ndarray) -> bool:
-        """Whether some frame is nearer to a neighbour of the asked one than to that itself."""
+        """Whether any frame is closer to a neighbor of the requested frame than to the requested frame."""
         for index, frame in zip(self.indices, frames, strict=True):
             near = range(max(index - 4, 0), min(index + 5, len(self.truth)))
             distance = {i: np.abs(self.truth[i].astype(np.int16) - frame).mean() for i in near}
@@ -133,7 +133,7 @@ def opencv(clip: Clip, size: tuple[int, int] | None = None) -> np.ndarray:
 
 
 def decoding_alone(clip: Clip) -> None:
-    """Every frame up to the last asked for, converted by nobody."""
+    """Decode every frame up to the last one requested, without converting any."""
     with av.open(clip.name) as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
@@ -213,7 +213,7 @@ LONG = {"long.mp4": "libx264", "long.mkv": "libx264", "long.webm": "libvpx-vp9",
 
 
 def long_clip(path: Path, codec: str) -> Clip:
-    """60 s of a rendered scene at 25 fps, encoded as the codec does by itself; 16 frames of its last second."""
+    """60 s of a rendered scene at 25 fps, encoded with the codec's default settings; 16 frames of its last second."""
     frames = motion.render(motion.draw_scene(1), "Sway")
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25)

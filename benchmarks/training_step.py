@@ -2,9 +2,9 @@
 
     $ python benchmarks/training_step.py [--model x3d_m slowfast_r50] [--shape 8x112 16x112 16x224] [--rounds 5]
 
-For each model, shape (frames × pixels) and batch a table: seconds forward, backward and for the whole step (with
-AdamW), for the same clips in evaluation, and the peak of memory; the median of all rounds and half their spread. Each
-measurement runs in a process of its own, stock and ours in turn.
+Prints a table for each model, shape (frames × pixels) and batch: seconds of the forward pass, the backward pass and
+the whole step (with AdamW), of evaluating the same clips, and peak memory; the median of all rounds ± half their
+spread. Each measurement runs in a process of its own, stock and ours in turn.
 
     stock   pytorchvideo's network, float32, contiguous, AdamW as torch gives it
     ours    framebudget.models as framebudget.train runs it, in each of the given precisions
@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from framebudget.console import usage
 from framebudget.learning.runtime import prepare
-from framebudget.models import NETWORKS  # before pytorchvideo: silences what fvcore warns of
+from framebudget.models import NETWORKS  # before pytorchvideo: silences fvcore's warnings
 from framebudget.models.layers import for_evaluation
 from framebudget.models.replay import Replay
 from framebudget.models.slowfast import SlowFast
@@ -44,7 +44,7 @@ def stock_x3d(T: int, side: int) -> nn.Module:
 
 
 def stock_slowfast(T: int, side: int) -> nn.Module:
-    """Takes the clip alone, as ours does."""
+    """Takes the clip alone, as our network does."""
     pools = ((-(-T // 4), side // 32, side // 32), (T, side // 32, side // 32))
     network = create_slowfast(model_num_class=CLASSES, head_pool_kernel_sizes=pools)
     network.register_forward_pre_hook(lambda _, args: (SlowFast.pathways(args[0]),))

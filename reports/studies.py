@@ -30,7 +30,7 @@ from framebudget.study import Study, read_controls, read_predictions, read_table
 from framebudget.study import write_table as write_rows
 
 HERE = Path(__file__).parent
-PICTURES = ["teaser", "mistakes"]  # show clips
+PICTURES = ["teaser", "mistakes"]  # these show clips
 TITLES = {  # of folders of clips
     "motion": "motion",
     "ucf101": "UCF101",
@@ -43,15 +43,15 @@ TITLES = {  # of folders of clips
 def main() -> None:
     parser = usage(__doc__)
     commands = parser.add_subparsers(required=True)
-    keeping = commands.add_parser("keep", help="the study in work/")
+    keeping = commands.add_parser("keep", help="keep the study in work/")
     keeping.add_argument("name")
     keeping.set_defaults(run=lambda arguments: keep(arguments.name))
-    adding = commands.add_parser("add", help="the study in work/, which differs in its seeds alone, to a kept one")
+    adding = commands.add_parser("add", help="add the study in work/ to a kept one that differs only in its seeds")
     adding.add_argument("name")
     adding.set_defaults(run=lambda arguments: add(arguments.name))
-    every = commands.add_parser("recompute", help="all that were kept")
+    every = commands.add_parser("recompute", help="recompute all kept studies")
     every.set_defaults(run=lambda _: [recompute(study) for study in kept()])
-    commands.add_parser("show", help="answers and README.md").set_defaults(run=lambda _: show())
+    commands.add_parser("show", help="write the answers and README.md's table").set_defaults(run=lambda _: show())
     arguments = parser.parse_args()
     arguments.run(arguments)
 
@@ -61,7 +61,7 @@ def keep(name: str) -> None:
     with new_folder(HERE / name) as folder:
         content = yaml.safe_load(Path("params.yaml").read_text())
         content["datasets"] = {p.dataset: (data := content["datasets"][p.dataset])}
-        content["clips"] = p.folder.name  # where they were is nobody's business
+        content["clips"] = p.folder.name  # the path on this machine stays private
         for network in p.data.networks:
             if weights := data[network]["weights"]:
                 data[network]["weights"] = Path(weights).name
@@ -108,7 +108,7 @@ def add(name: str) -> None:
 
 
 def joined(*tables: pd.DataFrame) -> pd.DataFrame:
-    """In the order of one study's rows: by network as it comes, budget and seed."""
+    """In the order of one study's rows: by network in order of appearance, budget and seed."""
     table = pd.concat(tables, ignore_index=True)
     order = {model: place for place, model in enumerate(table["model"].unique())}
     return table.sort_values(scores.TRAINING, kind="stable", key=lambda column: column.replace(order))
@@ -210,7 +210,7 @@ def answers_of(study: Path) -> pd.DataFrame:
 
 
 def title(content: dict) -> str:
-    """What was tested on, in words."""
+    """The test clips, in words."""
     classes = content["datasets"][content["dataset"]]["fetch"]["classes"]
     name = TITLES.get(folder := Path(content["clips"]).name, folder)
     return f"{name}, {len(classes)} classes" if isinstance(classes, list) else name
@@ -231,7 +231,7 @@ def write_readme(table: pd.DataFrame) -> None:
 
 
 def write_between(name: str, text: str) -> None:
-    """Replace what stands between two comments in README.md."""
+    """Replace the text between two comments in README.md."""
     begin, end = f"<!-- reports/studies.py {name} -->\n", f"<!-- end {name} -->\n"
     before, _, rest = Path("README.md").read_text().partition(begin)
     write_text(Path("README.md"), f"{before}{begin}\n{text}\n\n{end}{rest.partition(end)[2]}")
@@ -249,9 +249,9 @@ def counted(budget: int) -> str:
 
 
 def rows_of(study: Path) -> pd.DataFrame:
-    """One row a network: accuracy and, where there are groups enough, its 95% interval at every budget.
+    """One row per network: accuracy and, if there are enough groups, its 95% interval at every budget.
 
-    A network that was given one epoch is left out: it was only to show that the pipeline runs.
+    A network that trained for one epoch is left out: it only showed that the pipeline runs.
     """
     content = yaml.safe_load((study / "params.yaml").read_text())
     data = content["datasets"][content["dataset"]]

@@ -100,7 +100,7 @@ def test_a_folder_that_no_repository_tracks_is_used_without_git(tmp_path):
     def scm():
         return run("make", "-o", ".venv/ready", "scm", cwd=folder).stdout
 
-    assert "This folder is no git repository. The study runs without one" in scm()
+    assert "This folder is not a git repository. The study runs without one" in scm()
     assert scm() == ""
     run("dvc", "pull", "-q", "data.dvc", cwd=folder)
     assert (folder / "data/motion").is_dir()

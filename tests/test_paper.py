@@ -34,7 +34,8 @@ def here(tmp_path, monkeypatch) -> Path:
     for folder in ("paper", "reports/splits"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.pdf"))
     shutil.copy(ROOT / "reports/answers.csv", tmp_path / "reports")
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    for file in ("params.yaml", "CITATION.cff"):
+        shutil.copy(ROOT / file, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(evaluate.weights, "read", lambda file: {"precision": "32-true"})  # there are no weights
     monkeypatch.setattr(evaluate, "cost", lambda model, classes, T, crop: (3.8, T / 10))  # takes a second
@@ -258,7 +259,7 @@ def test_the_same_study_gives_the_same_bytes(here):
     paper.main()
     assert Path("paper/paper.pdf").read_bytes() == first
     assert b"/StructTreeRoot" in first
-    assert b"CreationDate" not in first
+    assert b"pdfaid:part>2<" in first and b"pdfuaid:part>1<" in first
 
 
 def test_a_layout_on_which_typst_fails_is_set_a_little_wider(here, monkeypatch):

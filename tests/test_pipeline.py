@@ -17,7 +17,7 @@ from tests.conftest import ROOT, copied, fresh_repository, run, set_params
 from tests.server import answering, free_address
 
 OUTPUTS = ["work/manifest.csv", "work/split.csv", "work/x3d_m/curves.csv", "work/slowfast_r50/2f-s0.pt",
-           "work/predictions.csv", "work/metrics.json", "work/tables/results.tex", "work/figures/strips.pdf",
+           "work/predictions.csv", "work/metrics.json", "work/tables/results.tex", "work/figures/teaser.svg",
            "paper/paper.pdf"]  # fmt: skip
 
 

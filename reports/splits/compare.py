@@ -1,4 +1,4 @@
-"""What a careless split, frames that are drawn anew every epoch, and the published protocol are worth.
+"""Measure what a careless split, static frames, and the published protocol change.
 
     $ python reports/splits/compare.py ut_interaction datasets.folder.fetch.group='^\\d+_(\\d+)_' … [--arms published]
     $ python reports/splits/compare.py --summary
@@ -13,10 +13,10 @@ whole commands. For each seed, which draws the split and trains X3D-M, these arm
     published_new   the networks of `published` on the groups of `group`, which are new to them but chose their epoch
 
 writes  reports/splits/<name>.csv   one row for every prediction; leaked: other clips of its group were trained on or
-                                    chose the epoch; rows of arms and seeds that are not asked for stay
+                                    chose the epoch; rows of other arms and seeds stay
         reports/splits/summary.csv  with --summary; the paper reads it
 
-What was trained is kept in work/splits, so that the command goes on where it was interrupted.
+Trainings are kept in work/splits, so an interrupted command resumes when it runs again.
 """
 
 import contextlib
@@ -45,11 +45,11 @@ ARMS = {  # changes of params.yaml, and the subset of work/split.csv that is pre
 
 def main() -> None:
     parser = usage(__doc__)
-    parser.add_argument("name", nargs="?", help="of the table that is written")
-    parser.add_argument("change", nargs="*", help="key=value in params.yaml; paths absolute")
+    parser.add_argument("name", nargs="?", help="name of the table to write")
+    parser.add_argument("change", nargs="*", help="key=value in params.yaml; paths must be absolute")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--summary", action="store_true", help="of the tables that are there; printed as Markdown too")
+    parser.add_argument("--summary", action="store_true", help="summarize all tables; also prints Markdown")
     arguments = parser.parse_args()
     if arguments.summary:
         table = pd.concat([summary(path) for path in sorted(HERE.glob("*.csv")) if path.stem != "summary"])
@@ -68,12 +68,12 @@ def main() -> None:
 
 
 def keep(new: pd.DataFrame, path: Path) -> None:
-    """Put the predictions of one arm and seed into the table, in the place of those that it had."""
+    """Put the predictions of one arm and seed into the table, where they replace the old ones."""
     if path.exists():
         table = read_csv(path, PREDICTIONS)
         stays = (table["arm"] != new["arm"].iloc[0]) | (table["seed"] != new["seed"].iloc[0])
         new = pd.concat([table[stays], new])
-    new["arm"] = pd.Categorical(new["arm"], list(ARMS))  # to be sorted as they stand there
+    new["arm"] = pd.Categorical(new["arm"], list(ARMS))  # sorts in the order of ARMS
     new = new.sort_values(["seed", "arm"], kind="stable")
     write_csv(new[["arm", "seed", "clip", "group", "label", "prediction", "leaked"]], path)
 
@@ -103,7 +103,7 @@ def results_of(found: Path, folder: Path, changes: list[str], subset: str) -> pd
 
 
 def summary(path: Path) -> pd.DataFrame:
-    """Mean and deviation of each arm; its difference to `group`, paired by seed, with Student's 95% interval."""
+    """Mean and deviation of each arm; its difference from `group`, paired by seed, with Student's 95% interval."""
     table = read_csv(path, PREDICTIONS)
     clips, leaked = (table.groupby("arm")["leaked"].agg(what) for what in ("size", "sum"))
     accuracy = (table["label"] == table["prediction"]).groupby([table["seed"], table["arm"]]).mean().unstack()

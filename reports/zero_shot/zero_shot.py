@@ -1,9 +1,9 @@
-"""What a network with Kinetics-400 weights, never trained on UCF101, makes of its clips.
+"""How well a network with Kinetics-400 weights, never trained on UCF101, recognizes its clips.
 
     $ python reports/zero_shot/zero_shot.py WEIGHTS CLASSES UCF101 [--frames 4 6 8 16]
 
 WEIGHTS: of X3D, a file, a URL or kinetics400; CLASSES: JSON, {index: name} of Kinetics-400; UCF101: <class>/<video>.
-A clip counts as recognised if a Kinetics class of the same action is the best, or among the five best; ApplyEyeMakeup
+A clip counts as recognized if a Kinetics class of the same action is the best, or among the five best; ApplyEyeMakeup
 has none. Three windows of 1.6 s, which are the 48 frames that X3D-XS was trained with, at 160 px.
 
 writes  reports/zero_shot/predictions.csv   frames, clip, the five best classes, and the place of the first right one

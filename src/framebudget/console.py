@@ -67,7 +67,7 @@ def stage(main: Callable[[], None]) -> Callable[[], None]:
     def run() -> None:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError):  # tests replace the streams
-                # a name that a terminal cannot show must not end a study, and a log must tell what happens now
+                # a name that the terminal cannot show must not stop a study, and a log must be up to date
                 stream.reconfigure(errors="backslashreplace", line_buffering=True)
         try:
             main()
@@ -83,7 +83,7 @@ def stage(main: Callable[[], None]) -> Callable[[], None]:
 
 
 def end_with_parent() -> None:
-    """Make this process end when the one that started it does, even if that is killed."""
+    """End this process when its parent ends, even if the parent is killed."""
 
     def watch() -> None:
         parent_process().join()
@@ -104,7 +104,7 @@ def explanation(error: Exception) -> str | None:
 
 
 def explain(error: ValidationError, prefix: str = "") -> str:
-    """`train.lr: Input should be greater than 0 (found -1)`, one line a fault."""
+    """`train.lr: Input should be greater than 0 (found -1)`, one line per fault."""
     lines = []
     for fault in error.errors():
         key = (prefix + ".".join(map(str, fault["loc"]))).rstrip(".")

@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def find(p: params.Params) -> tuple[list[dict], list[tuple[str, str]]]:
-    """Rows of clips, and what is skipped: of a table or of a folder."""
+    """Rows of clips, and (path, reason) of everything skipped, from a table or a folder."""
     rule = p.data.fetch
     if p.table:
         return find_listed(p.table, rule.group, rule.classes)
@@ -105,7 +105,7 @@ def decode(clips: Path, rows: list[dict]) -> pd.DataFrame:
 
 
 def cut_out(row: dict, video: dict) -> dict:
-    """A row of the manifest: what a table says of a clip, and what its video is. Raises SourceError."""
+    """A row of the manifest: what a table says about a clip, and the facts about its video. Raises SourceError."""
     row = dict(row)
     first, frames = stretch(row.pop("start", None), row.pop("end", None), row["path"], video["frames"], video["fps"])
     return row | video | {"first": first, "frames": frames, "seconds": round(frames / video["fps"], 3)}
@@ -132,7 +132,7 @@ def watch(futures: list[Future], every: float = 60) -> None:
 
 
 def progress(done: int, total: int, seconds: float) -> str:
-    """A line such as "decode: 120 of 900 clips, 4 min left", if `done` of them took so long."""
+    """A line such as "decode: 120 of 900 clips, 4 min left", if `done` of them took `seconds`."""
     if not done:
         return f"decode: 0 of {total} clips"
     left = seconds / done * (total - done)
@@ -142,7 +142,7 @@ def progress(done: int, total: int, seconds: float) -> str:
 def confine() -> None:
     """Make this pool process end with its parent and, on Linux, limit it to 2 GiB more memory than it has now.
 
-    Decoding 8192×4320 pixels of 10 bits takes more than one; a small MP4 can make FFmpeg allocate any number of them.
+    Decoding 8192×4320 pixels of 10 bits takes more than 1 GiB; a small MP4 can make FFmpeg allocate any amount.
     """
     end_with_parent()
     if sys.platform == "linux":

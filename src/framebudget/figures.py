@@ -6,7 +6,7 @@ reads   work/split.csv, work/index.json, work/predictions.csv, work/<model>/, an
         work/tables/            results, needed, controls
         reports/answers.csv     what kept studies say
         params.yaml             protocol, models, frames, seeds, datasets.<dataset>.{input, evaluate, <model>}
-writes  work/figures/           one .pdf and .png per figure; figures.json lists them, because not every study has all
+writes  work/figures/           one .svg and .png per figure; figures.json lists them, because not every study has all
 """
 
 import json
@@ -51,7 +51,10 @@ def figures(study: Study, predictions: pd.DataFrame) -> Iterator[tuple[str, Figu
     p, split = study.params, study.split
     curves = pd.concat([read_table(Path("work") / model / "curves.csv") for model in p.models])
     tables = {name: read_table(Path(f"work/tables/{name}.csv")) for name in ("results", "needed", "controls")}
-    matplotlib.rcParams["font.family"] = [*plots.FAMILY, *names.other_fonts(split["class"].unique())]
+    other_fonts = names.other_fonts(split["class"].unique())
+    matplotlib.rcParams["font.family"] = [*plots.FAMILY, *other_fonts]
+    if other_fonts:
+        matplotlib.rcParams["svg.fonttype"] = "path"  # the paper has only the fonts of matplotlib
     largest, answers = max(p.frames), kept.read()
 
     yield "teaser", teaser(study, predictions, tables, answers)

@@ -2,7 +2,7 @@
 
     $ python -m framebudget.paper           (dvc repro paper)
 
-reads   paper/*.typ, paper/references.bib, params.yaml
+reads   paper/*.typ, paper/references.bib, params.yaml, CITATION.cff
         work/, reports/answers.csv, reports/splits/summary.csv: all numbers and figures
 writes  paper/paper.pdf, and prints the accuracies
 """
@@ -22,6 +22,7 @@ from framebudget.report import kept, names
 from framebudget.study import read_table
 
 RESULTS = Path("work/tables/results.csv")
+STANDARDS = ["a-2a", "ua-1"]  # PDF/A with tags, and PDF/UA: every figure has an alternative text
 LEADINGS = [f"{0.55 + 0.005 * k:.3f}em" for k in range(9)]
 
 
@@ -64,7 +65,7 @@ def replicated(p: Params) -> pd.DataFrame:
 
 
 def typeset(inputs: dict[str, str]) -> bytes:
-    options = {"root": ".", "ignore_system_fonts": True, "font_paths": [names.FOLDER]}
+    options = {"root": ".", "ignore_system_fonts": True, "font_paths": [names.FOLDER], "pdf_standards": STANDARDS}
     for leading in LEADINGS:
         try:
             return typst.compile("paper/paper.typ", sys_inputs=inputs | {"leading": leading}, **options)

@@ -242,7 +242,7 @@ class Params(Strict):
 
     @property
     def unit(self) -> str:
-        """Of a budget, and the name of its column on disk."""
+        """The unit of a budget, and the name of its column on disk."""
         return "frames" if self.protocol == "sound" else "seconds"
 
     @property
@@ -292,7 +292,7 @@ def faults_of(section: str) -> Iterator[None]:
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
-    """Read and check the parameters, and that the study's result would not be lost. Raises UserError."""
+    """Read and check the parameters, and check that DVC would keep the result. Raises UserError."""
     check_copy()
     try:
         return Params.model_validate(read_yaml(path))

@@ -28,7 +28,7 @@ class Machine(NamedTuple):
 def this_machine() -> Machine:
     capabilities = (
         torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    )  # older torch has none
+    )  # older versions of torch lack this function
     if gpus := torch.cuda.device_count():
         facts: list = [torch.cuda.get_device_name(0)]
         bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)

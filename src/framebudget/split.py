@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def listed(manifest: pd.DataFrame, rule: Split) -> pd.Series:
-    """The subset of each row as the table of clips has it. A part of training becomes the validation if it has none.
+    """The subset of each row, from the table of clips. If it has no validation clips, a part of training becomes them.
 
     Raises UserError.
     """
@@ -69,8 +69,8 @@ def leaked(split: pd.DataFrame) -> int:
 def subsets(manifest: pd.DataFrame, rule: Split) -> list[pd.Series]:
     """The subset of each row in each fold; one fold, unless the rule says otherwise. Raises UserError.
 
-    By fractions, or by one of UCF101's official test lists; or all three lists are folds, of which none tests on a
-    clip of another; or a cross-validation of `rule.folds` folds tests on every clip once.
+    By fractions; by one of UCF101's official test lists; by all three lists, which are folds that test different
+    clips; or by cross-validation with `rule.folds` folds, which tests every clip once.
     """
     units = manifest if rule.by == "group" else manifest.assign(group=manifest["clip"])  # `group`: clips kept together
     shares = {"train": 1 - rule.validation, "validation": rule.validation}

@@ -129,7 +129,7 @@ def registered_weights(uri: str) -> Path:
 
 
 def videos_of(names: Iterable[str]) -> list[Path]:
-    """Expand each folder to all videos in it, hidden ones apart. Raises UserError for a folder without any."""
+    """Expand each folder to all videos in it, except hidden ones. Raises UserError for a folder without any."""
     videos = []
     for path in map(Path, names):
         found = [file for file, reason in walk(path, reason_to_skip) if not reason and file.is_file()]

@@ -19,7 +19,7 @@ from framebudget.console import UserError, redacted
 from framebudget.params import Params
 from framebudget.repository import top
 
-logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it makes
+logging.getLogger("mlflow").setLevel(logging.WARNING)  # it reports every table that it creates
 
 SCHEMES = "http", "https", "sqlite", "postgresql", "mysql", "mssql"
 SQLITE = "sqlite:///"
@@ -59,7 +59,7 @@ def refusal(error: Exception) -> StoreError:
 
 def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, or `mlflow.db`. The path of a database begins at the top of the repository, for queued
-    experiments too. Raises StoreError for what MLflow would not take, or would take for a folder of files."""
+    experiments too. Raises StoreError for a URI that MLflow would reject, or mistake for a folder of files."""
     given = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
     if "://" not in given or given.split("://")[0].split("+")[0] not in SCHEMES:
         raise StoreError(
@@ -74,7 +74,7 @@ def tracking_uri() -> str:
 
 
 def database() -> Path | None:
-    """The file of a store that is one."""
+    """The file of the store, if it is a file."""
     uri = tracking_uri()
     return Path(uri.removeprefix(SQLITE)).absolute() if uri.startswith(SQLITE) else None
 
@@ -121,7 +121,7 @@ def follow(file: Path) -> None:
 
 
 def reachable(p: Params) -> bool:
-    """Whether a training can log itself. From a cluster only a server is within reach, not a file."""
+    """Whether a training can log itself. A cluster can reach a server, but not a file on this machine."""
     return p.engine == "local" or bool(os.environ.get("MLFLOW_TRACKING_URI"))
 
 

@@ -1,4 +1,4 @@
-"""What a trained network says of its test clips: at its own budget, at the study's others, and in other orders."""
+"""Predict a training's test clips: at its own budget, at the study's other budgets, and with frames in other orders."""
 
 import statistics
 import time
@@ -30,7 +30,7 @@ class Predicted(NamedTuple):
     controls        the prediction at each budget of the study (`at_6`, …), and at the training's own budget with the
                     frames of each view `reversed`, `shuffled` or `still`
 
-    milliseconds    that the network takes for a clip: the median over batches
+    milliseconds    that the network takes per clip: the median over batches
     """
 
     predictions: pd.DataFrame
@@ -75,7 +75,7 @@ def probabilities(
     p, test = training.params, training.clips("test")
     rule, device, replay = p.data.evaluate, next(module.parameters()).device, Replay(module)
     data = Clips(p.folder, test, training.T, training.input, training.seed, rule.views, rule.crops)
-    # allocated once: small tensors that are kept between large ones that are freed would fragment the heap
+    # allocated once: keeping small tensors while large ones are freed would fragment the heap
     probabilities_ONK = np.empty((len(orders), len(test), len(training.study.classes)), np.float32)
     done, took = 0, []
     for frames_BVTHWC, views, _, positions_B in loader(data, training.recipe.batch_size, p.workers):

@@ -1,6 +1,6 @@
 """Run the trainings of a stage side by side, each in a process of its own with `trainer.threads` threads.
 
-The number that run at once and their order change no result. If one fails, the others still finish, except when a
+Neither how many run at once nor their order changes a result. If one fails, the others still finish, except when a
 training has other ranks.
 """
 

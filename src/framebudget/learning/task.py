@@ -19,7 +19,7 @@ from framebudget.params import Train
 
 
 def merit(row: dict) -> tuple[float, float]:
-    """What an epoch is kept for. Few validation clips are soon all recognized, long before a network has learned."""
+    """How good an epoch is. The loss breaks ties, because a network soon recognizes all of a few validation clips."""
     return row["val_accuracy"], -row["val_loss"]
 
 
@@ -74,7 +74,7 @@ class Classification(pl.LightningModule):
         self.trainer.should_stop = self.enough()  # if it was killed after its last epoch
 
     def on_train_epoch_start(self) -> None:
-        self.lr = self.optimizers().param_groups[0]["lr"]  # by validation, the scheduler has already stepped
+        self.lr = self.optimizers().param_groups[0]["lr"]  # at validation, the scheduler has already stepped
         self.start, self.clips = time.perf_counter(), 0
 
     def training_step(self, batch: tuple[Tensor, Tensor, list[int]]) -> Tensor:
@@ -146,7 +146,7 @@ class Classification(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def try_out(self) -> None:
-        """Call configure_optimizers and step the scheduler once, when some first check their arguments."""
+        """Call configure_optimizers and step the scheduler once: some check their arguments only then."""
         scheduler, recipe = self.configure_optimizers()["lr_scheduler"], self.recipe
         with naming("scheduler", recipe.scheduler, recipe.scheduler_args), warnings.catch_warnings(action="ignore"):
             scheduler.step()  # torch warns that the optimizer has not stepped before

@@ -114,7 +114,7 @@ def training_run(training: Training) -> str:
 
 
 def log_finished(training: Training) -> None:
-    """Give a training that the store holds a run in this study, unless it has one: its curve, and its model if new."""
+    """Log a finished training to a run of its own in this study, unless it has one: its curve, and its model if new."""
     file = training.folder / f"{training.name}.pt"
     with tolerant(training.title):
         client, study = study_run(training.study)

@@ -144,7 +144,7 @@ class NarrowConv3d(nn.Conv3d):
         """The convolution; where a clip is narrower than the kernel, padded beforehand, without taps on padding alone.
 
         geometry: size, kernel, stride and padding of each dimension. On AVX512-BF16, oneDNN's weight gradient of such
-        a convolution in bfloat16 reads memory that nobody wrote, and the output can be NaN (torch 2.15).
+        a convolution in bfloat16 reads uninitialized memory, and the output can be NaN (torch 2.15).
         """
         pads, taps, paddings = [], [], []
         for (size, kernel, stride, padding), length in zip(geometry, out, strict=True):

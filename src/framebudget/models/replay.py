@@ -10,7 +10,7 @@ from framebudget.models.gpu import takes
 
 
 class Trunk(nn.Module):
-    """A network without its head, whose dropout draws on the host."""
+    """A network without its head, whose dropout draws its masks on the host."""
 
     def __init__(self, network: nn.Module):
         super().__init__()

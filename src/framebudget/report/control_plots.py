@@ -29,7 +29,7 @@ ORDERS = {"recorded": "as recorded", "reversed": "reversed", "shuffled": "shuffl
 
 def controls(table: pd.DataFrame, unit: str) -> Figure:
     """The table of `controls.summary`, a line of panels per model: accuracy of each trained budget (row) at each tested
-    budget (column), in per cent, and accuracy against the budget with the frames in each order."""
+    budget (column), in percent, and accuracy against the budget with the frames in each order."""
     models = list(table["model"].unique())
     budgets = sorted(table["budget"].unique())
     across = min(len(models), 2)

@@ -23,7 +23,7 @@ from framebudget.sources.motion import ACTIONS, FPS, FRAMES, OPPOSITE, PERIODS, 
 from framebudget.video import sampling
 
 KEYS = 6  # columns before the predictions
-BIN = 11  # groups in a mark of the plot against frames per period
+BIN = 11  # groups per mark in the plot against frames per period
 SWAY = 1 / len(ACTIONS)  # accuracy of an observer who takes every motion for its opposite: sway has none
 
 
@@ -32,7 +32,7 @@ def summary(controls: pd.DataFrame) -> pd.DataFrame:
 
     difference      of `at_6`: from the networks trained at 6 frames, tested there; of an order: from the same networks
                     with the frames in the recorded order
-    low, high       its 95% interval, of what interval_of says, as in `statistics.intervals`
+    low, high       its 95% interval; interval_of says what it covers, as in `statistics.intervals`
     """
     tests = controls.columns[KEYS:]
     rights, tested_G = {}, None
@@ -63,7 +63,7 @@ def _bounds(estimate: Estimate, seeds: int) -> tuple[float, float, str]:
 
 
 def motion(controls: pd.DataFrame, spec: Input) -> pd.DataFrame:
-    """Of motion, what sampling allows: one row per configuration.
+    """What sampling allows on motion: one row per configuration.
 
     spacing         frames of the clip from one frame of a view to the next
     accuracy, low, high     test accuracy and its 95% interval
@@ -108,7 +108,7 @@ def direction_tells(period_G: np.ndarray, step: float) -> np.ndarray:
 
 
 def by_frames_per_period(predictions: pd.DataFrame, spec: Input) -> pd.DataFrame:
-    """Of motion: accuracy of every configuration in bins of BIN groups of similar period, and the mean number of frames
+    """On motion: accuracy of every configuration in bins of BIN groups of similar period, and the mean number of frames
     per period in each bin."""
     rows = []
     for configuration, clips in each(predictions, CONFIGURATION):

@@ -1,7 +1,8 @@
 """Class names as figures and paper print them, in any script.
 
 Matplotlib's own fonts lack Chinese, Japanese, Korean and most emoji. A letter that they lack is set in the first
-system font that has it, or printed as its code; an emoji is left out. Only such names can make papers differ.
+system font that has it, or printed as its code; an emoji is left out. Only such names can make papers differ between
+machines.
 """
 
 import functools

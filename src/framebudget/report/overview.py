@@ -49,7 +49,7 @@ def against_frames(axes: Axes, table: pd.DataFrame) -> None:
 def against_cost(axes: Axes, table: pd.DataFrame) -> None:
     for rows, style in _lines(table):
         _line(axes, rows["gmacs"], rows, style)
-    axes.set(xlabel="10⁹ multiply-adds per clip", xscale="log")
+    axes.set(xlabel="Billions of multiply-adds per clip", xscale="log")
     decimal_ticks(axes, subs=(1,))
     _from_lowest(axes, table)
 

@@ -38,14 +38,15 @@ rc = {
     **dict.fromkeys(["axes.grid", "figure.constrained_layout.use"], True),
     "grid.linewidth": 0.4,
     "grid.color": "0.88",
-    "pdf.fonttype": 42,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "frame budget",  # names of parts, else random
 }
 sns.set_theme("paper", "ticks", "colorblind", rc=rc)
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write a figure of the paper as PDF and PNG. The same figure always gives the same bytes."""
-    figure.savefig(folder / f"{name}.pdf", dpi=200, metadata={"CreationDate": None})
+    """Write a figure of the paper as SVG and PNG. The same figure always gives the same bytes."""
+    figure.savefig(folder / f"{name}.svg", dpi=200, metadata={"Date": None})  # Typst cannot embed PDF into PDF/A
     figure.savefig(folder / f"{name}.png", dpi=200)
 
 
@@ -183,8 +184,8 @@ def confusion(predictions: pd.DataFrame, unit: str) -> Figure:
 
 
 def recalls(table: pd.DataFrame, unit: str) -> Figure:
-    """The table of `scores.per_class`: which actions need more frames. In per cent, a panel per model; the number of
-    test clips, which every cell of a row has, is beside the name of the class."""
+    """The table of `scores.per_class`: which actions need more frames. In percent, a panel per model; the number of
+    test clips in each row is beside the name of the class."""
     models, classes = list(table["model"].unique()), list(table["class"].unique())
     clips = table.drop_duplicates("class").set_index("class")["clips"]
     figure = Figure(figsize=(COLUMN, min(1 + 0.24 * len(classes), TALL)))
@@ -214,7 +215,7 @@ def accuracy(results: pd.DataFrame, by_seed: pd.DataFrame, needed: pd.DataFrame,
             if (rows["seeds"] > 1).any():
                 seeds = by_seed.merge(rows[["model", "budget", "gmacs"]])
                 axes.plot(seeds["gmacs"], seeds["accuracy"], ls="", alpha=0.4, ms=2.5, **style_of(model))
-        axes.set(xlabel="10⁹ multiply-adds", xscale="log")
+        axes.set(xlabel="Billions of multiply-adds", xscale="log")
         decimal_ticks(axes)
         axes.axhline(chance, color="0.4", ls=":", lw=1)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)

@@ -52,9 +52,9 @@ def learned(curves: pd.DataFrame) -> pd.DataFrame:
     """One row per configuration: means over trainings of the last epoch's training accuracy and of the number of the
     epoch that was kept, and `finished`: whether all of them have finished learning.
 
-    A training has if its last training accuracy is at least LEARNED, and its validation accuracy is flat: in the last
-    quarter of epochs, the mean of the second half is at most FLAT above that of the first, or no epoch was better than
-    the best before. One epoch is no curve.
+    A training has finished if its last training accuracy is at least LEARNED, and its validation accuracy is flat: in
+    the last quarter of epochs, the mean of the second half is at most FLAT above that of the first, or no epoch was
+    better than the best before. A training of one epoch never has.
     curves: rows by model, budget, seed, fold and epoch.
     """
     rows = []
@@ -105,7 +105,7 @@ def ece(predictions: pd.DataFrame, bins: int = 10) -> float:
 
 
 def ece_chance(predictions: pd.DataFrame, bins: int = 10, draws: int = 100) -> float:
-    """The mean `ece` of the same confidences, each right as often as it says: few clips never look calibrated."""
+    """The mean `ece` if each confidence were right as often as it says: few clips never look calibrated."""
     generator = np.random.default_rng(0)
     table = _confident(predictions, bins)
     n, confidence = table["confidence"].groupby(table["bin"]).agg(["size", "sum"]).to_numpy().T

@@ -3,7 +3,7 @@
 Clips are tested in groups, and a budget is trained from several seeds. Both are samples, so an interval for the recipe
 covers new groups and new trainings. One training says nothing about others, so its interval is for these networks
 alone. The variance over seeds is that of their mean; the variance over groups is the delete-one-group jackknife's.
-Their sum counts the interaction of groups and seeds twice, so it errs to the wide side (MacKinnon, Nielsen & Webb 2024,
+Their sum counts the interaction of groups and seeds twice, so it errs on the wide side (MacKinnon, Nielsen & Webb 2024,
 after Cameron, Gelbach & Miller 2011). benchmarks/coverage.py measures how often the intervals hold.
 """
 
@@ -23,7 +23,7 @@ Configuration = tuple[str, int]
 FEWEST_GROUPS = 5  # for an interval
 FEWEST_SEEDS, ENOUGH_SEEDS = 3, 5  # for an interval of the recipe, and for a verdict that is not called weak
 LEVEL, POWER = 0.05, 0.84  # 0.84: the standard normal quantile of 0.8
-MOST_GROUPS, MOST_SEEDS = 1000, 40  # that a study is advised to have
+MOST_GROUPS, MOST_SEEDS = 1000, 40  # the most that a study is advised to get
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def summary(predictions: pd.DataFrame, k: int) -> pd.DataFrame:
 
 
 def intervals(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row per configuration: accuracy, a mean over seeds, its 95% interval from low to high, and what that is of.
+    """One row per configuration: accuracy, a mean over seeds, its 95% interval from low to high, and what it covers.
 
     interval_of: recipe (new groups and trainings), or networks (new groups alone: one seed). With two seeds, or below
     FEWEST_GROUPS, there is no interval: NaN and "". Raises ValueError if a training lacks test clips.
@@ -143,7 +143,7 @@ def intervals(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def interval_of(seeds: int, groups: int) -> str:
-    """What an interval is of, as in `intervals`; "" if there is none."""
+    """What an interval covers, as in `intervals`; "" if there is none."""
     if groups < FEWEST_GROUPS:
         return ""
     return "recipe" if seeds >= FEWEST_SEEDS else "networks" if seeds == 1 else ""
@@ -155,7 +155,7 @@ def comparisons(predictions: pd.DataFrame) -> pd.DataFrame:
     of              budget or model: what differs between model_a, budget_a and model_b, budget_b
     seeds           trainings of the one that has fewer
     difference      accuracy of b minus accuracy of a, means over seeds
-    low, high       its 95% interval, of what interval_of says, as in `intervals`
+    low, high       its 95% interval; interval_of says what it covers, as in `intervals`
     detectable      the smallest difference that would probably be found (a power of 0.8, before Holm's correction)
     at_most         its one-sided upper 95% bound: the most that the smaller budget plausibly loses
     p, p_holm       two-sided, of that interval; and corrected for the number of rows (Holm 1979); NaN for networks

@@ -13,7 +13,7 @@ VIDEOS = {
     ".flv", ".ogv",
 }  # fmt: skip
 SYSTEM = {"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"}  # folders that systems add
-SUBSETS = {  # by the names that they go by
+SUBSETS = {  # by their usual names
     "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
@@ -54,9 +54,9 @@ def find_clips(
 
 
 def walk(folder: Path, reason_to_skip: Callable[[Path], str | None]) -> Iterator[tuple[Path, str | None]]:
-    """Everything below a folder, sorted, and the reason to skip it; nothing of what is in a skipped folder."""
+    """Everything below a folder, sorted, and the reason to skip it, but nothing inside a skipped folder."""
     passed = set()
-    for path in sorted(folder.rglob("*")):  # a folder comes before what is in it
+    for path in sorted(folder.rglob("*")):  # a folder comes before its contents
         if path.parent in passed:
             passed.add(path)
             continue
@@ -85,7 +85,7 @@ def reason_to_skip(path: Path, at_top: bool = False, wanted: Collection[str] = (
 
 
 def check(clips: Path, rows: list[dict], folders: set[str], group: str | None, skipped: list[tuple[str, str]]) -> None:
-    """Raises SourceError for unprintable names, folders that are no classes or have no clips, and clips that share a
+    """Raises SourceError for unprintable names, folders that are not classes or have no clips, and clips that share a
     name or lack a group."""
     empty = folders - {row["class"] for row in rows}
     names = [*sorted(empty), *(row["path"] for row in rows)]

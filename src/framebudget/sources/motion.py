@@ -11,7 +11,7 @@ action runs one of them and holds the other two still:
 
 The phase at which a motion starts, or is held, is uniform over its period. At any moment, size, angle and place have
 the same distribution in all five actions: only change over time tells them apart. Each scene is rendered in every
-action and is one group (`g01`, `g02`, …), so backgrounds and colors tell nothing either.
+action and is one group (`g01`, `g02`, …), so backgrounds and colors reveal nothing either.
 
 Periods are 11 to 40 frames. 6 frames over 1.6 s are 7.8 frames apart: motions with a period below 15.6 look like slow
 ones in the other direction (the wagon-wheel effect). 8 frames follow all but the fastest motions, 16 follow every one.

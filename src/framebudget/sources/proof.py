@@ -24,7 +24,7 @@ NEW_DECODER = 200  # packets after which the check opens the file again; opening
 
 
 class Truth:
-    """A clip as plain decoding in order gives it, which reading by an index must reproduce.
+    """A clip as plain decoding in order gives it. Reading by an index must reproduce it.
 
     digests: of each frame. packet_of: the number of the packet that carries each frame; -1 if the decoder does not say.
     concealed: whether the decoder replaced damaged parts with pixels that it had decoded before.

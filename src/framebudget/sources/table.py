@@ -22,7 +22,7 @@ def find_listed(
     table: Path, group: str | None, classes: list[str] | str = "all"
 ) -> tuple[list[dict], list[tuple[str, str]]]:
     """Rows of clip, path, class, group, start and end (seconds, or None), and subset if the table has it; and (what,
-    reason) of what is not used.
+    reason) of everything that is not used.
 
     A clip is in the group that the table names; else in the one that the regular expression `group` finds in its path;
     else its video is the group. Raises SourceError, which names the lines at fault.
@@ -48,7 +48,7 @@ def find_listed(
 
 
 def read(table: Path) -> tuple[list[str], dict[int, dict[str, str]]]:
-    """The names of the columns, and the cells of each line by its number, without spaces around. Raises SourceError."""
+    """The names of the columns, and the stripped cells of each line by its number. Raises SourceError."""
     try:
         text = table.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -80,7 +80,7 @@ def row_of(cells: dict[str, str], group: str | None) -> dict:
 
 
 def seconds(cell: str) -> float | None:
-    """NaN if it is no number."""
+    """NaN if it is not a number."""
     try:
         return float(cell) if cell else None
     except ValueError:

@@ -26,7 +26,7 @@ def probe(
     """Decode the whole clip and describe it. Frames are counted, width and height are as displayed.
 
     odd: what is unusual about the file, if anything.
-    shown: for a varying frame rate, of which fps is the mean, what `timeline.shown` says; else None.
+    shown: if the frame rate varies (fps is then its mean), what `timeline.shown` returns; else None.
     decode: returns the frames that the stream's decoder gives for a packet; `fetch` passes one that also records them.
     Raises ClipError if the file is missing, is not a video, has no frames, or has been cut off.
     """
@@ -68,7 +68,7 @@ def probe(
 def glance(path: Path) -> dict:
     """Return frames, fps and shown without decoding: the frames are counted as packets, so perhaps a few off.
 
-    A container may state more: the time of its sound, or of what an edit list hides. Raises ClipError.
+    A container may state more: frames that an edit list hides, or enough for the length of its sound. Raises ClipError.
     """
     with open_video(path) as video:
         counted = (packet for packet in video.packets() if packet.size and not packet.is_discard)

@@ -1,4 +1,4 @@
-"""Clips whose frame rate varies, as those of phones and screen recorders: which frame is on the screen when.
+"""Clips whose frame rate varies, such as those of phones and screen recorders: which frame is on screen when.
 
 Samplers count ticks of a clip's mean rate. Where the rate is constant, tick k shows frame k.
 """

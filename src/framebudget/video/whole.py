@@ -1,11 +1,11 @@
-"""Is a file whole, or the first part of one, as after a download that broke off?"""
+"""Check whether a file is whole, or only its first part, as after an interrupted download."""
 
 from pathlib import Path
 
 from framebudget.video.container import ClipError, Video
 
 RIFF_SLACK = 512  # bytes
-HEAD, TAIL = 2**13, 2**17  # bytes at the ends of a file that contain what is looked for
+HEAD, TAIL = 2**13, 2**17  # bytes that are searched at the beginning and the end of a file
 SEGMENT = bytes.fromhex("18538067")  # of a Matroska file
 PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the object of an ASF file that states its length
 

@@ -57,7 +57,7 @@ def _depthwise_weight(
     KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """One part of the weights' gradient (KT·KH·KW, C): for one (kt, kh), of every so-many-th frame."""
+    """One part of the weights' gradient (KT·KH·KW, C): for one (kt, kh), from every n-th frame of n parts."""
     part, parts_in_all = tl.program_id(0), tl.num_programs(0)
     kt, kh = tl.program_id(1) // KH, tl.program_id(1) % KH
     c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)

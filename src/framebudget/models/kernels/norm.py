@@ -12,7 +12,7 @@ BLOCK_C = 64  # channels of a tile
 
 @triton.jit
 def _activated_gradient(dy, z, ACT: tl.constexpr):
-    """The gradient before the activation; z is what went into it (of a ReLU, what came out will do)."""
+    """The gradient before the activation; z is the activation's input (for a ReLU, its output works too)."""
     if ACT == 1:
         dy = tl.where(z > 0, dy, 0.0)
     elif ACT == 2:
@@ -28,9 +28,9 @@ def _sums(
 ):  # fmt: skip
     """Two sums over a part of a clip's positions, (B, parts, 2, C).
 
-    KIND 0: of x and of x². KIND 1 and 2: of dz and of dz·x, where z = x·scale + shift went into the activation; with
-    KIND 2 a residual was added to it, and y, what came out, tells which places a ReLU has closed.
-    across: from the scale of a clip to that of the next; 0 where all share one.
+    KIND 0: of x and of x². KIND 1 and 2: of dz and of dz·x, where z = x·scale + shift is the activation's input. With
+    KIND 2, z also includes a residual, and y, the output, shows where a ReLU is closed.
+    across: the distance from one clip's scale to the next one's; 0 if all share one.
     """
     clip, part, parts_in_all = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -81,9 +81,9 @@ def _normalization(
     parts, weight, bias, running_mean, running_var, scale, shift, mean_out, rstd_out, number, count, momentum, eps, own,
     C: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """From the sums of x and x² over `count` positions to y = x·scale + shift; the running statistics move on.
+    """From the sums of x and x² over `count` positions to y = x·scale + shift. Updates the running statistics.
 
-    own: how many channels there are; those from there to C are padding, and come out as zero.
+    own: the number of real channels; the others, up to C, are padding and come out as zero.
     """
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     first, second = _two_sums(parts, number, c, C, BLOCK_N, BLOCK_C)
@@ -108,7 +108,7 @@ def _normalization_gradient(
     parts, weight, mean_in, rstd_in, linear, constant, dweight, dbias, number, count, own,
     C: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """From the sums of dz and dz·x to dweight, dbias, and what is added to dz·scale: linear·x + constant."""
+    """From the sums of dz and dz·x to dweight, dbias, linear and constant: dx = dz·scale + linear·x + constant."""
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     of_dz, of_dzx = _two_sums(parts, number, c, C, BLOCK_N, BLOCK_C)
     mine = c < own
@@ -224,7 +224,7 @@ def apply(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None, act:
 
 def apply_gradient(x: Tensor, dy: Tensor, y: Tensor | None, scale: Tensor, shift: Tensor, linear: Tensor,
                    constant: Tensor, act: int) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """dx, and with y (what came out where a residual was added) the residual's gradient."""
+    """dx, and the residual's gradient if y, the output of a sum with a residual, is given."""
     dx, C = torch.empty_like(x), x.shape[-1]
     dresidual = None if y is None else torch.empty_like(x)
     P = x[0].numel() // C
