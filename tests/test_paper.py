@@ -19,7 +19,8 @@ from framebudget.sources.motion import ACTIONS
 from framebudget.study import Study, read_table, write_table
 from tests.conftest import ROOT, set_params
 
-NAMES = ["JumpHigh", "Größe 50 %", "=cmd()", "a_b#c$d", *(f"Other{k}" for k in range(97))]
+LONG = "AVeryLongClassNameWithManyManyWordsInIt"
+NAMES = ["JumpHigh", "Größe 50 %", "=cmd()", "a_b#c$d", LONG, *(f"Other{k}" for k in range(96))]
 MARGIN = 738  # points from above: here the text ends
 SIZES = {  # of figures, in inches
     "teaser": (7, 2.6), "answers": (3.4, 2.6), "sampling": (3.4, 2), "convolution": (3.4, 2.6), "curves": (3.4, 2.1),
@@ -282,7 +283,8 @@ def test_a_layout_on_which_typst_fails_is_set_a_little_wider(here, monkeypatch):
     [
         (2, [6, 8, 16], 2, {}),
         (3, [8], 1, {"seeds": 3}),
-        (12, [1, 2, 4, 6, 8, 16], 2, {"seeds": 3}),
+        (12, [1, 2, 4, 6, 8, 12, 16, 32], 2, {"seeds": 10}),
+        (5, [6, 16], 2, {"seeds": 2, "datasets.folder.input.window": None}),
         (17, [6, 16], 1, {"grouped": False}),
         (101, [6, 8, 16], 2, {"groups": 3, "datasets.folder.split.folds": 3}),
     ],

@@ -152,14 +152,15 @@ def confusion(predictions: pd.DataFrame, unit: str) -> Figure:
     """Share of each true class (row) that is predicted as each class (column), one panel per model and budget."""
     classes = classes_of(predictions)
     clips = predictions.drop_duplicates("clip")["label"].value_counts().reindex(classes, fill_value=0)
-    labels = [wrapped(name) for name in classes] if len(classes) <= 16 else False  # more would overlap
     models, budgets = predictions["model"].nunique(), predictions["budget"].nunique()
     across = min(budgets, 3) if budgets > 1 else models
     lines = -(-models * budgets // across)
-    names_below = 1.1 if labels else 0.4  # inches
+    names_below = 1.1 if len(classes) <= 16 else 0.4  # inches
     largest = min((PAGE - 1.3) / max(across, 2.5), (TALL - names_below) / lines - 0.25)
     side = min(max(0.24 * len(classes), 1.2), largest)  # of a panel; its title needs 1.2
-    size = min(7, 72 * side / len(classes) / 2.6)  # of a number, in points
+    cell = 72 * side / len(classes)  # points
+    labels = [wrapped(name, 2 if cell > 14 else 1) for name in classes] if cell > 7 else False
+    size = min(7, cell / 2.6)  # of a number, in points
     figure = Figure(figsize=(min(across * (side + 0.15) + 1.3, PAGE), lines * (side + 0.25) + names_below))
     grid = figure.subplots(lines, across, sharex=True, sharey=True, squeeze=False)
     configurations = list(predictions.groupby(CONFIGURATION, sort=False))
