@@ -47,7 +47,7 @@ def main() -> None:
             results,
             pairs.set_index("budget_a"),
             answer,
-            spacing(spec, 6),
+            {T: spacing(spec, T) for T in BUDGETS},
             spec.window,
         ),
     )
@@ -69,7 +69,7 @@ def page(
     results: pd.DataFrame,
     pairs: pd.DataFrame,
     answer: str,
-    step: float,
+    steps: dict[int, float],
     window: float,
 ) -> str:
     group, turns = of_clip["group"].iloc[0], period(of_clip["group"].iloc[0])
@@ -77,7 +77,7 @@ def page(
     first = of_clip[of_clip["seed"] == 0].set_index("budget")
     classes = [column.removeprefix("p_") for column in of_clip.columns if column.startswith("p_")]
     seeds, clips, groups = of_clip["seed"].nunique(), tested["clip"].nunique(), tested["group"].nunique()
-    aliases = "more than half a period. So the motion aliases: it looks as if the ellipse came closer, slowly."
+    assert steps[6] > turns / 2 > steps[8], "section 3 describes another clip"
     facts_row = [path.parent.name, group, facts["frames"], facts["fps"], f"{facts['width']} × {facts['height']}"]
     facts_table = table([[*facts_row, facts["codec"]]], ["class", "group", "frames", "fps", "pixels", "codec"])
     frames_table = table(
@@ -96,8 +96,9 @@ def page(
     )
     return f"""# How the answer was found
 
-This page follows one clip from its file to the verdict of a study: `{path.name}` of the embedded clips, in the
-kept study [reports/motion](../reports/README.md#motion). `python docs/walkthrough.py` writes this page.
+This page follows one clip from its file to one of the answers of the kept study
+[reports/motion](../reports/README.md#motion): how many frames X3D-M needs there. The clip is
+`{path.name}`, one of the embedded ones. `python docs/walkthrough.py` writes this page.
 
 ## 1. `fetch` turns a file into a row
 
@@ -117,15 +118,18 @@ Evaluation takes a window of {window} s in the middle of the clip. It spreads th
 
 {frames_table}
 
-![What 6, 8 and 16 frames see of the clip](walkthrough/frames.png)
+![The clip at 6, 8 and 16 frames](walkthrough/frames.png)
 
 The ellipse recedes periodically, every {turns:.1f} frames of the clip. With 16 frames, one can see it shrink. Neighbors
-among the 6 frames are {step:.1f} frames apart: {aliases if step > turns / 2 else "less than half a period."}
+among the 6 frames are {steps[6]:.1f} frames apart: more than half a period. So the motion aliases: it looks as if the
+ellipse came closer, slowly. Neighbors among the 8 frames are {steps[8]:.1f} frames apart, just below half a period: the
+direction is visible, but hard to see. {wrong[8]} of {seeds} networks still errs.
 
 ## 4. A network predicts
 
 `train_x3d` trains one X3D-M for each budget and seed, and keeps the epoch with the highest validation accuracy. With
-each of them, `evaluate` predicts the clip. These are the probabilities from seed 0, as in `work/predictions.csv`:
+each of them, `evaluate` predicts the clip. These are the probabilities from seed 0 in
+`reports/motion/predictions.csv`:
 
 {probabilities}
 

@@ -213,7 +213,7 @@ def title(content: dict) -> str:
     """The test clips, in words."""
     classes = content["datasets"][content["dataset"]]["fetch"]["classes"]
     name = TITLES.get(folder := Path(content["clips"]).name, folder)
-    return f"{name}, {len(classes)} classes" if isinstance(classes, list) else name
+    return f"{name} ({len(classes)} classes)" if isinstance(classes, list) else name
 
 
 def show() -> None:
@@ -223,9 +223,15 @@ def show() -> None:
     write_readme(table)
 
 
+def answer(rows: pd.DataFrame) -> str:
+    largest = rows.loc[rows["budget"].idxmax()]
+    shuffled = f"{largest['shuffled']:.1%} of the clips, and {largest['accuracy']:.1%} in order"
+    return f"{kept_studies.sentence(rows)} With its {largest['budget']} frames shuffled, it recognizes {shuffled}."
+
+
 def write_readme(table: pd.DataFrame) -> None:
     """What the kept studies answer, and their accuracies, between comments in README.md."""
-    answered = [kept_studies.sentence(rows) for _, rows in table.groupby(["study", "model"], sort=False)]
+    answered = [answer(rows) for _, rows in table.groupby(["study", "model"], sort=False)]
     write_between("answers", "\n".join(f"- {sentence}" for sentence in answered))
     write_between("table", rows_of_all().to_markdown(index=False))
 

@@ -6,7 +6,7 @@
 Comparisons, operators, numbers, words, conditions, arguments, functions such as min and any, returned values and whole
 statements are changed (mutants below). For each change the tests of that module run in a process forked from one that
 has imported everything else; one that takes longer than a minute counts as noticed. What no test noticed is printed as
-a diff, and either is no change of meaning, or a test is missing: docs/tests.md goes through what is left.
+a diff, and either is no change of meaning, or a test is missing: docs/tests.md summarizes what is left.
 """
 
 import argparse

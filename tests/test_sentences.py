@@ -99,7 +99,7 @@ def test_every_claim_is_true_of_the_study(here, study):  # noqa: F811, PLR0915
         assert says(f"{title} starts from scratch") == (model in models and model not in given)
         assert says(f"{title} starts from given weights") == (model in given)
     assert says("They start from different weights") == (len(models) == 2 and len(given) == 1 and len(rates) > 0)
-    assert says("This build follows the protocol of the study that we redo") == published
+    assert says("This build follows the protocol of the original study") == published
     assert says("Softmax is applied twice in X3D-M") == (published and "x3d_m" in models)
     fixed = study["sampling"] == "dynamic" and study["window"] is None and not published
     assert says("anew and takes") == (study["sampling"] == "dynamic" and not fixed)

@@ -9,7 +9,7 @@ whole commands. For each seed, which draws the split and trains X3D-M, these arm
     group           whole groups on one side; dynamic frames: every epoch sees another window of a clip
     clip            as group, but clips on either side, whatever their group (split.by)
     static          as group, but every epoch sees the window in the middle of a clip (input.sampling)
-    published       the protocol of the study that is redone here, faults and all (protocol)
+    published       the protocol of the original study, with its faults (protocol)
     published_new   the networks of `published` on the groups of `group`, which are new to them but chose their epoch
 
 writes  reports/splits/<name>.csv   one row for every prediction; leaked: other clips of its group were trained on or

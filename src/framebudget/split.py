@@ -106,7 +106,7 @@ def official_test(manifest: pd.DataFrame, number: int) -> pd.Series:
 
 
 def as_published(subset: pd.Series, seed: int) -> pd.Series:
-    """Split as in the study redone here: the test clips choose the epoch, and 3% of the training clips are tested."""
+    """Split as the original study did: the test clips choose the epoch, and 3% of the training clips are tested."""
     subset = subset.map({"train": "train", "validation": "train", "test": "validation"})
     training = subset.index[subset == "train"]
     subset[np.random.default_rng(seed).choice(training, max(1, round(0.03 * len(training))), replace=False)] = "test"

@@ -134,7 +134,7 @@ def kill_stage(
         "seconds": round(seconds, 1),
         "kills": moments,
         "ended by it": ended,
-        "went on from a state": kept,
+        "state saved": kept,
         "wrong": "; ".join(wrong),
     }
 
@@ -171,7 +171,7 @@ def kill_repro(study: Path, outs: list[str], reference: dict[str, str], moments:
         wrong += [f"{name}, again: left {path}" for path in left_behind(study)]
     return {
         "stage": "dvc repro", "seconds": round(seconds, 1), "kills": moments, "ended by it": ended,
-        "went on from a state": "", "wrong": "; ".join(wrong),
+        "state saved": "", "wrong": "; ".join(wrong),
     }  # fmt: skip
 
 

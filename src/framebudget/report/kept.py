@@ -75,37 +75,46 @@ def replication(answers: pd.DataFrame, results: pd.DataFrame, recipes: dict[str,
 
 
 def sentence(rows: pd.DataFrame) -> str:
-    """How many frames one network needs, as far as one study decides it. rows: of that study and network."""
+    """Sentences: how many frames one network needs, as far as one study decides it. rows: of that study and network."""
     first, rows = rows.iloc[0], rows.set_index("budget").sort_index()
     largest, needed = rows.index.max(), rows.index[rows["needed"]]
     enough = needed.min() if len(needed) else largest
     below = rows.index[rows.index < enough].max()  # where the search ended; NaN if the smallest budget is enough
     network = first["network"] + ("" if first["start"] else " (from scratch)")
 
-    def changes(budget: int) -> str:
+    def loses(budget: int) -> str:
         loss = round(100 * rows.loc[budget, "loss"], 1)
-        how = f"{'loses' if loss > 0 else 'gains'} {abs(loss)} points" if loss else "loses nothing"
-        return f"with {budget} instead of {largest}, it {how}"
+        return (
+            f"it {'loses' if loss > 0 else 'gains'} {abs(loss)} points of accuracy"
+            if loss
+            else "its accuracy is the same"
+        )
 
     if len(needed) and enough < largest:
         bound = 100 * max(rows.loc[enough, "at_most"], 0)
-        parts = [f"{enough} frames are enough for {network}: {changes(enough)}"]
-        parts[0] += f", at most {bound:.1f} with 95% confidence"
+        most = "at most " if round(100 * rows.loc[enough, "loss"], 1) > 0 else "loses at most "
+        said = [f"{enough} frames are enough for {network}."]
+        said.append(f"Against {largest} frames, {loses(enough)}, and {most}{bound:.1f} with 95% confidence.")
     elif len(needed):
-        parts = [f"{network} needs all {largest} frames"]
+        said = [f"{network} needs all {largest} frames."]
+    elif first["because"] == "undecided":
+        said = [f"our clips and seeds do not decide how many frames {network} needs."]
     else:
-        parts = [f"how many frames {network} needs is not {'decided' if first['because'] == 'undecided' else 'known'}"]
+        said = [f"it is not known how many frames {network} needs."]
     if first["because"] in ("worse", "undecided"):
         low, high = rows.loc[below, ["loss_low", "loss_high"]]
-        doubt = ", so they may or may not be enough" if first["because"] == "undecided" else ""
-        parts.append(f"{changes(below)} (95% interval {points(low)} to {points(high)}){doubt}")
+        of = "" if round(100 * rows.loc[below, "loss"], 1) > 0 else "of the loss "
+        interval = f"{loses(below)} (95% interval {of}{points(low)} to {points(high)})"
+        whether = f"Whether {below} are enough is not decided: {interval}."
+        with_fewer = f"With {below} instead of {largest} frames, {interval}."
+        said.append(whether if first["because"] == "undecided" and len(needed) else with_fewer)
     elif first["because"] == "unlearned":
-        parts.append(f"with {below} or {largest}, some trainings have not finished learning")
+        said.append(f"With {below} or {largest} frames, some trainings have not finished learning.")
     elif first["because"] == "trainings":
-        seeds = f"{first['seeds']} seed{'s' if first['seeds'] > 1 else ''}"
-        parts.append(f"{seeds} cannot show how much trainings vary")
-    weak = " With fewer than five seeds, this verdict is weak." if first["seeds"] < ENOUGH_SEEDS and len(needed) else ""
-    return f"On {first['clips']}, {'; '.join(parts)}.{weak}"
+        said.append(f"{'One seed' if first['seeds'] == 1 else 'Two seeds'} cannot show how much trainings vary.")
+    if first["seeds"] < ENOUGH_SEEDS and len(needed):
+        said.append("With fewer than five seeds, this verdict is weak.")
+    return f"On {first['clips']}, {' '.join(said)}"
 
 
 def points(share: float) -> str:

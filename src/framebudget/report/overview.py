@@ -40,7 +40,7 @@ def against_frames(axes: Axes, table: pd.DataFrame) -> None:
     for place, (rows, style) in enumerate(lines):
         x = rows["budget"] * 2 ** (APART * (2 * place - len(lines) + 1))
         _line(axes, x, rows, style)
-    axes.plot([], [], **RING, label="Frames needed")
+    axes.plot([], [], **RING, label="Shown to be enough")
     axes.set(xlabel="Frames per clip", ylabel="Test accuracy")
     budget_ticks(axes, sorted(table["budget"].unique()))
     _from_lowest(axes, table)

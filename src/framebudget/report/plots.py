@@ -237,7 +237,7 @@ def against_budget(
         enough = rows[rows["budget"].isin(needed.loc[needed["model"] == model, "needed"])]
         axes.plot(enough["budget"] * shift, enough["accuracy"], **RING)
     if needed["needed"].notna().any():
-        axes.plot([], [], **RING, label=f"{unit.capitalize()} needed")
+        axes.plot([], [], **RING, label="Shown to be enough")
     axes.axhline(chance, color="0.4", ls=":", lw=1, label="Chance")
     axes.set(xlabel=f"{unit.capitalize()} per clip", ylabel="Test accuracy", ylim=(0, 1.04))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
