@@ -24,7 +24,7 @@ from framebudget.sources.motion import PERIODS
 
 COLORS = ["0.15", PALETTE[2], PALETTE[4], "0.6"]  # of the orders
 GUESSED = (1 + SWAY) / 2  # accuracy of an observer who recognizes every kind of motion and guesses its direction
-ORDERS = {"recorded": "as recorded", "reversed": "reversed", "shuffled": "shuffled", "still": "copies of the middle frame"}
+ORDERS = {"recorded": "as recorded", "reversed": "reversed", "shuffled": "shuffled", "still": "repeated middle frame"}
 
 
 def controls(table: pd.DataFrame, unit: str) -> Figure:
