@@ -78,7 +78,8 @@ def teaser(study: Study, predictions: pd.DataFrame, tables: dict[str, pd.DataFra
     p = study.params
     budgets = [p.frames[k] for k in sorted({0, len(p.frames) // 2, len(p.frames) - 1})]
     control = p.dataset == "motion"
-    clip = loses_most(predictions[predictions["label"] == "Recede"] if control else predictions)
+    receding = predictions[predictions["label"] == "Recede"]  # alternates between large and small if frames are few
+    clip = loses_most(receding if control and len(receding) else predictions)
     axes = strips.teaser(example(study, clip, budgets))
     if control:
         overview.against_frames(axes, answers)
@@ -87,7 +88,7 @@ def teaser(study: Study, predictions: pd.DataFrame, tables: dict[str, pd.DataFra
         plots.against_budget(axes, tables["results"], by_seed, tables["needed"], chance, p.unit)
     handles, labels = axes.get_legend_handles_labels()
     axes.figure.legend(handles, labels, loc="outside lower center", ncols=1 if len(max(labels, key=len)) > 15 else 2)
-    return axes.figure.figure
+    return axes.get_figure(root=True)
 
 
 def loses_most(predictions: pd.DataFrame) -> str:
