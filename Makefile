@@ -47,7 +47,8 @@ docs: .venv/ready  ## the documentation as a site: build/site/index.html; stops 
 	git ls-files -z '*.md' '*.png' 'reports/*.csv' CITATION.cff LICENSE pyproject.toml | tar -cf - --null -T - | tar -xf - -C build/pages
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
-experiments: export COLUMNS := 9999  # or DVC shortens what a narrow terminal cannot show
+# DVC shortens what a narrow terminal cannot show.
+experiments: export COLUMNS := 9999
 experiments: .venv/ready scm  ## every DVC experiment: accuracies, and the parameters that differ
 	dvc exp show --only-changed --drop 'State|Executor|^x3d_m$$|^slowfast_r50$$|.*/.*' --no-pager
 

@@ -1,6 +1,7 @@
 """`make .venv/ready` with fake programs that log their calls, and `make scm` with and without git; no downloads."""
 
 import os
+import re
 import shutil
 
 import pytest
@@ -119,3 +120,9 @@ def test_a_folder_that_a_larger_repository_tracks_is_used_with_git(tmp_path):
     run("git", "add", "study/dvc.yaml", cwd=tmp_path)
     run("git", *author, "commit", "-qm", "all", cwd=tmp_path)
     assert run("make", "-o", ".venv/ready", "scm", cwd=tmp_path / "study").stdout == ""
+
+
+def test_no_value_ends_in_the_spaces_before_a_comment():
+    """make keeps them, and a program does not take "9999  " for a number."""
+    lines = (ROOT / "Makefile").read_text().splitlines()
+    assert not [line for line in lines if re.match(r"[^\t#].*[:?]?= *[^#]*\S +#(?!#)", line)]
