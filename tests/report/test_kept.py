@@ -51,6 +51,10 @@ def rows(because: str, needed: int | None, losses: dict[int, float], seeds: int 
             rows("trainings", None, {8: 0.0}, seeds=1),
             "On Weizmann, it is not known how many frames X3D-M needs. One seed cannot show how much trainings vary.",
         ),
+        (
+            rows("trainings", None, {8: 0.0}, seeds=3),
+            "On Weizmann, it is not known how many frames X3D-M needs. There are too few groups for an interval.",
+        ),
     ],
 )
 def test_a_study_answers_in_one_sentence(study, says):

@@ -82,17 +82,16 @@ def sentence(rows: pd.DataFrame) -> str:
     below = rows.index[rows.index < enough].max()  # where the search ended; NaN if the smallest budget is enough
     network = first["network"] + ("" if first["start"] else " (from scratch)")
 
+    losses = (100 * rows["loss"]).round(1)
+
     def loses(budget: int) -> str:
-        loss = round(100 * rows.loc[budget, "loss"], 1)
-        return (
-            f"it {'loses' if loss > 0 else 'gains'} {abs(loss)} points of accuracy"
-            if loss
-            else "its accuracy is the same"
-        )
+        if losses[budget] == 0:
+            return "its accuracy is the same"
+        return f"it {'loses' if losses[budget] > 0 else 'gains'} {abs(losses[budget])} points of accuracy"
 
     if len(needed) and enough < largest:
         bound = 100 * max(rows.loc[enough, "at_most"], 0)
-        most = "at most " if round(100 * rows.loc[enough, "loss"], 1) > 0 else "loses at most "
+        most = "at most " if losses[enough] > 0 else "loses at most "
         said = [f"{enough} frames are enough for {network}."]
         said.append(f"Against {largest} frames, {loses(enough)}, and {most}{bound:.1f} with 95% confidence.")
     elif len(needed):
@@ -103,7 +102,7 @@ def sentence(rows: pd.DataFrame) -> str:
         said = [f"it is not known how many frames {network} needs."]
     if first["because"] in ("worse", "undecided"):
         low, high = rows.loc[below, ["loss_low", "loss_high"]]
-        of = "" if round(100 * rows.loc[below, "loss"], 1) > 0 else "of the loss "
+        of = "" if losses[below] > 0 else "of the loss "
         interval = f"{loses(below)} (95% interval {of}{points(low)} to {points(high)})"
         whether = f"Whether {below} are enough is not decided: {interval}."
         with_fewer = f"With {below} instead of {largest} frames, {interval}."
@@ -111,7 +110,11 @@ def sentence(rows: pd.DataFrame) -> str:
     elif first["because"] == "unlearned":
         said.append(f"With {below} or {largest} frames, some trainings have not finished learning.")
     elif first["because"] == "trainings":
-        said.append(f"{'One seed' if first['seeds'] == 1 else 'Two seeds'} cannot show how much trainings vary.")
+        too_few = {
+            1: "One seed cannot show how much trainings vary.",
+            2: "Two seeds cannot show how much trainings vary.",
+        }
+        said.append(too_few.get(first["seeds"], "There are too few groups for an interval."))
     if first["seeds"] < ENOUGH_SEEDS and len(needed):
         said.append("With fewer than five seeds, this verdict is weak.")
     return f"On {first['clips']}, {' '.join(said)}"
