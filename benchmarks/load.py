@@ -8,8 +8,8 @@ process above its imports. *worker*: the most private memory of any of its child
 frames that differ in their last bytes; all else takes a manifest whose rows share 20 files of 180 frames, by hard
 links. Networks are stubs with a few weights, so the benchmark measures everything around them.
 
-The second trains X3D-M for so many minutes on 160 clips, with the study's sizes and command, and prints what grew:
-memory and open files of the training process and of the processes that read clips. Linux only.
+The second trains X3D-M on 160 clips for that many minutes, at the default study's resolution and with its command, and
+prints what grew: memory and open files of the training process and of the processes that read clips. Linux only.
 """
 
 import contextlib
@@ -36,16 +36,16 @@ from scipy.stats import linregress, t
 from torch import nn
 from tqdm import tqdm
 
-from framebudget import evaluate, fetch, params, split
+from framebudget import fetch, params, split
 from framebudget.console import MANIFEST, SPLIT, read_csv, usage, write_csv, write_text
+from framebudget.learning.prediction import predict
 from framebudget.models import NETWORKS, weights
 from framebudget.models.layers import GlobalMean
 from framebudget.report import plots, scores, strips
-from framebudget.sources import motion, proof
-from framebudget.study import Study, read_predictions
+from framebudget.sources import motion
+from framebudget.study import Study, read_predictions, write_table
 from framebudget.video import index
 from framebudget.video.dataset import Clips, check, loader
-from framebudget.video.reader import probe
 
 CLASSES, GROUP = 20, 5  # clips of a group
 WORKERS = 2
@@ -120,17 +120,19 @@ def write_manifest(folder: Path, clips: int) -> None:
     """What fetch would write about clips that share one file per class."""
     settings(folder)
     once = motion.render(motion.draw_scene(1), "Sway")[:, :72:3, :96:3]
-    facts, learned, rows = {}, {}, []
+    facts, rows = {}, []
     for name, clip in tqdm(names(clips), desc="link", unit="clip", disable=None):
         file, path = folder / f"{name}.avi", f"{clip}.avi"
         if name not in facts:
             (folder / "clips" / name).mkdir(parents=True)
             motion.write_clip(file, np.roll(np.concatenate([once] * 4)[:180], len(facts), axis=0))
-            facts[name], learned[name] = probe(file), proof.build(file)
+            facts[name] = fetch.survey(file)
         (folder / "clips" / path).hardlink_to(file)
-        rows.append({"clip": clip, "path": path, "class": name, "group": clip.rpartition("_")[0]} | facts[name])
-    write_csv(pd.DataFrame(rows), folder / "work/manifest.csv")
-    write_text(folder / "work/index.json", index.dump({row["path"]: learned[row["class"]] for row in rows}))
+        group = clip.rpartition("_")[0]
+        rows.append({"clip": clip, "path": path, "class": name, "group": group, "first": 0} | facts[name])
+    manifest = pd.DataFrame(rows)
+    write_text(folder / "work/index.json", index.dump(manifest))
+    write_csv(manifest.drop(columns=["frame_index", "shown", "odd"]), folder / "work/manifest.csv")
 
 
 def settings(folder: Path) -> None:
@@ -175,14 +177,16 @@ def one_epoch() -> None:
         pass
 
 
-def evaluate_all() -> None:
-    """Both networks, of a few weights; a fifth of the clips is tested."""
+def predict_all() -> None:
+    """Both networks, with a few weights; a fifth of the clips is tested."""
     for key, network in NETWORKS.items():
         NETWORKS[key] = replace(network, build=few_weights)
+    predicted = []
     for training in Study.load().trainings():
         training.file.parent.mkdir(exist_ok=True)
-        weights.save(training.file, few_weights(CLASSES))
-    evaluate.main()
+        weights.save(training.file, few_weights(CLASSES), precision="32-true")
+        predicted.append(predict(training, lambda *_: None))
+    write_table(pd.concat([one.predictions for one in predicted]), Path("work/predictions.csv"), "frames")
 
 
 def few_weights(classes: int) -> nn.Module:
@@ -205,7 +209,7 @@ STAGES = {
     "split, every clip a group": split_every_clip,
     "join and check": join_and_check,
     "an epoch of the loader": one_epoch,
-    "evaluate": evaluate_all,
+    "predict": predict_all,
     "figures of all clips": draw_all,
 }
 

@@ -44,7 +44,7 @@ def main() -> None:
     paths = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in VIDEOS)
     for path in tqdm(paths, desc="decode", unit="clip", disable=None):
         name = str(path.relative_to(arguments.folder))
-        rows.append(probe(path) | {"path": name, "frame_index": build(path), "label": 0})
+        rows.append(probe(path) | {"path": name, "first": 0, "frame_index": build(path), "label": 0})
     side = arguments.crop
     spec = Input(
         short_side=side * 8 // 7,

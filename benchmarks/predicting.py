@@ -1,10 +1,10 @@
-"""How near `framebudget predict` comes to its limit, the slower of reading and the network alone, in the same run.
+"""Compare `framebudget predict` with its upper limit: the slower of reading alone and the network alone.
 
     $ python benchmarks/predicting.py FOLDER [--frames 16] [--crop 112] [--window 0] [--rounds 3]
 
 FOLDER holds videos. Prints a Markdown table of windows per second: reading and preparing them alone, X3D-M alone (on
 what was read), one after the other, and `predict`; medians over the rounds ± half their range; and the speed of
-`predict` as a share of the slower of the first two. Without --window, three windows a video. All share the cores.
+`predict` as a share of the slower of the first two. Without --window, three windows a video. All share the cores, and take turns in one run.
 """
 
 import statistics
@@ -63,7 +63,7 @@ def main() -> None:
     middle = {name: statistics.median(values) for name, values in speeds.items()}
     cells = [f"{middle[name]:.1f} ± {(max(values) - min(values)) / 2:.1f}" for name, values in speeds.items()]
     share = middle["predict"] / min(middle["reading alone"], middle["network alone"])
-    print(f"| {' | '.join(speeds)} | of the limit |\n| --- | --- | --- | --- |\n| {' | '.join(cells)} | {share:.2f} |")
+    print(f"| {' | '.join(speeds)} | of the limit |\n|" + " --- |" * 5 + f"\n| {' | '.join(cells)} | {share:.2f} |")
 
 
 if __name__ == "__main__":

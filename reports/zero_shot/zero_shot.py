@@ -22,6 +22,7 @@ from framebudget.models.layers import for_evaluation
 from framebudget.params import Input
 from framebudget.sources.folder import find_clips
 from framebudget.sources.weights import local
+from framebudget.video.container import ClipError
 
 SAME = {
     "Archery": ["archery"],
@@ -59,7 +60,9 @@ def main() -> None:
         checkpoint = {"frames": T, "classes": classes, "input": INPUT.model_dump()}  # as if the study had trained it
         predictions = predict([arguments.ucf101 / clip["path"] for clip in clips], network, checkpoint)
         for clip, prediction in zip(clips, tqdm(predictions, f"{T} frames", unit="clip", disable=None), strict=True):
-            best = [classes[k] for k in (-prediction.probabilities_K).argsort(kind="stable")]
+            if isinstance(prediction, ClipError):
+                raise prediction
+            best = [classes[k] for k in (-prediction.logits_NK.mean(0)).argsort(stable=True)]
             place = min((best.index(name) + 1 for name in SAME.get(clip["class"], [])), default="")
             rows.append({"frames": T, "clip": clip["clip"], "place": place, "best": "; ".join(best[:5])})
     write_csv(pd.DataFrame(rows), Path(__file__).with_name("predictions.csv"))
