@@ -1,4 +1,4 @@
-# Every target needs only git, make and Python >= 3.11; paper and ui also run without git.
+# Every target needs make and Python >= 3.11, and all but paper and ui need git.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3
 PORT ?= 5000
@@ -11,7 +11,7 @@ paper: .venv/ready scm  ## from the clips to paper/paper.pdf
 	dvc pull --quiet data.dvc
 	dvc repro
 
-# Two test processes would run more threads than cores, which then wait for each other.
+# By default, two test processes would start more threads than there are cores.
 test test-fast test-all coverage: export OMP_NUM_THREADS := 1
 
 test: .venv/ready  ## every test that is not slow
@@ -47,7 +47,7 @@ docs: .venv/ready  ## the documentation as a site: build/site/index.html; stops 
 	git ls-files -z '*.md' '*.png' 'reports/*.csv' CITATION.cff LICENSE pyproject.toml | tar -cf - --null -T - | tar -xf - -C build/pages
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
-# DVC shortens what a narrow terminal cannot show.
+# DVC cuts columns that a narrow terminal cannot show.
 experiments: export COLUMNS := 9999
 experiments: .venv/ready scm  ## every DVC experiment: accuracies, and the parameters that differ
 	dvc exp show --only-changed --drop 'State|Executor|^x3d_m$$|^slowfast_r50$$|.*/.*' --no-pager

@@ -5,8 +5,8 @@
 A study is drawn as logit P(right) = μ_b + u_g + w_gc + v_bs + z_bg + t_bsg, with normal effects of budget b, group g,
 clip c and seed s. μ_b and the standard deviation of v are solved so that the accuracy over new groups and trainings,
 and its standard deviation over trainings, are those of the setting. Standard deviations of u, w, z and t: 0.5, 1, 0.25
-and 0.25 where groups are weak; 1.7, 1.2, 0.6 and 0.4 where they are strong. For coverage and
-size, two budgets are equally good; for margin, one is worse by 0.05.
+and 0.25 where groups are weak; 1.7, 1.2, 0.6 and 0.4 where they are strong. motion has the 13
+test groups of version 0.1. For coverage and size, two budgets are equally good; for margin, one is worse by 0.05.
 
     coverage    share of studies whose 95% interval of an accuracy, or of the difference, contains the true one
     size        share of studies with a verdict other than undecided

@@ -4,7 +4,8 @@
 
 FOLDER holds videos. Prints a Markdown table of windows per second: reading and preparing them alone, X3D-M alone (on
 what was read), one after the other, and `predict`; medians over the rounds ± half their range; and the speed of
-`predict` as a share of the slower of the first two. Without --window, three windows a video. All share the cores, and take turns in one run.
+`predict` as a share of the slower of the first two. Without --window, three windows a video. All share
+the cores, and take turns.
 """
 
 import statistics

@@ -80,7 +80,7 @@ def keep(name: str) -> None:
 
 
 def add(name: str) -> None:
-    """Raises UserError if more than the seeds differs from the kept study, or if it has one of them."""
+    """Add the study in work/ to a kept one. Raises UserError unless it has other seeds, and only these differ."""
     kept, work, p = HERE / name, Path("work"), params.load()
     old, provenance = params.load(kept / "params.yaml"), (kept / "provenance.json").read_text()
     sha256 = json.loads(provenance)["clips_sha256"]
@@ -130,7 +130,7 @@ def mean_of(times: pd.DataFrame) -> pd.DataFrame:
 
 
 def kept() -> list[Path]:
-    """Real video first."""
+    """The folders of all kept studies, real video first."""
     return sorted(
         (path.parent for path in HERE.glob("*/params.yaml")), key=lambda study: (study.name == "motion", study)
     )
@@ -225,8 +225,8 @@ def show() -> None:
 
 def answer(rows: pd.DataFrame) -> str:
     largest = rows.loc[rows["budget"].idxmax()]
-    shuffled = f"{largest['shuffled']:.1%} of the clips, and {largest['accuracy']:.1%} in order"
-    return f"{kept_studies.sentence(rows)} With its {largest['budget']} frames shuffled, it recognizes {shuffled}."
+    right = f"{largest['accuracy']:.1%} of the clips, and {largest['shuffled']:.1%} with its frames shuffled"
+    return f"{kept_studies.sentence(rows)} At {largest['budget']} frames, it recognizes {right}."
 
 
 def write_readme(table: pd.DataFrame) -> None:

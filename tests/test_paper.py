@@ -175,7 +175,7 @@ def packed(text: str) -> str:
         (
             {6: 0.8, 16: 0.82},
             {"seeds": 3},
-            "How many frames X3D-M needs is not decided by these clips and seeds:",
+            "How many frames X3D-M needs is not settled by these data:",
         ),
         ({6: 0.8, 8: 0.8, 16: 0.82}, {"seeds": 3}, ", which may be chance."),
         ({6: 0.4, 16: 0.95}, {"seeds": 5, "learned": 0.5}, "so learning may be the limit, not frames."),
@@ -232,7 +232,7 @@ def test_the_embedded_clips_are_the_control_of_what_was_found_on_real_video(here
     assert packed("for X3D-M. With 6 instead of 16, it loses") in abstract(text)
     assert "Realvideo" in text and "Thecontrolexperiment" in text and "Otherstudies" not in text
     assert packed("X3D-M at 6 and SlowFast R50 at 6 are below the aliasing line") in text
-    assert packed("of the clips that approach, recede or spin for the opposite action") in text
+    assert packed("Of the reversed clips that approach, recede or spin, X3D-M classifies") in text
     assert "Replication" not in text  # of other clips
 
 

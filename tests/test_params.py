@@ -46,11 +46,11 @@ def written(tmp_path, change):
         (lambda p: p["datasets"]["folder"]["x3d_m"].update(momentum=1), "datasets.folder.x3d_m.momentum: unknown key"),
         (
             lambda p: p["datasets"]["folder"]["x3d_m"].pop("lr"),
-            "datasets.folder.x3d_m.lr: missing; null takes the value",
+            "datasets.folder.x3d_m.lr: missing; add it, empty for its default",
         ),
         (
             lambda p: p["datasets"]["ucf101"]["train"].pop("lr"),
-            "datasets.ucf101.train.lr: missing; null takes the value",
+            "datasets.ucf101.train.lr: missing; add it, empty for its default",
         ),
         (lambda p: p["datasets"]["ucf101"].update(colour={"red": 1}), "datasets.ucf101.colour.red: unknown key"),
         (

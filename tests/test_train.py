@@ -125,7 +125,7 @@ def test_without_its_mlflow_server_a_training_goes_on_to_the_same_bytes(fresh, t
     said = process.communicate()[0]
     assert process.returncode == 0, said
     assert f"MLflow at {uri} does not answer; training continues" in said
-    assert "does not accept the weights" in said
+    assert "did not take the weights" in said
     assert digests(fresh) == digests(trained)
 
 
@@ -244,9 +244,9 @@ def test_a_rank_that_hangs_ends_the_training_after_the_timeout(fresh):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (TWO | {"train.batch_size": 5}, "train.batch_size: 5 clips cannot be split evenly across 2 devices"),
-        (TWO | {"trainer.devices": 4}, "trainer.devices: 3 validation clips are too few for 4 devices"),
-        ({"train.optimizer": "Magic"}, "train.optimizer: torch's Magic"),
+        (TWO | {"train.batch_size": 5}, "train.batch_size: 5 is not a multiple of 2 devices"),
+        (TWO | {"trainer.devices": 4}, "trainer.devices: 4 is too many for 3 validation clips"),
+        ({"train.optimizer": "Magic"}, "train.optimizer: torch rejects Magic"),
         ({"train.lr": 1e30, "train.optimizer": "SGD"}, "loss is nan in epoch 0, step 1; lower the learning rate"),
     ],
 )

@@ -4,7 +4,7 @@
     $ python reports/splits/compare.py --summary
 
 Run it at the top of the repository, with changes of params.yaml as for `dvc exp run -S`; reports/README.md has the
-whole commands. For each seed, which draws the split and trains X3D-M, these arms:
+whole commands. Each seed draws one split and trains X3D-M once in each of these arms:
 
     group           whole groups on one side; dynamic frames: every epoch sees another window of a clip
     clip            as group, but clips on either side, whatever their group (split.by)

@@ -119,10 +119,11 @@ def explain(error: ValidationError, prefix: str = "") -> str:
     return "\n".join(lines)
 
 
-def read_csv(path: Path, columns: dict[str, type]) -> pd.DataFrame:
+def read_csv(path: Path, columns: dict[str, type], made_by: str = "dvc repro") -> pd.DataFrame:
     """Read a table that `write_csv` wrote, with at least these columns. Names like NA and 01 stay strings.
 
-    Raises UserError if the file or a column is missing, or a column holds another type or a number below 0.
+    Raises UserError if the file or a column is missing, or a column holds another type or a number below 0. It names
+    the command that makes the table.
     """
     import pandas as pd
 
@@ -135,7 +136,7 @@ def read_csv(path: Path, columns: dict[str, type]) -> pd.DataFrame:
                 raise ValueError(f"impossible numbers in column {name}")
     except (FileNotFoundError, KeyError, ValueError, OverflowError) as error:
         fault = f"no column {error}" if isinstance(error, KeyError) else getattr(error, "strerror", str(error).strip())
-        raise UserError(f"{path}: {fault}; make it again: dvc repro") from None
+        raise UserError(f"{path}: {fault}; make it again: {made_by}") from None
     return table
 
 
@@ -182,7 +183,7 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def as_csv(table: pd.DataFrame, header: bool = True) -> str:
-    """Equal tables give equal bytes. A ' escapes cells that a spreadsheet would run."""
+    """Equal tables give equal bytes. Numbers have six digits. A ' escapes cells that a spreadsheet would run."""
     for name in table.columns[table.dtypes == "str"]:
         formula = table[name].str.startswith(FORMULA)
         if formula.any():

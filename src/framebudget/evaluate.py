@@ -70,10 +70,13 @@ def report(study: Study, predictions: pd.DataFrame, controls: pd.DataFrame) -> t
     needed = statistics.frames_needed(predictions, rule.margin, learned)
     tables = {
         "results": (results, "Test accuracy at every frame budget; 10⁹ multiply-adds per clip at the given crop."),
-        "comparisons": (statistics.comparisons(predictions), "Test accuracy of b minus that of a."),
+        "comparisons": (
+            statistics.comparisons(predictions),
+            "Differences of test accuracy, b minus a, with 95% intervals and Holm's p-values.",
+        ),
         "needed": (needed, f"The smallest budget that loses at most {100 * rule.margin:g} points."),
-        "controls": (summary(controls), "The same networks at other budgets and in other orders of frames."),
-        "classes": (scores.per_class(predictions), "How the test clips of each class are recognized."),
+        "controls": (summary(controls), "Test accuracy at other budgets and with other orders of frames."),
+        "classes": (scores.per_class(predictions), "Precision, recall and F1 of each class."),
         "reliability": (scores.reliability(predictions), "Accuracy of predictions by their confidence."),
     }
     if p.dataset == "motion" and p.protocol == "sound" and len(ACTIONS) == K:

@@ -61,7 +61,7 @@ class Split(Strict):
     @pydantic.model_validator(mode="after")
     def leaves_some(self) -> "Split":
         if (self.test is None) == (self.official is None):
-            raise ValueError("either test or official must be null, and not both")
+            raise ValueError("set one of test and official, and leave the other null (with folds, test is ignored)")
         if (self.test or 0) + self.validation >= 1:
             raise ValueError("test + validation must stay below 1")
         return self
@@ -86,9 +86,9 @@ class Input(Strict):
 
 
 class Trainer(Strict):
-    """Values for Lightning's Trainer, and torch's names.
+    """Lightning's Trainer.
 
-    threads: of torch, in every training. timeout: DDPStrategy's, in seconds. save_every: seconds of work.
+    threads: torch's, on the CPU, in every training. timeout: DDPStrategy's, in seconds. save_every: seconds of work.
     """
 
     threads: Count
@@ -199,7 +199,7 @@ class Params(Strict):
         if self.dataset not in self.datasets:
             raise ValueError(f"dataset: {self.dataset!r} is not one of {', '.join(self.datasets)}")
         if self.protocol == "published" and (self.data.split.folds or self.data.split.official == "all"):
-            raise ValueError(f"datasets.{self.dataset}.split: protocol published has one fold; folds must be null")
+            raise ValueError(f"datasets.{self.dataset}.split: protocol published needs one fold, not folds or all")
         for network in self.models:
             if network not in self.data.networks:
                 raise ValueError(f"models: datasets.{self.dataset} has no section {network}")
@@ -277,7 +277,7 @@ def given(section: dict[str, JsonValue]) -> dict[str, JsonValue]:
 def complete(section: dict, keys: set[str], name: str) -> None:
     """Raises ValueError unless a section has exactly these keys: `-S` can only change a key that is there."""
     faults = [f"{name}.{key}: unknown key" for key in section if key not in keys]
-    faults += [f"{name}.{key}: missing; null takes the value above" for key in sorted(keys - section.keys())]
+    faults += [f"{name}.{key}: missing; add it, empty for its default" for key in sorted(keys - section.keys())]
     if faults:
         raise ValueError("\n".join(faults))
 

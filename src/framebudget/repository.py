@@ -1,4 +1,4 @@
-"""The git repository that the study is in, where it is in one."""
+"""The git repository around the study, if there is one."""
 
 import subprocess
 from pathlib import Path

@@ -51,7 +51,7 @@ def listed(manifest: pd.DataFrame, rule: Split) -> pd.Series:
     print("the split is that of the table of clips: split.test, official and folds are not used")
     if missing := {"train", "test"} - set(subset):
         raise UserError(
-            f"{' and '.join(sorted(missing))}: not a subset of any clip in the table; at least both are needed"
+            f"the table of clips has no clip with subset {' or '.join(sorted(missing))}; it needs train and test"
         )
     if "validation" not in set(subset):
         training = manifest[subset == "train"]

@@ -218,7 +218,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
 def read_controls(path: Path) -> pd.DataFrame:
     """work/control_predictions.csv. Raises UserError if it is not such a table."""
-    columns = pd.read_csv(path, nrows=0).columns.difference(["seed", "frames", "seconds"])
+    columns = read_csv(path, {}).columns.difference(["seed", "frames", "seconds"])
     return in_memory(read_csv(path, dict.fromkeys(columns, str)))
 
 

@@ -131,7 +131,7 @@ def test_a_store_that_training_would_refuse(examined, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "localhost:5000")
     status, text = examined("mlflow")
     assert status == 1
-    assert "it takes a server, http://HOST:PORT" in text
+    assert "it must be a server, http://HOST:PORT" in text
 
 
 def test_weights_are_a_file_or_in_the_cache_or_come_from_the_network(configured, examined, monkeypatch, server, clips):

@@ -48,7 +48,7 @@ def test_onnxruntime_gives_the_same_logits_for_any_batch(tmp_path, monkeypatch, 
     assert (properties["classes"], properties["frames"], properties["input"]) == (classes, T, input)
     text = (tmp_path / "out/network.md").read_text()
     assert "0. Ähre\n1. b\n2. c" in text
-    assert "Not known here: these weights are not from the study in work/." in text
+    assert "Test accuracy unknown: these weights are not from the study in work/." in text
     assert not list((tmp_path / "out").glob("*.partial"))
 
     own = tmp_path / "work" / model

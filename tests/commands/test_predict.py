@@ -149,7 +149,7 @@ def test_a_broken_video_is_named_and_the_others_are_predicted(work, clips, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--frames", "3"], r"no weights for 3 frames; trained budgets: \[2, 4\]"),
+        (["--frames", "3"], "no weights for 3 frames, only for 2, 4; take one of these, or train it"),
         (["--model", "x4d"], r"--model x4d: not a network \(slowfast_r50, x3d_m\), a weight file or models:/"),
         (["--model", "slowfast_r50"], "train it first: dvc repro"),
         (["--model", "models:/framebudget-x3d_m@best-nothing"], "does not have it"),
@@ -207,10 +207,7 @@ def test_no_window_lies_beyond_the_last_frame(tmp_path, network):
 def test_a_window_of_too_few_frames_is_said(clip, network, capsys):
     (time, *_), *_ = (batch.times for batch in predict.read([clip], network[1], 0.1))
     fps = glance(clip)["fps"]
-    assert (
-        f"0.1 s are {round(0.1 * fps)} frames at {fps:.3g} per second, and the network takes 4"
-        in capsys.readouterr().err
-    )
+    assert f"a window of 0.1 s has {round(0.1 * fps)} frames, but the network takes 4" in capsys.readouterr().err
     assert time[1] - time[0] == pytest.approx(4 / fps)
 
 

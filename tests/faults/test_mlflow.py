@@ -49,7 +49,7 @@ def test_locked_while_a_network_trains_nothing_is_lost_but_what_mlflow_was_to_be
         output = training.communicate()[1]
     assert training.returncode == 0, output
     assert "does not answer; training continues" in output
-    assert "mlflow.db does not accept the weights of X3D-M 2f-s0" in output
+    assert "mlflow.db did not take the weights of X3D-M 2f-s0" in output
     assert digest(fresh / "work/x3d_m") == digest(trained / "work/x3d_m")
 
 

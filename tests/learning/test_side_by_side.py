@@ -69,7 +69,7 @@ def test_those_that_fail_are_named_with_their_errors_and_the_others_end(study, c
     first, second, last = str(raised.value).splitlines()
     assert first == "X3D-M 2f-s0: lower the learning rate"
     assert second.startswith("X3D-M 3f-s0: killed by SIGKILL; if memory ran out, lower side_by_side")
-    assert last == "2 of 4 failed; run the same command again"
+    assert last == "2 of 4 failed; after a repair, the same command runs only what is missing"
     said = capsys.readouterr().out
     assert {f"X3D-M {T}f-s0: {T} frames" for T in (1, 4)} <= set(said.splitlines())
 

@@ -122,13 +122,13 @@ def test_label_smoothing_is_torchs():
     ("recipe", "says"),
     [
         ({"optimizer": "AdamW", "optimizer_args": {"foreach": True}}, "train.optimizer: .*`fused` and `foreach`"),
-        ({"optimizer": "lr_scheduler"}, "train.optimizer: torch's lr_scheduler"),
+        ({"optimizer": "lr_scheduler"}, "train.optimizer: torch rejects lr_scheduler"),
         ({"scheduler": "ReduceLROnPlateau"}, "train.scheduler: ReduceLROnPlateau"),
-        ({"optimizer": "Magic"}, "train.optimizer: torch's Magic"),
-        ({"optimizer_args": {"momentun": 0.9}}, "train.optimizer: torch's SGD.*'momentun'"),
+        ({"optimizer": "Magic"}, "train.optimizer: torch rejects Magic"),
+        ({"optimizer_args": {"momentun": 0.9}}, "train.optimizer: torch rejects SGD.*'momentun'"),
         ({"optimizer_args": {"momentum": -1}}, "train.optimizer: .*Invalid momentum"),
-        ({"scheduler_args": {}}, "train.scheduler: torch's StepLR.*'step_size'"),
-        ({"scheduler_args": {"step_size": 0}}, "train.scheduler: torch's StepLR.*by zero"),
+        ({"scheduler_args": {}}, "train.scheduler: torch rejects StepLR.*'step_size'"),
+        ({"scheduler_args": {"step_size": 0}}, "train.scheduler: torch rejects StepLR.*by zero"),
     ],
 )
 def test_what_torch_does_not_take_is_an_error_that_names_the_key(recipe, says):

@@ -212,7 +212,7 @@ def test_a_database_that_does_not_answer_is_said_at_once_and_its_password_never(
 @pytest.mark.parametrize("address", ["localhost:5000", "mlruns", "file:///tmp/mlruns", "databricks", "//host/mlruns"])
 def test_what_is_no_store_is_refused_with_what_would_be_one(here, monkeypatch, address):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    with pytest.raises(StoreError, match=r"it takes a server, http://HOST:PORT, or a database, sqlite:///FILE"):
+    with pytest.raises(StoreError, match=r"it must be a server, http://HOST:PORT, or a database, sqlite:///FILE"):
         training_run(training())
     assert not list(here.glob("*mlruns*"))
 
@@ -275,7 +275,7 @@ def test_what_a_server_misses_follows_when_it_is_back(here, monkeypatch, capsys)
         study_run(training().study)
     said = capsys.readouterr().err
     assert said.count("training continues") == 1
-    assert f"MLflow at {uri} does not accept the pictures; work/ has it" in said
+    assert f"MLflow at {uri} did not take the pictures; nothing in work/ is lost" in said
     with serving_mlflow(here, uri, store):
         logger.log_metrics({"val_accuracy": 0.4}, 4)
         logger.finalize()

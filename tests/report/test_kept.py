@@ -23,29 +23,29 @@ def rows(because: str, needed: int | None, losses: dict[int, float], seeds: int 
     [
         (
             rows("", 4, {4: 0.01, 8: -0.001}),
-            "On Weizmann, 4 frames are enough for X3D-M. Against 16 frames, it loses 1.0 points of accuracy, and at "
-            "most 3.0 with 95% confidence.",
+            "On Weizmann, 4 frames are enough for X3D-M. With 4 instead of 16, it loses 1.0 points of accuracy, and at "
+            "most 3.0 by a one-sided 95% bound.",
         ),
         (
             rows("worse", 8, {4: 0.2, 8: -0.03}, seeds=3),
-            "On Weizmann, 8 frames are enough for X3D-M. Against 16 frames, it gains 3.0 points of accuracy, and loses "
-            "at most 0.0 with 95% confidence. With 4 instead of 16 frames, it loses 20.0 points of accuracy (95% "
-            "interval 19.0 to 23.0). With fewer than five seeds, this verdict is weak.",
+            "On Weizmann, 8 frames are enough for X3D-M. With 8 instead of 16, it gains 3.0 points of accuracy, and "
+            "loses at most 0.0 by a one-sided 95% bound. This verdict is weak: it rests on 3 seeds. With 4 instead of "
+            "16, it loses 20.0 points of accuracy (95% interval 19.0 to 23.0).",
         ),
         (
             rows("worse", 16, {4: 0.3, 8: 0.2}).assign(start=""),
-            "On Weizmann, X3D-M (from scratch) needs all 16 frames. With 8 instead of 16 frames, it loses 20.0 points "
-            "of accuracy (95% interval 19.0 to 23.0).",
+            "On Weizmann, X3D-M (from scratch) needs all 16 frames. With 8 instead of 16, it loses 20.0 points of "
+            "accuracy (95% interval 19.0 to 23.0).",
         ),
         (
             rows("undecided", None, {8: 0.0}),
-            "On Weizmann, our clips and seeds do not decide how many frames X3D-M needs. With 8 instead of 16 frames, "
-            "its accuracy is the same (95% interval of the loss −1.0 to 3.0).",
+            "On Weizmann, our data do not settle how many frames X3D-M needs. With 8 instead of 16, its "
+            "accuracy is the same (95% interval of the loss −1.0 to 3.0).",
         ),
         (
             rows("unlearned", 8, {4: 0.2, 8: 0.01}),
-            "On Weizmann, 8 frames are enough for X3D-M. Against 16 frames, it loses 1.0 points of accuracy, and at "
-            "most 3.0 with 95% confidence. With 4 or 16 frames, some trainings have not finished learning.",
+            "On Weizmann, 8 frames are enough for X3D-M. With 8 instead of 16, it loses 1.0 points of accuracy, and at "
+            "most 3.0 by a one-sided 95% bound. With 4 or 16 frames, some trainings have not finished learning.",
         ),
         (
             rows("trainings", None, {8: 0.0}, seeds=1),

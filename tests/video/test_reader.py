@@ -134,7 +134,7 @@ def test_an_avi_whose_length_is_off_is_taken_if_every_frame_is_there(clip, tmp_p
         data[place : place + 4] = (49).to_bytes(4, "little")
     path.write_bytes(data)
     facts = probe(path)
-    assert (facts["frames"], facts["odd"]) == (48, "announces one frame more than it has")
+    assert (facts["frames"], facts["odd"]) == (48, "its header announces one frame more than it has")
     for place in (48, data.index(b"strh") + 8 + 32):
         data[place : place + 4] = (50).to_bytes(4, "little")
     path.write_bytes(data)

@@ -48,7 +48,9 @@ def seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
 
 
-MODEL = argument("--model", default="x3d_m", help="a network in work/, a file, or MLflow's models:/… (default: x3d_m)")
+MODEL = argument(
+    "--model", default="x3d_m", help="a network trained in work/, a weight file, or MLflow's models:/… (default: x3d_m)"
+)
 FRAMES = argument("--frames", type=count, help="frame budget (default: the largest trained)")
 
 
@@ -57,7 +59,7 @@ FRAMES = argument("--frames", type=count, help="frame budget (default: the large
     argument("--scenes", type=count, default=120, help="how many scenes (default: 120)"),
 )
 def motion(arguments: argparse.Namespace) -> None:
-    """Render the embedded clips.
+    """Render the clips of the data set motion.
 
     $ framebudget motion data/motion --scenes 120
     """

@@ -80,7 +80,7 @@ def machine() -> Iterator[Finding]:
     import torch
 
     gpus = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
-    yield Finding(True, gpus or f"no GPU; {os.cpu_count()} CPU cores are enough for motion and small crops")
+    yield Finding(True, gpus or f"no GPU, {os.cpu_count()} CPU cores: use motion, or small crops")
 
 
 def memory() -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from framebudget.commands.serving import load
 from framebudget.console import UserError, new_file, read_csv, sha256, write_text
 from framebudget.models import NETWORKS
 from framebudget.report.cost import cost
+from framebudget.split import leaked
 from framebudget.study import read_table, trained
 from framebudget.video.transforms import MEAN, STD
 
@@ -48,11 +49,10 @@ def export(file: Path, path: Path) -> None:
 def card(checkpoint: dict, file: Path) -> str:
     """The model card: how to use the network and, if its weights are in work/, how they were trained and tested."""
     model, T, classes, spec = (checkpoint[key] for key in ("model", "frames", "classes", "input"))
-    window = f"{spec['window']:g} seconds" if spec["window"] else "the whole clip"
     crop, K = spec["crop"], len(classes)
     parameters, gmacs = cost(model, K, T, crop)
     names = "\n".join(f"{k}. {name}" for k, name in enumerate(classes))
-    results = "Not known here: these weights are not from the study in work/."
+    results = "Test accuracy unknown: these weights are not from the study in work/."
     for (budget, _, fold), path in trained(Path("work", model)).items():
         if sha256(path) == sha256(file):
             results = history(model, budget, fold)
@@ -60,7 +60,7 @@ def card(checkpoint: dict, file: Path) -> str:
 
 Weights `{file.name}`, {SIGNED}: {parameters:.2f} million parameters, {gmacs:.2f}·10⁹ multiply-adds per view.
 
-`clips`, float32 (B, 3, {T}, {crop}, {crop}): {T} RGB frames spread evenly over {window}, from the first to the last;
+`clips`, float32 (B, 3, {T}, {crop}, {crop}): {T} RGB frames, {taken(spec)};
 shorter side scaled to {spec["short_side"]} pixels (bilinear), center crop of {crop} × {crop}; divided by 255,
 minus {MEAN}, divided by {STD}.
 
@@ -71,8 +71,16 @@ minus {MEAN}, divided by {STD}.
 {results} Chance is {1 / K:.0%}.
 
 Whatever it sees, the network answers with one of these {K} classes. Its confidence means nothing for other actions.
-The test clips show other people, scenes or source videos than the training clips, but come from the same data set.
 """
+
+
+def taken(spec: dict) -> str:
+    """Which frames of a clip the network takes."""
+    if spec["sampling"] == "dense":
+        return "one in every " + str(spec["stride"]) if spec["stride"] > 1 else "consecutive"
+    whole = spec["window"] is None or spec["sampling"] == "segments"
+    window = "the whole clip" if whole else f"{spec['window']:g} seconds"
+    return f"spread evenly over {window}, from the first to the last"
 
 
 def history(model: str, budget: int, fold: int) -> str:
@@ -88,4 +96,5 @@ def history(model: str, budget: int, fold: int) -> str:
     of = {"recipe": "for new groups and trainings", "networks": "for new groups"}.get(row.interval_of)
     interval = f", 95% interval {of} {row.low:.1%} to {row.high:.1%}" if of else ""
     seeds = f"mean of {row.seeds:.0f} seeds" if row.seeds > 1 else "one seed"
-    return f"{training}\n{row.accuracy:.1%} of the test clips ({seeds}{interval})."
+    leak = " Some of these share a group with clips of training or validation." if leaked(split) else ""
+    return f"{training}\n{row.accuracy:.1%} of the test clips ({seeds}{interval}).{leak}"

@@ -18,7 +18,7 @@ from torch import nn
 from tqdm import tqdm
 
 from framebudget.commands.serving import load, middle_logits
-from framebudget.console import UserError, as_csv, redacted
+from framebudget.console import UserError, as_csv, listed, redacted
 from framebudget.models import NETWORKS
 from framebudget.models.replay import Replay
 from framebudget.params import Input
@@ -100,16 +100,19 @@ def weight_file(model: str, budget: int | None = None) -> Path:
         budgets = sorted({key[0] for key in files})
         wanted = budget or max(budgets, default=None)
         if wanted not in budgets:
-            what = f"no weights for {budget} frames; trained budgets: {budgets}" if budgets else "no weights"
-            raise UserError(f"work/{model}: {what}; train it first: dvc repro")
+            if not budgets:
+                raise UserError(f"work/{model}: no weights; train it first: dvc repro")
+            way_out = f"take one of these, or train it: dvc exp run -S frames={budget}"
+            raise UserError(
+                f"work/{model}: no weights for {budget} frames, only for {listed(map(str, budgets))}; {way_out}"
+            )
         return next(path for key, path in files.items() if key[0] == wanted)
+    registered = model.startswith(("models:/", "runs:/"))
+    if not registered and not Path(model).is_file():
+        raise UserError(f"--model {model}: not a network ({', '.join(NETWORKS)}), a weight file or models:/… of MLflow")
     if budget:
         raise UserError(f"--frames: {model} was trained at one budget; leave the option out")
-    if model.startswith(("models:/", "runs:/")):
-        return registered_weights(model)
-    if not Path(model).is_file():
-        raise UserError(f"--model {model}: not a network ({', '.join(NETWORKS)}), a weight file or models:/… of MLflow")
-    return Path(model)
+    return registered_weights(model) if registered else Path(model)
 
 
 def registered_weights(uri: str) -> Path:
@@ -194,8 +197,8 @@ def batches(video: Path, checkpoint: dict, window: float | None, step: float | N
     starts = sampling.spread(last + 1, VIEWS)
     if window:
         if round(window * fps) < T:
-            frames_of = f"{round(window * fps)} frames at {fps:.3g} per second, and the network takes {T}"
-            tqdm.write(f"{video}: {window:g} s are {frames_of}; windows of {span / fps:.3g} s", file=sys.stderr)
+            has = f"a window of {window:g} s has {round(window * fps)} frames, but the network takes {T}"
+            tqdm.write(f"{video}: {has}; using windows of {span / fps:.3g} s", file=sys.stderr)
         starts = np.unique([*np.arange(0, last, max(round((step or window / 2) * fps), 1)), last])
     try:
         rows = sampling.within(frames, starts[:, None] + sampling.spread(span, T), spec.short)

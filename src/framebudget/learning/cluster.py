@@ -94,7 +94,7 @@ def on_cluster(job: str, trainings: list[Training], display: Display) -> Iterato
                 except ray.exceptions.RayTaskError as error:
                     outcome = Failure(explanation(error.cause), str(error))
                 except ray.exceptions.RayError as error:
-                    outcome = Failure(f"its node or process died, {RETRIES + 1} times ({error})")
+                    outcome = Failure(f"its node or process died {RETRIES + 1} times; see `ray status` ({error})")
                 if not isinstance(outcome, Failure):
                     outcome = _receive(trainings[number], outcome)
                 yield number, outcome

@@ -21,10 +21,10 @@ class ClipData(pl.LightningDataModule):
         """Raises UserError if the clips cannot be shared among this many devices over all machines."""
         batch_size = self.training.recipe.batch_size
         if batch_size % ranks:
-            raise UserError(f"train.batch_size: {batch_size} clips cannot be split evenly across {ranks} devices")
+            raise UserError(f"train.batch_size: {batch_size} is not a multiple of {ranks} devices")
         for subset in ("train", "validation"):
             if (clips := len(self.training.clips(subset))) < ranks:
-                raise UserError(f"trainer.devices: {clips} {subset} clips are too few for {ranks} devices")
+                raise UserError(f"trainer.devices: {ranks} is too many for {clips} {subset} clips")
 
     def train_dataloader(self) -> DataLoader:
         return self.batches("train", None)

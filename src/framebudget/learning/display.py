@@ -59,7 +59,7 @@ class Display:
             self.bar.total, self.bar.n = sum(self.totals.values()), sum(self.done.values())
             self.bar.set_postfix_str(self.state())
         elif self.bar.disable and now - self.spoken > SILENCE:
-            self.say(f"{self.doing}: {self.ended} of {len(self.done)} done, {self.state() or 'more to begin'}")
+            self.say(f"{self.doing}: {self.ended} of {len(self.done)} done, {self.state() or 'starting the next'}")
 
     def state(self) -> str:
         """The progress of each running training."""

@@ -37,7 +37,7 @@ REMEDIES = {  # by words in the error
     "not a database": "is damaged: move it away to start a new one; work/ and DVC have everything the paper needs",
     "malformed": "is damaged: move it away to start a new one; work/ and DVC have everything the paper needs",
     "Invalid Host header": "rejects its address: start it with --allowed-hosts, or unset MLFLOW_TRACKING_URI",
-    "database": "cannot be used",
+    "database": "cannot be opened: check its path and permissions, or unset MLFLOW_TRACKING_URI",
     "": "does not answer: start it, or unset MLFLOW_TRACKING_URI to log to mlflow.db",
 }  # fmt: skip
 
@@ -63,7 +63,7 @@ def tracking_uri() -> str:
     given = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
     if "://" not in given or given.split("://")[0].split("+")[0] not in SCHEMES:
         raise StoreError(
-            f"MLFLOW_TRACKING_URI is {redacted(given)}; it takes a server, http://HOST:PORT, or a database, "
+            f"MLFLOW_TRACKING_URI is {redacted(given)}; it must be a server, http://HOST:PORT, or a database, "
             f"{SQLITE}FILE or postgresql://…; to log to mlflow.db: unset MLFLOW_TRACKING_URI"
         )
     if not given.startswith(SQLITE):
@@ -131,7 +131,7 @@ def tolerant(what: str) -> Iterator[None]:
     try:
         yield
     except (*REFUSALS, OSError, StoreError) as error:
-        warn(f"does not accept {what}; work/ has it ({error})")
+        warn(f"did not take {what}; nothing in work/ is lost ({error})")
 
 
 def warn(text: str) -> None:

@@ -30,7 +30,7 @@ class Predicted(NamedTuple):
     controls        the prediction at each budget of the study (`at_6`, …), and at the training's own budget with the
                     frames of each view `reversed`, `shuffled` or `still`
 
-    milliseconds    that the network takes per clip: the median over batches
+    milliseconds    per clip, for its preparation and the network, without decoding: the median over batches
     """
 
     predictions: pd.DataFrame

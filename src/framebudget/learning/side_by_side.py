@@ -79,7 +79,7 @@ def side_by_side(job: str, trainings: list[Training], display: Display) -> list:
 def _give_up(failed: dict[Training, Failure], number: int) -> None:
     lines = [f"{training.title}: {failure.message or failure.trace}" for training, failure in failed.items()]
     if number > 1:
-        lines.append(f"{len(failed)} of {number} failed; run the same command again")
+        lines.append(f"{len(failed)} of {number} failed; after a repair, the same command runs only what is missing")
     bug = any(failure.message is None for failure in failed.values())
     raise (RuntimeError if bug else UserError)("\n".join(lines))
 

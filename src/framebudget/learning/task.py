@@ -26,7 +26,7 @@ def merit(row: dict) -> tuple[float, float]:
 class Classification(pl.LightningModule):
     """Cross-entropy on logits. Means over an epoch weight every clip equally.
 
-    doubly: take the loss of the softmax of a softmax, as PyTorchVideo's X3D head does (models/x3d.py:575).
+    doubly: take a softmax before the cross-entropy, as one does with PyTorchVideo's X3D, whose head ends in a softmax.
     curve: one row per epoch. best: the network's weights after the epoch with the best validation accuracy; of several,
     the one with the lowest validation loss. A checkpoint contains both.
     """
@@ -63,7 +63,7 @@ class Classification(pl.LightningModule):
         if not loss.isfinite():
             raise UserError(
                 f"the {subset} loss is {loss.item()} in epoch {self.current_epoch}, step {self.global_step}; "
-                f"lower the learning rate (lr: {self.recipe.lr})"
+                f"lower the learning rate, train.lr, now {self.recipe.lr}"
             )
         hits_B = (logits_BK.argmax(1) == labels_B).float()
         self.means[f"{subset}_loss"].update(loss.detach(), len(labels_B))
@@ -133,7 +133,9 @@ class Classification(pl.LightningModule):
         if isinstance(kernel, type) and "fused" in inspect.signature(kernel).parameters and not recipe.gradient_clip:
             more["fused"] = True  # Lightning does not clip for a fused optimizer in mixed precision
         if recipe.scheduler == "ReduceLROnPlateau":
-            raise UserError("train.scheduler: ReduceLROnPlateau steps after a checkpoint, and could not be resumed")
+            raise UserError(
+                "train.scheduler: ReduceLROnPlateau steps after a checkpoint, so it cannot be resumed; take another"
+            )
         if recipe.optimizer == "ASGD" and "t0" in recipe.optimizer_args:
             raise UserError(
                 "train.optimizer_args.t0: leave it out; nothing uses the averages that ASGD keeps from then on"
@@ -158,4 +160,4 @@ def naming(key: str, name: str, arguments: dict) -> Iterator[None]:
     try:
         yield
     except (AttributeError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        raise UserError(f"train.{key}: torch's {name} with {arguments}: {error}") from None
+        raise UserError(f"train.{key}: torch rejects {name} with {arguments}: {error}") from None

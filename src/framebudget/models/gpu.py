@@ -211,7 +211,7 @@ def normalized(norm: nn.Module, x: Tensor, act: nn.Module | None, residual: Tens
 
 
 def settled(norm: nn.BatchNorm3d, gate: nn.Module | None, x: Tensor, kind: int, residual: Tensor | None) -> Tensor:
-    """The same with the running statistics."""
+    """What `normalized` computes in evaluation: act(norm(x) + residual), with the running statistics."""
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     shift = norm.bias - norm.running_mean * scale
     scale, shift = padded(scale, x.shape[-1]), padded(shift, x.shape[-1])

@@ -26,7 +26,8 @@ def unpickled(path: Path) -> dict:
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such weight file") from None
     except Exception as error:  # a damaged pickle can raise any Python error
-        raise WeightsError(f"{path}: not a PyTorch checkpoint, or damaged ({type(error).__name__})") from None
+        why = str(error) if type(error) is ValueError else type(error).__name__
+        raise WeightsError(f"{path}: not a PyTorch checkpoint, or damaged ({why})") from None
 
 
 def read(path: Path) -> dict:

@@ -40,7 +40,7 @@ COLUMNS = [
 
 def read() -> pd.DataFrame:
     """The table. Empty cells of numbers are NaN."""
-    table = in_memory(read_csv(ANSWERS, dict.fromkeys(TEXTS, str)))
+    table = in_memory(read_csv(ANSWERS, dict.fromkeys(TEXTS, str), "python reports/studies.py show"))
     numbers = table.columns.difference([*TEXTS, "finished", "needed"])
     table[numbers] = table[numbers].apply(pd.to_numeric)
     return table
@@ -93,19 +93,22 @@ def sentence(rows: pd.DataFrame) -> str:
         bound = 100 * max(rows.loc[enough, "at_most"], 0)
         most = "at most " if losses[enough] > 0 else "loses at most "
         said = [f"{enough} frames are enough for {network}."]
-        said.append(f"Against {largest} frames, {loses(enough)}, and {most}{bound:.1f} with 95% confidence.")
+        loss = f"{loses(enough)}, and {most}{bound:.1f} by a one-sided 95% bound"
+        said.append(f"With {enough} instead of {largest}, {loss}.")
     elif len(needed):
         said = [f"{network} needs all {largest} frames."]
     elif first["because"] == "undecided":
-        said = [f"our clips and seeds do not decide how many frames {network} needs."]
+        said = [f"our data do not settle how many frames {network} needs."]
     else:
         said = [f"it is not known how many frames {network} needs."]
+    if first["seeds"] < ENOUGH_SEEDS and len(needed):
+        said.append(f"This verdict is weak: it rests on {first['seeds']} seeds.")
     if first["because"] in ("worse", "undecided"):
         low, high = rows.loc[below, ["loss_low", "loss_high"]]
         of = "" if losses[below] > 0 else "of the loss "
         interval = f"{loses(below)} (95% interval {of}{points(low)} to {points(high)})"
-        whether = f"Whether {below} are enough is not decided: {interval}."
-        with_fewer = f"With {below} instead of {largest} frames, {interval}."
+        whether = f"Whether {below} are enough is not settled: with them, {interval}."
+        with_fewer = f"With {below} instead of {largest}, {interval}."
         said.append(whether if first["because"] == "undecided" and len(needed) else with_fewer)
     elif first["because"] == "unlearned":
         said.append(f"With {below} or {largest} frames, some trainings have not finished learning.")
@@ -115,8 +118,6 @@ def sentence(rows: pd.DataFrame) -> str:
             2: "Two seeds cannot show how much trainings vary.",
         }
         said.append(too_few.get(first["seeds"], "There are too few groups for an interval."))
-    if first["seeds"] < ENOUGH_SEEDS and len(needed):
-        said.append("With fewer than five seeds, this verdict is weak.")
     return f"On {first['clips']}, {' '.join(said)}"
 
 

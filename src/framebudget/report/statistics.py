@@ -1,4 +1,4 @@
-"""What accuracies would be for other test groups and other trainings: intervals, verdicts, and the frames needed.
+"""Intervals and verdicts that hold for new test groups and new trainings, and the frames needed.
 
 Clips are tested in groups, and a budget is trained from several seeds. Both are samples, so an interval for the recipe
 covers new groups and new trainings. One training says nothing about others, so its interval is for these networks
@@ -198,7 +198,7 @@ def frames_needed(predictions: pd.DataFrame, margin: float, learned: pd.DataFram
     no correction for their number (Hsu & Berger 1999, Westfall & Krishen 2001). learned: of `scores.learned`.
 
     largest     the largest budget
-    needed      the last budget that passed; the largest one, if the next is worse; or NaN
+    needed      the smallest budget that passed; the largest one, if even the next one is worse; or NaN
     next        the budget at which it stopped, or NaN
     because     why it stopped: worse (more than the margin by `low`, and by the verdict), undecided, unlearned (one of
                 the two has not finished learning), trainings (too few, or no interval), or "" (the smallest passed)

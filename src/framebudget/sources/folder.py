@@ -94,7 +94,9 @@ def check(clips: Path, rows: list[dict], folders: set[str], group: str | None, s
         raise SourceError(f"{clips}: {fault}; rename them (convmv does whole folders)")
     if empty:
         way_out = "add clips, or remove the folder, or name the classes that you want (fetch.classes)"
-        raise SourceError(f"{clips / min(empty)}: no video in this class; {way_out}")
+        if not (folder := clips / min(empty)).is_dir():
+            raise SourceError(f"{folder}: no such folder, but fetch.classes names it")
+        raise SourceError(f"{folder}: no video in this class; {way_out}")
     if len(folders) < 2:
         at_top = [f"{path} ({reason})" for path, reason in skipped if "/" not in path]
         why = f"; skipped: {listed(at_top)}" if at_top else ""
@@ -110,7 +112,9 @@ def check(clips: Path, rows: list[dict], folders: set[str], group: str | None, s
         way_out = "bring their targets back (for the embedded clips: dvc pull data.dvc), or remove the links"
         raise SourceError(f"{clips}: links that lead nowhere: {listed(broken)}; {way_out}")
     if unmatched := [row["path"] for row in rows if not row["group"]]:
-        raise SourceError(f"{clips}: `fetch.group`, {group}, does not match {listed(unmatched)}; change one of them")
+        raise SourceError(
+            f"{clips}: `fetch.group`, {group}, does not match {listed(unmatched)}; change it, or rename the files"
+        )
 
 
 def group_of(name: str, pattern: str) -> str | None:

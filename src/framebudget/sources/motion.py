@@ -1,6 +1,6 @@
 """motion: small clips of five actions that no single frame can tell apart.
 
-    $ framebudget motion data/motion        120 scenes × 5 actions, 40 seconds
+    $ framebudget motion data/motion        (120 scenes × 5 actions; takes 40 seconds)
 
 A *scene* is a background and a two-colored ellipse that moves in three periodic ways: in size, angle and place. Each
 action runs one of them and holds the other two still:

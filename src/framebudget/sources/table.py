@@ -98,14 +98,14 @@ def faults_of(cells: dict[str, str], row: dict, folder: Path) -> Iterator[str]:
     if not row["class"]:
         yield "class is empty"
     if any(printable(str(row[name])) != row[name] for name in ("clip", "class", "group") if row[name]):
-        yield "a name has characters that control a terminal"
+        yield "clip, class or group has characters that control a terminal"
     if not row["group"]:
         yield "fetch.group does not match this path"
     if cells.get("subset") and not row["subset"]:
-        yield f"subset is {cells['subset']}; it may be train, validation or test"
+        yield f"subset is {cells['subset']}; it must be train, validation or test"
     start, end = row["start"] or 0.0, row["end"]
     if not start >= 0 or (end is not None and not end > start):
-        yield f"start and end are {cells.get('start')} and {cells.get('end')}; they are seconds, the second is larger"
+        yield f"start and end are {cells.get('start')} and {cells.get('end')}; they must be seconds, end after start"
 
 
 def faults_between(rows: dict[int, dict]) -> Iterator[str]:

@@ -106,7 +106,9 @@ def read_frames(
                 if not missing:
                     return frames_THWC
     if index:
-        raise ClipError(f"{path}: frame {min(missing)} did not come out; has the clip changed? dvc repro fetch")
+        raise ClipError(
+            f"{path}: frame {min(missing)} could not be decoded; if the clip has changed: dvc repro -f fetch"
+        )
     raise ClipError(f"{path}: frame {min(missing)} was asked for, but only {number + 1} are there")
 
 

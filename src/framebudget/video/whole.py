@@ -19,7 +19,7 @@ def check_whole(path: Path, video: Video, packets: int, torn: bool, damaged: boo
     container, announced = video.container.format.name, video.stream.frames
     missing, odd = announced - packets, None
     if container == "avi" and missing == 1 and not torn and not _is_shorter_than_its_riff(path):
-        missing, odd = 0, "announces one frame more than it has"  # as some programs do
+        missing, odd = 0, "its header announces one frame more than it has"  # as some programs do
     if missing > 0:
         raise ClipError(f"{path}: truncated, {packets} of {announced} announced frames are there; copy the file again")
     if torn or (damaged and not announced) or _is_cut(path, container):
