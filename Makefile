@@ -50,7 +50,7 @@ docs: .venv/ready  ## the documentation as a site: build/site/index.html; stops 
 # DVC cuts columns that a narrow terminal cannot show.
 experiments: export COLUMNS := 9999
 experiments: .venv/ready scm  ## every DVC experiment: accuracies, and the parameters that differ
-	dvc exp show --only-changed --drop 'State|Executor|^x3d_m$$|^slowfast_r50$$|.*/.*' --no-pager
+	dvc exp show --only-changed --drop 'State|Executor|^x3d_m$$|^slowfast_r50$$|^data$$|^CITATION.cff$$|.*/.*' --no-pager
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
