@@ -258,7 +258,7 @@ def test_an_experiment_at_another_budget_is_one_command(study):
     run("dvc", "exp", "run", "-n", "three", "-S", "frames=3", cwd=study)
     assert set(pd.read_csv(study / "work/predictions.csv")["frames"]) == {3}
     dropped = re.search(r"--drop '(.*)'", (ROOT / "Makefile").read_text())[1].replace("$$", "$")  # by make experiments
-    shown = run("dvc", "exp", "show", "--csv", "--only-changed", "--drop", dropped, cwd=study).stdout
+    shown = run("dvc", "exp", "show", "--csv", "--drop", dropped, cwd=study).stdout
     table = pd.read_csv(io.StringIO(shown)).set_index("Experiment")
     assert table.loc["three", "frames"] == "3"
     assert not [column for column in table.columns if (study / column).exists()]  # a hash of a file
