@@ -3,7 +3,7 @@
     $ python benchmarks/loading.py FOLDER [--frames 16] [--crop 112] [--batches 12]
 
 FOLDER holds <class>/<video>. Prints a Markdown table: clips per second of the loader alone, of X3D-M's training
-step (batch 8, AdamW) alone, and of both together, and the share of that time spent waiting for a batch.
+step (batch 8, AdamW; bf16 on a GPU) alone, and of both together, and the share of that time spent waiting for a batch.
 With workers, the loader and the step compete for the same cores; without, the step waits for every clip.
 """
 
@@ -20,7 +20,8 @@ from tqdm import tqdm
 from framebudget.console import usage
 from framebudget.learning.runtime import prepare
 from framebudget.models import NETWORKS
-from framebudget.models.views import logits_of
+from framebudget.models.replay import Replay
+from framebudget.models.views import autocast, logits_of
 from framebudget.params import Input
 from framebudget.sources.folder import VIDEOS
 from framebudget.sources.proof import build
@@ -60,6 +61,7 @@ def main() -> None:
     clips = Clips(arguments.folder, pd.DataFrame(rows), arguments.frames, spec, 0, None)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = NETWORKS["x3d_m"].build(10).to(device)
+    compute, casts = Replay(network), autocast("bf16-mixed" if device.type == "cuda" else "32-true", device)
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
 
     print(f"{arguments.folder.name}: {len(clips)} clips, {arguments.frames} frames, {side} px, on {device.type}\n")
@@ -67,7 +69,7 @@ def main() -> None:
     for workers in arguments.workers:
         (alone, _), (waiting, working) = (
             run(clips, arguments.batches, workers, work)
-            for work in (lambda batch: None, lambda batch: step(network, optimizer, batch, side, device))
+            for work in (lambda batch: None, lambda batch: step(compute, casts, optimizer, batch, side))
         )
         speeds = [8 * arguments.batches / seconds for seconds in (alone, working, waiting + working)]
         cells = [str(workers), *(f"{speed:.1f}" for speed in speeds), f"{waiting / (waiting + working):.1%}"]
@@ -91,13 +93,13 @@ def run(clips: Clips, batches: int, workers: int, work: Callable[[tuple], None])
             return sum(waiting[2 : batches + 2]), sum(working[2 : batches + 2])
 
 
-def step(
-    network: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: tuple, crop: int, device: torch.device
-) -> None:
+def step(compute: Replay, casts: torch.autocast, optimizer: torch.optim.Optimizer, batch: tuple, crop: int) -> None:
     frames_BVTHWC, views, labels_B, _ = batch
+    device = next(compute.network.parameters()).device
     clips_BVCTHW = inputs(frames_BVTHWC.to(device, non_blocking=True), views, crop)
-    logits_BK = logits_of(network, clips_BVCTHW).mean(1)
-    loss = torch.nn.functional.cross_entropy(logits_BK, labels_B.to(device, non_blocking=True))
+    with casts:
+        logits_BK = logits_of(compute, clips_BVCTHW).mean(1)
+    loss = torch.nn.functional.cross_entropy(logits_BK.float(), labels_B.to(device, non_blocking=True))
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

@@ -31,7 +31,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    network = for_evaluation(NETWORKS["x3d_m"].build(10))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = for_evaluation(NETWORKS["x3d_m"].build(10).to(device))
     side = arguments.crop
     spec = Input(
         short_side=side * 8 // 7,
@@ -52,7 +53,7 @@ def main() -> None:
         batches = list(predict.read(videos, checkpoint, window))
         read = time.perf_counter()
         for batch in batches:
-            middle_logits(network, batch.frames_NTHWC, side)
+            middle_logits(network, batch.frames_NTHWC, side, device).cpu()
         computed = time.perf_counter()
         N = sum(len(batch.times) for batch in batches)
         list(predict.predict(videos, network, checkpoint, window))

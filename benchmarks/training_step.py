@@ -2,9 +2,10 @@
 
     $ python benchmarks/training_step.py [--model x3d_m slowfast_r50] [--shape 8x112 16x112 16x224] [--rounds 5]
 
-Prints a table for each model, shape (frames × pixels) and batch: seconds of the forward pass, the backward pass and
-the whole step (with AdamW), of evaluating the same clips, and peak memory; the median of all rounds ± half their
-spread. Each measurement runs in a process of its own, stock and ours in turn.
+Prints a table for each model, shape (frames × pixels) and batch: seconds of the forward pass and the backward pass, of
+a step with AdamW and of evaluating the same clips, and peak memory; the median of all rounds ± half their spread.
+Passes are timed one by one; steps and evaluations in a row, because a GPU's queue hides the time in which the host
+prepares the next one. Each measurement runs in a process of its own, stock and ours in turn.
 
     stock   pytorchvideo's network, float32, contiguous, AdamW as torch gives it
     ours    framebudget.models as framebudget.train runs it, in each of the given precisions
@@ -114,32 +115,45 @@ def measure(model: str, kind: str, B: int, T: int, side: int, repeats: int) -> T
             network.compile(dynamic=False)
         compute = Replay(network)
 
-    def now() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    forward, backward, step, evaluation = [], [], [], []
-    for _ in range(WARM_UP + repeats):
-        start = now()
+    def loss() -> torch.Tensor:
         with autocast:
-            loss = F.cross_entropy(compute(clips_BCTHW).float(), labels_B)
-        middle = now()
-        loss.backward()
-        end = now()
+            return F.cross_entropy(compute(clips_BCTHW).float(), labels_B)
+
+    def update() -> None:
         optimizer.step()
         optimizer.zero_grad()
-        step.append(now() - start)
+
+    forward, backward = [], []
+    for _ in range(WARM_UP + repeats):
+        start = now(device)
+        found = loss()
+        middle = now(device)
+        found.backward()
+        backward.append(now(device) - middle)
         forward.append(middle - start)
-        backward.append(end - middle)
+        update()
+    start = now(device)
+    for _ in range(repeats):
+        loss().backward()
+        update()
+    step = (now(device) - start) / repeats
     memory = held(device) - before
     compute = network.eval() if kind == "stock" else Replay(for_evaluation(network))
     with torch.inference_mode(), autocast:
-        for _ in range(WARM_UP + repeats):
-            start = now()
+        for _ in range(WARM_UP):
             compute(clips_BCTHW)
-            evaluation.append(now() - start)
-    return Times(*(statistics.median(times[WARM_UP:]) for times in (forward, backward, step, evaluation)), memory)
+        start = now(device)
+        for _ in range(repeats):
+            compute(clips_BCTHW)
+        evaluation = (now(device) - start) / repeats
+    return Times(statistics.median(forward[WARM_UP:]), statistics.median(backward[WARM_UP:]), step, evaluation, memory)
+
+
+def now(device: torch.device) -> float:
+    """Seconds, when the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def held(device: torch.device) -> float:

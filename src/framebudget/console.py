@@ -11,6 +11,7 @@ import re
 import reprlib
 import shutil
 import sys
+import textwrap
 import traceback
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
@@ -99,7 +100,8 @@ def explanation(error: Exception) -> str | None:
     text = "out of memory" if isinstance(error, MemoryError) else str(error)
     for pattern, remedy in REMEDIES.items():
         if re.search(pattern, text):
-            return f"{remedy}, and run the same command again ({text.strip().splitlines()[0]})"
+            cause = textwrap.shorten(text.strip().splitlines()[0], 200, placeholder=" …")  # CUDA lists all processes
+            return f"{remedy}, and run the same command again ({cause})"
     return text if isinstance(error, OSError) and error.errno in MACHINE else None
 
 

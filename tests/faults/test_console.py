@@ -54,6 +54,12 @@ def test_errors_of_the_user_and_the_machine_are_one_line(error, message, capsys,
     assert not printed
 
 
+def test_the_list_of_processes_in_an_error_of_cuda_is_cut(capsys):
+    code, _ = ended(RuntimeError("CUDA out of memory." + 50 * " Process 1 has 2 GiB in use."), capsys)
+    assert len(code) < 400
+    assert code.endswith(" …)")
+
+
 @pytest.mark.parametrize(
     "error",
     [

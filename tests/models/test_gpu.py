@@ -14,6 +14,7 @@ from framebudget.models.replay import Replay
 CUDA = torch.cuda.is_available()
 pytest.importorskip("triton")
 from framebudget.models.kernels import depthwise as convolutions  # noqa: E402
+from framebudget.models.kernels import gate as gating  # noqa: E402
 from framebudget.models.kernels import norm as norms  # noqa: E402
 
 DEVICE = "cuda" if CUDA else "cpu"
@@ -27,6 +28,7 @@ def _taken(monkeypatch):
     if not CUDA:
         monkeypatch.setattr(gpu, "takes", lambda x: x.dtype in gpu.TAKEN)
         monkeypatch.setattr(gpu, "norms", norms, raising=False)
+        monkeypatch.setattr(gpu, "gating", gating, raising=False)
         for name in ("depthwise", "depthwise_gradients"):
             monkeypatch.setattr(gpu, name, getattr(convolutions, name), raising=False)
 
@@ -79,6 +81,8 @@ def test_a_depthwise_convolution(shape, channels, kernel, stride):
         ((8, 12), (1, 1, 1), (1, 2, 2), 3),
         ((3, 8), (1, 7, 7), (1, 2, 2), 2),
         ((3, 8), (5, 7, 7), (1, 2, 2), 2),
+        ((3, 8), (5, 7, 7), (1, 2, 2), 5),
+        ((8, 16), (1, 3, 3), (1, 2, 2), 2),
         ((3, 24), (1, 3, 3), (1, 2, 2), 2),
         ((8, 16), (7, 1, 1), (4, 1, 1), 9),
         ((8, 16), (3, 1, 1), (1, 1, 1), 5),

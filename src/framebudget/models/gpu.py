@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from framebudget.models.kernels import NONE, RELU, SILU
 
 if torch.cuda.is_available():  # elsewhere, Triton may be missing, and takes a second to import
+    from framebudget.models.kernels import gate as gating
     from framebudget.models.kernels import norm as norms
     from framebudget.models.kernels.depthwise import depthwise, depthwise_gradients
 
@@ -94,48 +95,24 @@ class GatedNormAct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, norm: nn.BatchNorm3d, act: int, *parameters: Tensor) -> Tensor:
-        ctx.act, ctx.count, ctx.eps = act, x[0, ..., 0].numel(), norm.eps
-        sums_B2C = norms.sums(x).sum(1, dtype=torch.float64)
-        with torch.autocast(x.device.type, enabled=False):
-            scale_BC, shift_BC, mean_C, var_C = gated_affine(sums_B2C, ctx.count, norm.eps, *parameters)
-        own, total = len(norm.running_mean), ctx.count * len(x)
-        norm.running_mean.lerp_(mean_C[:own], norm.momentum)
-        norm.running_var.lerp_(var_C[:own] * total / (total - 1), norm.momentum)
-        ctx.save_for_backward(x, sums_B2C, scale_BC, shift_BC, *parameters)
+        ctx.act, ctx.count = act, x[0, ..., 0].numel()
+        weight, bias, *layers = parameters
+        parts, running = norms.sums(x), (norm.running_mean, norm.running_var, norm.momentum, norm.eps)
+        scale, shift, *statistics = norms.normalization(parts, ctx.count * len(x), weight, bias, *running)
+        *saved, scale_BC, shift_BC = gating.gates(parts, ctx.count, scale, shift, layers)
+        ctx.save_for_backward(x, scale_BC, shift_BC, *saved, weight, scale, shift, *statistics, *layers)
         return norms.apply(x, scale_BC, shift_BC, None, act)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, sums_B2C, scale_BC, shift_BC, *parameters = ctx.saved_tensors
+        x, scale_BC, shift_BC, *others = ctx.saved_tensors
+        saved, norm, layers = others[:3], others[3:8], others[8:]
         dy = dy.contiguous()
-        of_shift, of_scale = norms.sums(x, dy, None, scale_BC, shift_BC, ctx.act).sum(1).unbind(1)
-        inputs = [tensor.detach().requires_grad_() for tensor in (sums_B2C, *parameters)]
-        with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
-            scale, shift, _, _ = gated_affine(inputs[0], ctx.count, ctx.eps, *inputs[1:])
-            dsums_B2C, *gradients = torch.autograd.grad((scale, shift), inputs, (of_scale, of_shift))
-        constant, linear = dsums_B2C[:, 0].float(), 2 * dsums_B2C[:, 1].float()
-        dx, _ = norms.apply_gradient(
-            x, dy, None, scale_BC, shift_BC, linear.contiguous(), constant.contiguous(), ctx.act
-        )
+        parts = norms.sums(x, dy, None, scale_BC, shift_BC, ctx.act)
+        linear_BC, constant_BC, *gradients = gating.gradients(parts, ctx.count, norm, layers, saved)
+        dx, _ = norms.apply_gradient(x, dy, None, scale_BC, shift_BC, linear_BC, constant_BC, ctx.act)
         return dx, None, None, *gradients
-
-
-def gated_affine(
-    sums_B2C: Tensor, count: int, eps: float, weight: Tensor, bias: Tensor, *gate: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """scale_BC and shift_BC of a gated BatchNorm from its clips' sums of x and x² (float64), and mean_C and var_C."""
-    mean_B2C = sums_B2C / count
-    mean_C, square_C = mean_B2C.mean(0)
-    var_C = (square_C - mean_C.square()).clamp(min=0).float()
-    mean_BC, mean_C = mean_B2C[:, 0].float(), mean_C.float()
-    scale_C = padded(weight, mean_C.shape[0]) * (var_C + eps).rsqrt()
-    shift_C = padded(bias, mean_C.shape[0]) - mean_C * scale_C
-    squeezed_BC = mean_BC * scale_C + shift_C
-    first, first_bias, second, second_bias = gate
-    hidden = F.relu(F.linear(squeezed_BC[:, : first.shape[1]], first.flatten(1), first_bias))
-    gate_BC = padded(F.linear(hidden, second.flatten(1), second_bias).sigmoid(), mean_C.shape[0])
-    return gate_BC * scale_C, gate_BC * shift_C, mean_C, var_C
 
 
 def padded(tensor: Tensor, width: int) -> Tensor:
@@ -173,15 +150,33 @@ def convolved(conv: nn.Conv3d, x_BTHWC: Tensor, width: int) -> Tensor:
     if groups > 1:
         weight_KC = padded(conv.weight.flatten(1).t(), x.shape[-1]).contiguous()
         return Depthwise.apply(x, weight_KC, kernel, stride[1])
-    more_in, more_out = x.shape[-1] - conv.in_channels, width - conv.out_channels
-    if kernel == (1, 1, 1):
-        if stride != (1, 1, 1):
-            x = x[:, :: stride[0], :: stride[1], :: stride[2]].contiguous()
+    if kernel == stride == (1, 1, 1):
+        more_in, more_out = x.shape[-1] - conv.in_channels, width - conv.out_channels
         weight = weight.flatten(1)
         return Pointwise.apply(x, F.pad(weight, (0, more_in, 0, more_out)) if more_in or more_out else weight)
-    if conv.in_channels == 3 and kernel[0] == 1:
-        return patches_product(conv, x, weight)
+    if kernel[0] == stride[0] == 1:  # cuDNN has fast kernels for pictures, and slow ones for the same pictures as clips
+        if conv.in_channels == 3 and kernel == (1, 3, 3):
+            return patches_product(conv, x, weight)
+        y = F.conv2d(x.flatten(0, 1).permute(0, 3, 1, 2), weight[:, :, 0], None, stride[1:], conv.padding[1:])
+        return y.permute(0, 2, 3, 1).contiguous().unflatten(0, x.shape[:2])
+    if conv.in_channels == 3:
+        return frames_product(conv, x, weight)
     return channels_last(F.conv3d(channels_first(x), weight, None, stride, conv.padding))
+
+
+def frames_product(conv: nn.Conv3d, x_BTHWC: Tensor, weight: Tensor) -> Tensor:
+    """A k×7×7 stem as a convolution of pictures: channels of the input are the frames that 4 frames of the output see.
+
+    cuDNN is slow with three channels, and slower with few in the output.
+    """
+    B, T = x_BTHWC.shape[:2]
+    out, _, KT, _, _ = weight.shape
+    x = F.pad(x_BTHWC, (0, 0, 0, 0, 0, 0, KT // 2, KT // 2 + -T % 4)).unfold(1, KT + 3, 4).flatten(-2)
+    shifted = [F.pad(weight, (0, 0, 0, 0, n, 3 - n)) for n in range(4)]
+    weight = torch.stack(shifted).flatten(0, 1).flatten(1, 2)
+    y = F.conv2d(x.flatten(0, 1).permute(0, 3, 1, 2), weight, None, conv.stride[1:], conv.padding[1:])
+    y = y.permute(0, 2, 3, 1).unflatten(-1, (4, out)).unflatten(0, (B, -1)).transpose(3, 4).transpose(2, 3)
+    return y.flatten(1, 2)[:, :T].contiguous()
 
 
 def patches_product(conv: nn.Conv3d, x_BTHWC: Tensor, weight: Tensor) -> Tensor:
@@ -212,22 +207,20 @@ def normalized(norm: nn.Module, x: Tensor, act: nn.Module | None, residual: Tens
 
 def settled(norm: nn.BatchNorm3d, gate: nn.Module | None, x: Tensor, kind: int, residual: Tensor | None) -> Tensor:
     """What `normalized` computes in evaluation: act(norm(x) + residual), with the running statistics."""
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    shift = norm.bias - norm.running_mean * scale
-    scale, shift = padded(scale, x.shape[-1]), padded(shift, x.shape[-1])
     if torch.is_grad_enabled():  # frozen norms in training: torch's own operators have all the gradients
-        y = x * scale + shift
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        shift = norm.bias - norm.running_mean * scale
+        y = x * padded(scale, x.shape[-1]) + padded(shift, x.shape[-1])
         if gate is not None:
             mean = channels_first(y.mean((1, 2, 3), keepdim=True)[..., : norm.num_features])
             y = y * padded(channels_last(gate(mean)), x.shape[-1])
         y = y if residual is None else y + residual
         return {NONE: nn.Identity(), RELU: F.relu, SILU: F.silu}[kind](y).to(x.dtype)
+    scale, shift = norms.settled(norm, x.shape[-1])
     if gate is not None:
-        mean_BC = norms.sums(x)[:, :, 0].sum(1) / x[0, ..., 0].numel()
-        squeezed_BC = (mean_BC * scale + shift)[:, : norm.num_features]
-        gate_BC = padded(gate(squeezed_BC[..., None, None, None]).flatten(1), x.shape[-1]).float()
-        scale, shift = gate_BC * scale, gate_BC * shift
-    return norms.apply(x, scale.contiguous(), shift.contiguous(), residual, kind)
+        layers = gate[0].weight, gate[0].bias, gate[2].weight, gate[2].bias
+        *_, scale, shift = gating.gates(norms.sums(x), x[0, ..., 0].numel(), scale, shift, layers)
+    return norms.apply(x, scale, shift, residual, kind)
 
 
 class Bottleneck(BottleneckBlock):

@@ -3,11 +3,9 @@
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
+from torch import Tensor, nn
 
-from framebudget.models.kernels import NONE
-
-BLOCK_C = 64  # channels of a tile
+from framebudget.models.kernels import NONE, tile
 
 
 @triton.jit
@@ -124,6 +122,17 @@ def _normalization_gradient(
 
 
 @triton.jit
+def _settled(weight, bias, running_mean, running_var, scale, shift, eps, own, C: tl.constexpr, BLOCK_C: tl.constexpr):
+    """scale and shift of the running statistics; zero from channel `own` on."""
+    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    mine = c < own
+    a = tl.load(weight + c, mask=mine, other=0) / tl.sqrt(tl.load(running_var + c, mask=mine, other=1) + eps)
+    b = tl.load(bias + c, mask=mine, other=0) - tl.load(running_mean + c, mask=mine, other=0) * a
+    tl.store(scale + c, a, mask=c < C)
+    tl.store(shift + c, b, mask=c < C)
+
+
+@triton.jit
 def _apply(
     x, residual, scale, shift, y, P, across, C: tl.constexpr, ADD: tl.constexpr, ACT: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -176,12 +185,12 @@ def sums(x: Tensor, dy: Tensor | None = None, y: Tensor | None = None, scale: Te
     """parts_BN2C float32: N parts of the sums over each clip of x and x², or, with dy, of dz and dz·x."""
     B, C = len(x), x.shape[-1]
     P = x[0].numel() // C
-    number = max(1, min(64, P // 128))
+    (positions, channels), number = tile(C, 4096), max(1, min(64, P // 128))
     parts = x.new_empty(B, number, 2, C, dtype=torch.float32)
     kind = 0 if dy is None else 1 if y is None else 2
-    _sums[(B, number, triton.cdiv(C, BLOCK_C))](
-        x, dy, y, scale, shift, parts, P, _across(scale), C, kind, act, 64, BLOCK_C, num_warps=4
-    )  # fmt: skip
+    _sums[(B, number, triton.cdiv(C, channels))](
+        x, dy, y, scale, shift, parts, P, _across(scale), C, kind, act, positions, channels, num_warps=4
+    )
     return parts
 
 
@@ -211,14 +220,23 @@ def normalization_gradient(
     return linear, constant, dweight, dbias
 
 
+def settled(norm: nn.BatchNorm3d, C: int) -> tuple[Tensor, Tensor]:
+    """scale and shift (C,) of a norm's running statistics, padded with zeros."""
+    scale, shift = norm.weight.new_empty(2, C)
+    _settled[(triton.cdiv(C, 128),)](
+        norm.weight, norm.bias, norm.running_mean, norm.running_var, scale, shift, norm.eps, norm.num_features, C, 128
+    )
+    return scale, shift
+
+
 def apply(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None, act: int) -> Tensor:
     """act(x·scale + shift + residual); scale and shift are (C,) or (B, C), float32."""
     y, C = torch.empty_like(x), x.shape[-1]
-    P = x[0].numel() // C
-    grid = len(x), triton.cdiv(P, 32), triton.cdiv(C, BLOCK_C)
+    P, (positions, channels) = x[0].numel() // C, tile(C, 2048)
+    grid = len(x), triton.cdiv(P, positions), triton.cdiv(C, channels)
     _apply[grid](
-        x, residual, scale, shift, y, P, _across(scale), C, residual is not None, act, 32, BLOCK_C, num_warps=4
-    )  # fmt: skip
+        x, residual, scale, shift, y, P, _across(scale), C, residual is not None, act, positions, channels, num_warps=4
+    )
     return y
 
 
@@ -227,11 +245,11 @@ def apply_gradient(x: Tensor, dy: Tensor, y: Tensor | None, scale: Tensor, shift
     """dx, and the residual's gradient if y, the output of a sum with a residual, is given."""
     dx, C = torch.empty_like(x), x.shape[-1]
     dresidual = None if y is None else torch.empty_like(x)
-    P = x[0].numel() // C
-    grid = len(x), triton.cdiv(P, 32), triton.cdiv(C, BLOCK_C)
+    P, (positions, channels) = x[0].numel() // C, tile(C, 2048)
+    grid = len(x), triton.cdiv(P, positions), triton.cdiv(C, channels)
     _apply_gradient[grid](
-        x, dy, y, scale, shift, linear, constant, dx, dresidual, P, _across(scale), C, y is not None, act, 32, BLOCK_C,
-        num_warps=4,
+        x, dy, y, scale, shift, linear, constant, dx, dresidual, P, _across(scale), C, y is not None, act,
+        positions, channels, num_warps=4,
     )  # fmt: skip
     return dx, dresidual
 
