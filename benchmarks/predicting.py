@@ -4,8 +4,8 @@
 
 FOLDER holds videos. Prints a Markdown table of windows per second: reading and preparing them alone, X3D-M alone (on
 what was read), one after the other, and `predict`; medians over the rounds ± half their range; and the speed of
-`predict` as a share of the slower of the first two. Without --window, three windows a video. All share
-the cores, and take turns.
+`predict` as a share of the slower of the first two. Without --window, three windows of 2 s a video, or one if it is
+shorter. All share the cores, and take turns.
 """
 
 import statistics
@@ -19,6 +19,7 @@ from framebudget.commands.serving import middle_logits
 from framebudget.console import usage
 from framebudget.models import NETWORKS
 from framebudget.models.layers import for_evaluation
+from framebudget.models.replay import Replay
 from framebudget.params import Input
 
 
@@ -37,7 +38,7 @@ def main() -> None:
     spec = Input(
         short_side=side * 8 // 7,
         crop=side,
-        window=None,
+        window=2.0,
         sampling="dynamic",
         stride=1,
         short="repeat_last",
@@ -47,6 +48,7 @@ def main() -> None:
     )
     checkpoint = {"frames": arguments.frames, "input": spec.model_dump()}
     videos, window = list(predict.videos_of([arguments.folder])), arguments.window or None
+    replay = Replay(network)
     speeds = {"reading alone": [], "network alone": [], "one after the other": [], "predict": []}
     for _ in range(arguments.rounds):
         start = time.perf_counter()
@@ -56,7 +58,7 @@ def main() -> None:
             middle_logits(network, batch.frames_NTHWC, side, device).cpu()
         computed = time.perf_counter()
         N = sum(len(batch.times) for batch in batches)
-        list(predict.predict(videos, network, checkpoint, window))
+        list(predict.predict(videos, replay, checkpoint, window))
         both = time.perf_counter() - computed
         for name, seconds in zip(speeds, (read - start, computed - read, computed - start, both), strict=True):
             speeds[name].append(N / seconds)

@@ -5,7 +5,7 @@
 Prints a table for each model, shape (frames × pixels) and batch: seconds of the forward pass and the backward pass, of
 a step with AdamW and of evaluating the same clips, and peak memory; the median of all rounds ± half their spread.
 Passes are timed one by one; steps and evaluations in a row, because a GPU's queue hides the time in which the host
-prepares the next one. Each measurement runs in a process of its own, stock and ours in turn.
+prepares the next one. Each measurement runs in a process of its own (on a GPU, all in one), stock and ours in turn.
 
     stock   pytorchvideo's network, float32, contiguous, AdamW as torch gives it
     ours    framebudget.models as framebudget.train runs it, in each of the given precisions

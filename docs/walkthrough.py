@@ -121,7 +121,7 @@ Evaluation takes a window of {window} s in the middle of the clip. It spreads th
 
 ![The clip at 6, 8 and 16 frames](walkthrough/frames.png)
 
-The ellipse shrinks with a period of {turns:.1f} frames. With 16 frames, one can see it shrink. The 6 frames are
+The ellipse shrinks with a period of {turns:.1f} frames. At 16 frames the shrinking is visible. The 6 frames are
 {steps[6]:.1f} frames apart, which is more than half a period. So the motion aliases: the ellipse seems to approach,
 slowly. The 8 frames are {steps[8]:.1f} frames apart, just below half a period: the direction is visible, but hard to
 see. {wrong[8]} of {seeds} networks still errs, the one from seed 0.

@@ -138,11 +138,13 @@ def kept() -> list[Path]:
 
 def recompute(study: Path) -> None:
     tables = tables_of(study)
+    published = yaml.safe_load((study / "params.yaml").read_text()).get("protocol") == "published"
+    unit = "seconds" if published else "frames"  # those of version 0.1 are too old for Params
     for name, table in tables.items():
-        write_rows(table, study / f"{name}.csv", "frames")
+        write_rows(table, study / f"{name}.csv", unit)
     periodic = params.load(study / "params.yaml").data.input if "motion" in tables else None
     predictions = read_predictions(study / "predictions.csv")
-    for name, figure in of_numbers(predictions, curves_of(study), tables, "frames", periodic):
+    for name, figure in of_numbers(predictions, curves_of(study), tables, unit, periodic):
         plots.write(figure, study / f"{name}.png")
 
 
@@ -184,7 +186,11 @@ def answers_of(study: Path) -> pd.DataFrame:
     table = tables["results"].assign(study=study.name, clips=title(content))
     table["network"] = table["model"].map(lambda model: NETWORKS[model].name)
     table["start"] = table["model"].map(lambda model: Path(data[model]["weights"] or "").name)
-    table["px"], table["tested"] = table["crop"], predictions["clip"].nunique()
+    table["px"], table["window"], table["tested"] = (
+        table["crop"],
+        data["input"]["window"],
+        predictions["clip"].nunique(),
+    )
     table["groups"], table["chance"] = predictions["group"].nunique(), 1 / len(scores.classes_of(predictions))
     needed = tables["needed"].set_index("model")
     table["because"] = table["model"].map(needed["because"])
@@ -195,6 +201,8 @@ def answers_of(study: Path) -> pd.DataFrame:
     if "controls" in tables:
         tests = tables["controls"].pivot(index=scores.CONFIGURATION, columns="test", values="accuracy").reset_index()
         parts.append(tests[[*scores.CONFIGURATION, *ORDERS[1:]]])
+        shuffled = tables["controls"].query("test == 'shuffled'")[[*scores.CONFIGURATION, "low", "high"]]
+        parts.append(shuffled.rename(columns={"low": "shuffled_low", "high": "shuffled_high"}))
         largest = tables["controls"][tables["controls"]["budget"] == table["budget"].max()]
         largest = largest[largest["test"].str.startswith("at_")].rename(columns={"accuracy": "of_largest"})
         largest["budget"] = largest["test"].str.removeprefix("at_").astype(int)
@@ -225,8 +233,10 @@ def show() -> None:
 
 def answer(rows: pd.DataFrame) -> str:
     largest = rows.loc[rows["budget"].idxmax()]
-    right = f"{largest['accuracy']:.1%} of the clips, and {largest['shuffled']:.1%} with its frames shuffled"
-    return f"{kept_studies.sentence(rows)} At {largest['budget']} frames, it recognizes {right}."
+    right = f"{largest['accuracy']:.1%} of the clips, and {largest['shuffled']:.1%} with their frames shuffled"
+    low, high = (kept_studies.points(largest[f"shuffled_{side}"]) for side in ("low", "high"))
+    change = f" (95% interval of the change: {low} to {high} points)" if pd.notna(largest["shuffled_low"]) else ""
+    return f"{kept_studies.sentence(rows)} At {largest['budget']} frames, it recognizes {right}{change}."
 
 
 def write_readme(table: pd.DataFrame) -> None:
@@ -246,12 +256,8 @@ def write_between(name: str, text: str) -> None:
 def rows_of_all() -> pd.DataFrame:
     rows = pd.concat([rows_of(study) for study in kept()])
     budgets = sorted({key for key in rows.columns if isinstance(key, int)})
-    table = rows.rename(columns={budget: counted(budget) for budget in budgets}).fillna("")
-    return table[["clips", "network", "starts from", "optimizer", *map(counted, budgets)]]
-
-
-def counted(budget: int) -> str:
-    return f"{budget} frame{'s' if budget > 1 else ''}"
+    named = {budget: plots.counted(budget, "frames") for budget in budgets}
+    return rows.rename(columns=named).fillna("")[["clips", "network", "starts from", "optimizer", *named.values()]]
 
 
 def rows_of(study: Path) -> pd.DataFrame:
@@ -264,6 +270,7 @@ def rows_of(study: Path) -> pd.DataFrame:
     predictions = read_predictions(study / "predictions.csv")
     clips, groups = predictions["clip"].nunique(), predictions["group"].nunique()
     tested = f"{Path(content['clips']).name}, {clips} test clips of {groups} groups"
+    finished = scores.learned(curves_of(study)).set_index(scores.CONFIGURATION)["finished"]
     rows = []
     for model, results in statistics.summary(predictions, k=1).groupby("model", sort=False):
         # studies of version 0.1 have a key only where it differs from the value above
@@ -278,7 +285,7 @@ def rows_of(study: Path) -> pd.DataFrame:
         row |= {"starts from": Path(given).name if given else "scratch", "optimizer": recipe["optimizer"]}
         for result in results.itertuples():
             bounds = f" ({100 * result.low:.0f}–{100 * result.high:.0f})" if pd.notna(result.low) else ""
-            row[result.budget] = f"{100 * result.accuracy:.1f}%{bounds}"
+            row[result.budget] = f"{100 * result.accuracy:.1f}%{'' if finished[model, result.budget] else '†'}{bounds}"
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -177,7 +177,7 @@ def packed(text: str) -> str:
             {"seeds": 3},
             "How many frames X3D-M needs is not settled by these data:",
         ),
-        ({6: 0.8, 8: 0.8, 16: 0.82}, {"seeds": 3}, ", which may be chance."),
+        ({6: 0.8, 8: 0.8, 16: 0.82}, {"seeds": 3}, "; the interval includes 0."),
         ({6: 0.4, 16: 0.95}, {"seeds": 5, "learned": 0.5}, "so learning may be the limit, not frames."),
         ({6: 0.4, 16: 0.95}, {}, "one seed cannot show how much trainings vary"),
         ({6: 0.4, 16: 0.95}, {"seeds": 2}, "two seeds cannot show how much trainings vary"),

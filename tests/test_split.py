@@ -9,6 +9,7 @@ from framebudget.params import Split
 from framebudget.split import (
     as_published,
     leaked,
+    listed,
     main,
     official_test,
     split_groups,
@@ -225,3 +226,10 @@ def test_all_official_lists_are_three_folds_that_share_no_test_clip():
         assert (fold == "test").equals(official_test(rows, number))
         assert fold.equals(subsets(rows, rule(test=None, official=number))[0])
     assert sum((fold == "test").astype(int) for fold in folds).tolist() == ([1] * 42 + [0] * 8) * 2
+
+
+def test_a_class_of_a_table_that_is_only_tested_is_an_error():
+    rows = manifest({"a": {"g1": 1, "g2": 1}, "b": {"g3": 1}}).assign(listed_subset=["train", "test", "test"])
+    rule = Split(by="group", test=0.2, official=None, folds=None, validation=0.2, seed=0)
+    with pytest.raises(UserError, match="the table of clips has no clip of class 'b' with subset train"):
+        listed(rows, rule)

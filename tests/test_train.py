@@ -262,10 +262,11 @@ def test_what_cannot_be_is_said(fresh, change, says):
     assert bool(runs) == ("epoch" in says)  # bad parameters are an error before MLflow gets a run
 
 
-@pytest.mark.parametrize("tasks", [{"SLURM_NTASKS": "2"}, {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}])
-def test_a_batch_script_of_slurm_with_several_tasks_may_start_one_process(fresh, tasks):
+@pytest.mark.parametrize("tasks", [{"SLURM_NTASKS": "2"}, {"SLURM_NTASKS_PER_NODE": "2"}, {"SLURM_PROCID": "1"}])
+def test_a_task_of_slurm_may_be_a_study_of_its_own(fresh, tasks):
     set_params(fresh, frames=[1], **{"train.epochs": 1})
-    run(*TRAIN, cwd=fresh, SLURM_JOB_NAME="batch", SLURM_PROCID="0", SLURM_LOCALID="0", **tasks)
+    numbered = {"SLURM_JOB_NAME": "batch", "SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"} | tasks
+    run(*TRAIN, cwd=fresh, **numbered)
     assert sorted(digests(fresh)) == ["1f-s0.pt", "curves.csv"]
 
 

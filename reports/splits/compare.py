@@ -79,14 +79,15 @@ def keep(new: pd.DataFrame, path: Path) -> None:
 
 
 def run(folder: Path, changes: list[str], *stages: list[str]) -> None:
-    """The project's own stages in a folder of their own, with changed parameters, if they have not been run there."""
+    """The project's own stages in a folder of their own, with changed parameters, unless they have run so there."""
     folder.mkdir(parents=True, exist_ok=True)
     changed = OmegaConf.merge(OmegaConf.load("params.yaml"), OmegaConf.from_dotlist(changes))
     OmegaConf.save(changed, folder / "params.yaml")
-    if not (folder / "ran").exists():
+    content, ran = (folder / "params.yaml").read_text(), folder / "ran.yaml"
+    if not ran.exists() or ran.read_text() != content:
         for stage, *arguments in stages:
             subprocess.run([sys.executable, "-m", f"framebudget.{stage}", *arguments], check=True, cwd=folder)
-        (folder / "ran").touch()
+        ran.write_text(content)
 
 
 def results_of(found: Path, folder: Path, changes: list[str], subset: str) -> pd.DataFrame:
@@ -97,7 +98,7 @@ def results_of(found: Path, folder: Path, changes: list[str], subset: str) -> pd
         study = Study.load()
         asked = study.split["subset"] == subset
         tested = study.split.assign(subset=asked.map({True: "test", False: "train"}))
-        predictions = predict(Study(study.params, tested).trainings("x3d_m")[0], lambda *_: None)
+        predictions = predict(Study(study.params, tested).trainings("x3d_m")[0], lambda *_: None).predictions
     predictions["leaked"] = predictions["group"].isin(study.split.loc[~asked, "group"])
     return predictions
 

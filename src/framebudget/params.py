@@ -86,10 +86,7 @@ class Input(Strict):
 
 
 class Trainer(Strict):
-    """Lightning's Trainer.
-
-    threads: torch's, on the CPU, in every training. timeout: DDPStrategy's, in seconds. save_every: seconds of work.
-    """
+    """Lightning's Trainer. timeout: DDPStrategy's, in seconds. save_every: seconds of work."""
 
     threads: Count
     devices: Count | Literal["auto"]
@@ -198,8 +195,11 @@ class Params(Strict):
             raise ValueError("engine: ray gives each training one device; set trainer.devices and num_nodes to 1")
         if self.dataset not in self.datasets:
             raise ValueError(f"dataset: {self.dataset!r} is not one of {', '.join(self.datasets)}")
-        if self.protocol == "published" and (self.data.split.folds or self.data.split.official == "all"):
-            raise ValueError(f"datasets.{self.dataset}.split: protocol published needs one fold, not folds or all")
+        split, sampling = self.data.split, self.data.input.sampling
+        one_fold = not split.folds and split.official != "all"
+        if self.protocol == "published" and not (one_fold and sampling in ("dynamic", "static")):
+            needs = "one fold (split.folds, split.official) and dynamic or static sampling (input.sampling)"
+            raise ValueError(f"datasets.{self.dataset}: protocol published needs {needs}")
         for network in self.models:
             if network not in self.data.networks:
                 raise ValueError(f"models: datasets.{self.dataset} has no section {network}")

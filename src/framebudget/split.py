@@ -53,6 +53,9 @@ def listed(manifest: pd.DataFrame, rule: Split) -> pd.Series:
         raise UserError(
             f"the table of clips has no clip with subset {' or '.join(sorted(missing))}; it needs train and test"
         )
+    for name, of_class in subset.groupby(manifest["class"]):
+        if "train" not in set(of_class):
+            raise UserError(f"the table of clips has no clip of class {name!r} with subset train")
     if "validation" not in set(subset):
         training = manifest[subset == "train"]
         shares = {"train": 1 - rule.validation, "validation": rule.validation}

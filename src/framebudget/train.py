@@ -17,6 +17,7 @@ were interrupted. To resume them, run the same command again. For a network that
 and the table of curves has no rows.
 """
 
+import os
 import shutil
 import textwrap
 from pathlib import Path
@@ -27,10 +28,10 @@ from filelock import FileLock, Timeout
 from framebudget.console import UserError, listed, new_folder, stage, usage
 from framebudget.learning import cluster, store
 from framebudget.learning.display import Display
-from framebudget.learning.side_by_side import preload, side_by_side
+from framebudget.learning.side_by_side import preload, side_by_side, with_other_ranks
 from framebudget.learning.tracking import log_finished, study_run
 from framebudget.models import NETWORKS
-from framebudget.processor import rank
+from framebudget.processor import RANKS, rank
 from framebudget.study import Study, Training, read_table, write_table
 from framebudget.video.dataset import check
 from framebudget.video.sampling import span
@@ -45,6 +46,9 @@ def main() -> None:
     network = parser.parse_args().network
     study = Study.load(cluster.machine)
     trainings = study.trainings(network)
+    if not with_other_ranks(FIT, study.params):
+        for name in RANKS:  # srun numbers its tasks, but this is a study of its own
+            os.environ.pop(name, None)
     if first := rank() == 0:
         lock = alone(network)  # noqa: F841, held to the end
     missing = [training for training in trainings if not store.holds(training)]

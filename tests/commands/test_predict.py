@@ -18,6 +18,7 @@ from torch import nn
 from framebudget import params
 from framebudget.commands import predict, serving
 from framebudget.models import NETWORKS, weights
+from framebudget.models.replay import Replay
 from framebudget.sources.motion import draw_scene, render, write_clip
 from framebudget.video.container import ClipError
 from framebudget.video.reader import glance, read_frames, stream_frames
@@ -186,6 +187,19 @@ def test_windows_see_the_very_frames_of_the_video(clip, network):
     assert len(times) == 6
 
 
+@pytest.mark.parametrize("sampling", ["segments", "dense"])
+def test_a_window_is_as_long_as_asked_whatever_training_sampled(clip, network, sampling):
+    checkpoint = network[1] | {"input": network[1]["input"] | {"sampling": sampling}}
+    times = [time for batch in predict.read([clip], checkpoint, 0.5, 0.3) for time in batch.times]
+    assert times[0] == (0, pytest.approx(0.5, abs=0.05))
+    assert len(times) == 6
+
+
+def test_a_window_as_long_as_the_video_is_taken_once(clip, network):
+    checkpoint = network[1] | {"input": network[1]["input"] | {"window": None}}
+    assert [len(batch.times) for batch in predict.read([clip], checkpoint)] == [1]
+
+
 def test_no_window_lies_beyond_the_last_frame(tmp_path, network):
     """If the sound is longer than the picture, a container states the length of the sound."""
     path = tmp_path / "longer sound.mkv"
@@ -254,7 +268,7 @@ def test_an_error_in_the_reading_thread_comes_out(network):
         yield
 
     with pytest.raises(OSError, match="standard input is gone"):
-        list(predict.predict(videos(), *network))
+        list(predict.predict(videos(), Replay(network[0]), network[1]))
 
 
 def test_names_do_not_control_the_terminal(work, clip, tmp_path):
@@ -283,6 +297,6 @@ def test_predictions_are_those_of_the_weights_file_itself(work, clips):
 def test_unreadable_is_an_error_and_no_end(network, tmp_path, clips):
     (tmp_path / "a.avi").write_bytes(b"RIFF")
     good = next(clips.glob("*/*.avi"))
-    first, second = predict.predict([tmp_path / "a.avi", good], *network)
+    first, second = predict.predict([tmp_path / "a.avi", good], Replay(network[0]), network[1])
     assert isinstance(first, ClipError)
     assert second.video == good

@@ -153,6 +153,11 @@ def test_frozen_stages_keep_their_weights_and_frozen_norms_their_statistics(stag
     assert any("running" in key for key in changed) != norms
 
 
+def test_a_network_that_is_all_frozen_is_an_error():
+    with pytest.raises(UserError, match=r"train\.frozen_stages: 6 freezes the whole network, which has 6 stages"):
+        Classification(NETWORKS["x3d_m"].build(2), RECIPE.model_copy(update={"frozen_stages": 6}))
+
+
 def test_gradients_are_clipped_in_mixed_precision_too():
     torch.manual_seed(0)
     clips = [(torch.randn(1, 3, 2, 32, 32), i, i) for i in range(2)]

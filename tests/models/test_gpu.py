@@ -65,9 +65,9 @@ class Alone(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("shape", "channels"), [((2, 3, 5, 6), 8), ((1, 1, 1, 20), 8), ((2, 4, 2, 2), 8), ((1, 2, 5, 3), 72)]
+    ("shape", "channels"), [((2, 3, 6, 7), 8), ((1, 1, 1, 20), 8), ((2, 5, 2, 2), 8), ((1, 2, 5, 3), 72)]
 )
-@pytest.mark.parametrize(("kernel", "stride"), [((3, 3, 3), 1), ((3, 3, 3), 2), ((5, 1, 1), 1)])
+@pytest.mark.parametrize(("kernel", "stride"), [((3, 3, 3), 1), ((3, 3, 3), 2), ((3, 3, 3), 3), ((5, 1, 1), 1)])
 def test_a_depthwise_convolution(shape, channels, kernel, stride):
     torch.manual_seed(0)
     conv = nn.Conv3d(channels, channels, kernel, (1, stride, stride), [k // 2 for k in kernel], 1, channels, False)
@@ -116,7 +116,7 @@ def test_a_residual_block_in_training(network, stage, number, channels):
 
 
 @pytest.mark.parametrize(("number", "frozen"), [(0, False), (1, False), (0, True)])
-def test_a_residual_block_with_settled_norms(number, frozen):
+def test_a_residual_block_with_running_statistics(number, frozen):
     module = block("x3d_m", 1, number).eval()
     reference, x = copy.deepcopy(module).double(), torch.randn(2, 24, 2, 6, 6)
     if frozen:

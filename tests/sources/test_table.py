@@ -49,6 +49,11 @@ def test_stretches_groups_and_subsets_as_programs_write_them(tmp_path, separator
     assert skipped == [("column note", "not a column of a table of clips"), ("line 5", "not among fetch.classes")]
 
 
+def test_an_empty_column_is_none(tmp_path):
+    rows, _ = find_listed(written(tmp_path, "path,class,subset", "day 1/a.mp4,pour,", "b.mov,stir,"), None)
+    assert not any("subset" in row for row in rows)
+
+
 def test_the_table_names_the_group(tmp_path):
     table = written(tmp_path, "path,class,group", "day 1/a.mp4,pour,Zoë", "b.mov,stir,")
     assert [row["group"] for row in find_listed(table, None)[0]] == ["Zoë", "b"]
@@ -64,6 +69,7 @@ def test_the_table_names_the_group(tmp_path):
     (["path,class,start,end", "b.mov,stir,2,1"], "line 2: start and end are 2 and 1; they must be seconds"),
     (["path,class,start,end", "b.mov,stir,soon,1"], "line 2: start and end are soon and 1"),
     (["path,class,start,end", "b.mov,stir,-1,1"], "line 2: start and end are -1 and 1"),
+    (["path,class,start,end", "b.mov,stir,0,inf"], "line 2: start and end are 0 and inf"),
     (["path,class,subset", "b.mov,stir,dev"], "line 2: subset is dev; it must be train, validation or test"),
     (["path,class,subset", "b.mov,stir,train", "day 1/a.mp4,pour,"], "line 3: no subset, but other lines have one"),
     (["path,class", "b.mov,stir", "b.mov,pour"], "line 3: the same clip as line 2"),

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from framebudget.commands.serving import load, middle_logits
@@ -64,9 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network, checkpoint = load(weight_file(arguments.model, arguments.frames), device)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # like other commands, end quietly when `| head` has read enough
-    failed, done, began = 0, [], time.monotonic()
+    replay, failed, done, began = Replay(network), 0, [], time.monotonic()
     for videos in lists:
-        for prediction in predict(videos, network, checkpoint, arguments.window, arguments.step):
+        for prediction in predict(videos, replay, checkpoint, arguments.window, arguments.step):
             if isinstance(prediction, ClipError):
                 tqdm.write(f"error: {printable(str(prediction))}", file=sys.stderr)
                 failed = 1
@@ -143,14 +142,14 @@ def videos_of(names: Iterable[str]) -> list[Path]:
 
 
 def predict(
-    videos: Iterable[Path], network: nn.Module, checkpoint: dict, window: float | None = None, step: float | None = None
+    videos: Iterable[Path], replay: Replay, checkpoint: dict, window: float | None = None, step: float | None = None
 ) -> Iterator[Prediction | ClipError]:
     """Yield, for each video in order, its prediction or the reason it cannot be read. A thread reads ahead.
 
     window: seconds; takes a window of this length every `step` seconds (default: half a window) and one at the end.
-    None: three windows as long as in training, spread evenly over the video.
+    None: up to three windows as long as in training, spread evenly over the video.
     """
-    replay, device = Replay(network), next(network.parameters()).device
+    device = next(replay.network.parameters()).device
     times, logits = [], []
     with tqdm(desc="predict", total=0, unit="window", delay=2, leave=False, disable=None) as bar:
         for batch in ahead(read(videos, checkpoint, window, step)):
@@ -189,12 +188,13 @@ def read(
 
 def batches(video: Path, checkpoint: dict, window: float | None, step: float | None) -> Iterator[Batch]:
     spec, T = Input(**checkpoint["input"]), checkpoint["frames"]
-    spec = spec.model_copy(update={"window": window or spec.window})
+    if window:
+        spec = spec.model_copy(update={"window": window, "sampling": "dynamic"})
     facts = glance(video) if window else probe(video)
     frames, fps = facts["frames"], facts["fps"]
     span = sampling.span(spec, frames, fps, T)
     last = max(frames - span, 0)
-    starts = sampling.spread(last + 1, VIEWS)
+    starts = np.unique(sampling.spread(last + 1, VIEWS))
     if window:
         if round(window * fps) < T:
             has = f"a window of {window:g} s has {round(window * fps)} frames, but the network takes {T}"

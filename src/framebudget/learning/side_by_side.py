@@ -61,7 +61,7 @@ def side_by_side(job: str, trainings: list[Training], display: Display) -> list:
         from framebudget.learning.cluster import on_cluster
 
         outcomes = on_cluster(job, trainings, display)
-    elif _with_other_ranks(p):  # one rank cannot continue without the others
+    elif with_other_ranks(job, p):  # one rank cannot continue without the others
         outcomes = ((n, function(job)(one, display.teller(one))) for n, one in enumerate(trainings))
     else:
         outcomes = _in_turn(job, trainings, display)
@@ -97,7 +97,7 @@ def places(p: Params) -> list[dict[str, str]]:
 
 def _places_of(job: str, trainings: list[Training]) -> list[dict[str, str]]:
     """The places of these trainings; none if they run one after the other in this process, or on a cluster."""
-    if not trainings or _on_cluster(job, p := trainings[0].params) or _with_other_ranks(p):
+    if not trainings or _on_cluster(job, p := trainings[0].params) or with_other_ranks(job, p):
         return []
     free = places(p)[: len(trainings)]
     return free if len(free) > 1 else []
@@ -107,8 +107,9 @@ def _on_cluster(job: str, p: Params) -> bool:
     return p.engine == "ray" and job.endswith(":fit")  # `evaluate` predicts on this machine
 
 
-def _with_other_ranks(p: Params) -> bool:
-    return p.trainer.shared or p.launcher != "python -m"
+def with_other_ranks(job: str, p: Params) -> bool:
+    """Whether a launcher or Lightning starts several processes for one training."""
+    return (p.trainer.shared or p.launcher != "python -m") and job.endswith(":fit")  # `evaluate` predicts in one
 
 
 def _in_turn(job: str, trainings: list[Training], display: Display) -> Iterator[tuple[int, object]]:

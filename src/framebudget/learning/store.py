@@ -8,6 +8,7 @@ work/trainings/<network>-<name>-<identity>/, at the top of the repository for al
     lock                    held by the process that trains it
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -70,8 +71,12 @@ def contents() -> pd.DataFrame:
     """One row per training, most recently used first: folder, finished, GB, and days since it was used."""
     rows = []
     for folder in (path for path in (top() / STORE).glob("*/") if path.is_dir()):
-        size = sum(file.stat().st_size for file in folder.iterdir())
-        days = max(0.0, (time.time() - max(file.stat().st_mtime for file in (folder, *folder.iterdir()))) / 86400)
+        try:
+            found = [file.stat() for file in (folder, *folder.iterdir())]
+        except FileNotFoundError:  # another process is writing or removing it
+            continue
+        size = sum(file.st_size for file in found[1:])
+        days = max(0.0, (time.time() - max(file.st_mtime for file in found)) / 86400)
         rows.append({"folder": folder, "finished": (folder / FINISHED).exists(), "GB": size / 1e9, "days": days})
     columns = ["folder", "finished", "GB", "days"]
     return pd.DataFrame(rows, columns=columns).sort_values(["days", "folder"], ignore_index=True)
@@ -88,15 +93,9 @@ def prune(limit: float, needed: list[Training]) -> None:
     for row in table[::-1].itertuples():
         if over <= 0:
             break
-        if row.folder not in kept and _unlocked(row.folder):
+        if row.folder in kept:
+            continue
+        with contextlib.suppress(Timeout), FileLock(row.folder / "lock", timeout=0):
             clear(row.folder)
             over -= row.GB
             print(f"removed from {STORE} (over {limit:g} GB, `store` in params.yaml): {row.folder.name}")
-
-
-def _unlocked(folder: Path) -> bool:
-    try:
-        with FileLock(folder / "lock", timeout=0):
-            return True
-    except Timeout:
-        return False

@@ -42,6 +42,9 @@ class Classification(pl.LightningModule):
         self.best: dict[str, Tensor] = {}
         frozen = nn.ModuleList(network.blocks[: recipe.frozen_stages] if recipe.frozen_stages else [])
         frozen.requires_grad_(False)
+        if not any(weight.requires_grad for weight in network.parameters()):
+            stages = f"{recipe.frozen_stages} freezes the whole network, which has {len(network.blocks)} stages"
+            raise UserError(f"train.frozen_stages: {stages}")
         within = (network if recipe.frozen_norms else frozen).modules()
         self.frozen_norms = [module for module in within if isinstance(module, nn.BatchNorm3d)]
         self.train()  # Lightning keeps each module's mode as it finds it

@@ -7,6 +7,8 @@ and squeeze-and-excitation; pointwise convolutions are matrix products; replay.p
 Inner widths are padded with zeros to a multiple of 8 (54 -> 56), which tensor cores and 16-byte loads need.
 """
 
+import os
+
 import torch
 import torch.nn.functional as F
 from pytorchvideo.models.resnet import BottleneckBlock, ResBlock
@@ -16,6 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from framebudget.models.kernels import NONE, RELU, SILU
 
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking CUDA itself would break processes that are forked
 if torch.cuda.is_available():  # elsewhere, Triton may be missing, and takes a second to import
     from framebudget.models.kernels import gate as gating
     from framebudget.models.kernels import norm as norms
@@ -137,6 +140,13 @@ def takes(x: Tensor) -> bool:
     return x.is_cuda and x.dtype in TAKEN and not ranks and not torch.compiler.is_compiling()
 
 
+def frozen(module: nn.Module) -> bool:
+    """Whether gradients go through a norm with running statistics, for which there is no kernel."""
+    return torch.is_grad_enabled() and any(
+        isinstance(part, nn.BatchNorm3d) and not part.training for part in module.modules()
+    )
+
+
 def autocast_dtype(x: Tensor) -> torch.dtype:
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
@@ -192,35 +202,20 @@ def patches_product(conv: nn.Conv3d, x_BTHWC: Tensor, weight: Tensor) -> Tensor:
 
 def normalized(norm: nn.Module, x: Tensor, act: nn.Module | None, residual: Tensor | None = None) -> Tensor:
     """act(norm(x) + residual), or gated by squeeze-and-excitation where norm is a sequence of both."""
-    gate, kind = None, ACTIVATIONS[type(act)]
+    layers, kind = [], ACTIVATIONS[type(act)]
     if isinstance(norm, nn.Sequential):
         norm, gate = norm
-        gate = None if isinstance(gate, nn.Identity) else gate.block
+        if not isinstance(gate, nn.Identity):
+            layers = [gate.block[0].weight, gate.block[0].bias, gate.block[2].weight, gate.block[2].bias]
     if not norm.training:
-        return settled(norm, gate, x, kind, residual)
+        scale, shift = norms.of_running_statistics(norm, x.shape[-1])
+        if layers:
+            *_, scale, shift = gating.gates(norms.sums(x), x[0, ..., 0].numel(), scale, shift, layers)
+        return norms.apply(x, scale, shift, residual, kind)
     norm.num_batches_tracked += 1
-    if gate is None:
+    if not layers:
         return NormAct.apply(x, norm.weight, norm.bias, residual, norm, kind)
-    layers = gate[0].weight, gate[0].bias, gate[2].weight, gate[2].bias
     return GatedNormAct.apply(x, norm, kind, norm.weight, norm.bias, *layers)
-
-
-def settled(norm: nn.BatchNorm3d, gate: nn.Module | None, x: Tensor, kind: int, residual: Tensor | None) -> Tensor:
-    """What `normalized` computes in evaluation: act(norm(x) + residual), with the running statistics."""
-    if torch.is_grad_enabled():  # frozen norms in training: torch's own operators have all the gradients
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        shift = norm.bias - norm.running_mean * scale
-        y = x * padded(scale, x.shape[-1]) + padded(shift, x.shape[-1])
-        if gate is not None:
-            mean = channels_first(y.mean((1, 2, 3), keepdim=True)[..., : norm.num_features])
-            y = y * padded(channels_last(gate(mean)), x.shape[-1])
-        y = y if residual is None else y + residual
-        return {NONE: nn.Identity(), RELU: F.relu, SILU: F.silu}[kind](y).to(x.dtype)
-    scale, shift = norms.settled(norm, x.shape[-1])
-    if gate is not None:
-        layers = gate[0].weight, gate[0].bias, gate[2].weight, gate[2].bias
-        *_, scale, shift = gating.gates(norms.sums(x), x[0, ..., 0].numel(), scale, shift, layers)
-    return norms.apply(x, scale, shift, residual, kind)
 
 
 class Bottleneck(BottleneckBlock):
@@ -235,7 +230,7 @@ class Bottleneck(BottleneckBlock):
 
 class Residual(ResBlock):
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        if not takes(x_BCTHW):
+        if not takes(x_BCTHW) or frozen(self):
             return super().forward(x_BCTHW)
         shortcut = x = channels_last(x_BCTHW)
         if self.branch1_conv is not None:
@@ -248,7 +243,7 @@ class Residual(ResBlock):
 
 class Stem(ResNetBasicStem):
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        if not takes(x_BCTHW):
+        if not takes(x_BCTHW) or frozen(self):
             return super().forward(x_BCTHW)
         x = channels_last(x_BCTHW)
         for conv in [self.conv] if isinstance(self.conv, nn.Conv3d) else [self.conv.conv_t, self.conv.conv_xy]:

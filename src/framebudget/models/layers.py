@@ -120,11 +120,11 @@ class NarrowConv3d(nn.Conv3d):
     """
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
+        if x_BCTHW.is_cuda:
+            return super().forward(x_BCTHW)
         geometry = list(zip(x_BCTHW.shape[2:], self.kernel_size, self.stride, self.padding, strict=True))
         out = [(size + 2 * padding - kernel) // stride + 1 for size, kernel, stride, padding in geometry]
         few = torch.is_grad_enabled() and len(x_BCTHW) * math.prod(out) <= POSITIONS
-        if x_BCTHW.is_cuda:
-            return super().forward(x_BCTHW)
         if not (few or self.is_slow(x_BCTHW)):
             return self.convolved(x_BCTHW, geometry, out)
         pads = [side for *_, padding in reversed(geometry) for side in (padding, padding)]
@@ -209,21 +209,32 @@ class RankedBatchNorm3d(nn.BatchNorm3d):
 
 
 def faster(network: nn.Module) -> nn.Module:
-    """Switch a network to the layers above, in place, and to channels last in memory."""
+    """Switch a network to the layers above, in place, and to channels last in memory. Raises ValueError for a
+    convolution in groups that no layer computes."""
     for module in network.modules():
+        if isinstance(module, nn.Conv3d) and module.groups > 1 and not depthwise(module):
+            raise ValueError(f"{module}: of convolutions in groups, only depthwise 3×3×3 and k×1×1 are implemented")
         if type(module) in gpu.SWAPS:
             module.__class__ = gpu.SWAPS[type(module)]
         elif isinstance(module, nn.Conv3d) and module.groups == 1:
             module.__class__ = NarrowConv3d
         elif isinstance(module, nn.Conv3d) and module.kernel_size == (3, 3, 3):
             module.__class__ = DepthwiseConv3d
-        elif isinstance(module, nn.Conv3d):
+        elif isinstance(module, nn.Conv3d) and module.kernel_size[1:] == (1, 1):
             module.__class__ = TemporalDepthwiseConv3d
         elif isinstance(module, nn.BatchNorm3d):
             module.__class__ = RankedBatchNorm3d
         elif isinstance(module, nn.Dropout):
             module.__class__ = ClipDropout
     return network.to(memory_format=torch.channels_last_3d)
+
+
+def depthwise(conv: nn.Conv3d) -> bool:
+    """Whether a convolution is depthwise, 3×3×3 or k×1×1, with "same" padding, and a stride for pixels alone."""
+    kernel, (time, row, column) = conv.kernel_size, conv.stride
+    fits = kernel == (3, 3, 3) or (kernel[1:] == (1, 1) and row == 1)
+    same = conv.padding == tuple(k // 2 for k in kernel) and conv.dilation == (1, 1, 1)
+    return conv.groups == conv.in_channels == conv.out_channels and fits and same and time == 1 and row == column
 
 
 def for_evaluation(network: nn.Module) -> nn.Module:

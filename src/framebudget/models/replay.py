@@ -1,12 +1,17 @@
 """Replay steps of a network as CUDA graphs."""
 
 import contextlib
+import inspect
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from framebudget.models.gpu import takes
+
+ALONE = {"capture_error_mode": "thread_local"}  # a DataLoader's thread may pin memory while this one captures
+# torch 2.11 cannot say so for training steps (pytorch#188832)
+GRAPHED = ALONE if "capture_error_mode" in inspect.signature(torch.cuda.make_graphed_callables).parameters else {}
 
 
 class Trunk(nn.Module):
@@ -26,6 +31,8 @@ class Trunk(nn.Module):
 class Replay:
     """Replay the steps of a network as CUDA graphs, for one batch shape in training and one in evaluation.
 
+    In training, this is the first shape; in evaluation, the first that comes twice in a row.
+
     Launching X3D-M's kernels one by one takes the host longer than the device takes to compute them. Batches of other
     shapes, such as the last of an epoch, run without a graph. Results are the same bytes either way.
     """
@@ -37,13 +44,13 @@ class Replay:
         network, training = self.network, self.network.training and torch.is_grad_enabled()
         if not takes(clips_BCTHW) or network._compiled_call_impl:
             return network(clips_BCTHW)
-        if training not in self.shapes:
-            self.shapes[training] = clips_BCTHW.shape
-            if not training:  # it may be the only batch to predict
-                return network(clips_BCTHW)
-        if clips_BCTHW.shape != self.shapes[training]:
+        known = self.shapes.get(training) == clips_BCTHW.shape
+        if training in self.graphs and not known:
             return network(clips_BCTHW)
         if training not in self.graphs:
+            self.shapes[training] = clips_BCTHW.shape
+            if not (training or known):  # it may be the only batch of this shape to predict
+                return network(clips_BCTHW)
             self.graphs[training] = (
                 captured_training(network, clips_BCTHW) if training else captured(network, clips_BCTHW)
             )
@@ -58,7 +65,7 @@ def captured_training(network: nn.Module, clips_BCTHW: Tensor) -> Callable[[Tens
     before = {name: buffer.clone() for name, buffer in trunk.named_buffers()}
     torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)  # capturing uses its own stream
     with uncached_autocast(clips_BCTHW):
-        graph = torch.cuda.make_graphed_callables(trunk, (clips_BCTHW.clone(),), allow_unused_input=True)
+        graph = torch.cuda.make_graphed_callables(trunk, (clips_BCTHW.clone(),), allow_unused_input=True, **GRAPHED)
     for name, buffer in trunk.named_buffers():
         buffer.copy_(before[name])
     return lambda clips_BCTHW: network.blocks[-1](graph(clips_BCTHW))
@@ -73,7 +80,7 @@ def captured(network: nn.Module, clips_BCTHW: Tensor) -> Callable[[Tensor], Tens
             network(given)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, **ALONE):
             logits_BK = network(given)
 
     def replay(clips_BCTHW: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from framebudget.report.statistics import (
     change_of,
     difference_of,
     interval_of,
-    intervals,
     rights_of,
 )
 from framebudget.sources.motion import ACTIONS, FPS, FRAMES, OPPOSITE, PERIODS, period
@@ -66,21 +65,27 @@ def motion(controls: pd.DataFrame, spec: Input) -> pd.DataFrame:
     """What sampling allows on motion: one row per configuration.
 
     spacing         frames of the clip from one frame of a view to the next
-    accuracy, low, high     test accuracy and its 95% interval
-    aliasing_line   accuracy of an observer who recognizes every kind of motion and takes the likelier direction
-    place           below or above that line if the interval excludes it; else at; "" without an interval
+    accuracy        test accuracy
+    aliasing_line   accuracy, on the same clips, of an observer who recognizes every kind of motion, knows the range of
+                    periods, and takes the likelier direction
+    difference, low, high   accuracy minus that line, and its 95% interval
+    place           below or above the line if that interval excludes 0; else at; "" without an interval
     swapped         share of clips of the directed actions that are taken for the opposite one if reversed
     """
     own = pd.concat(rows.assign(prediction=rows[f"at_{of['budget']}"]) for of, rows in each(controls, CONFIGURATION))
-    table = intervals(own).drop(columns="interval_of")
+    rights, tested_G = rights_of(own)
     periods_G = np.array([period(group) for group in sorted(set(controls["group"]))])
-    spacings = [spacing(spec, T) for T in table["budget"]]
-    lines = [np.where(direction_tells(periods_G, step), 1, SWAY).mean() if step else SWAY for step in spacings]
-    table.insert(2, "spacing", spacings)
-    table["aliasing_line"] = lines
-    # the line can be 1, where `high` ends
-    sides = [table["high"] < np.array(lines) - 1e-9, table["low"] > lines, table["low"].notna()]
-    table["place"] = np.select(sides, ["below", "above", "at"], "")
+    rows = []
+    for (model, T), right_SG in rights.items():
+        step = spacing(spec, T)
+        line_G = tested_G * (np.where(direction_tells(periods_G, step), 1, SWAY) if step else SWAY)
+        change = change_of(np.broadcast_to(line_G, right_SG.shape), right_SG, tested_G)
+        low, high, _ = _bounds(change, len(right_SG))
+        place = "" if np.isnan(low) else "below" if high < 0 else "above" if low > 0 else "at"
+        accuracy = accuracy_of(right_SG, tested_G).value
+        rows.append((model, T, step, accuracy, accuracy - change.value, change.value, low, high, place))
+    columns = ["spacing", "accuracy", "aliasing_line", "difference", "low", "high", "place"]
+    table = pd.DataFrame(rows, columns=[*CONFIGURATION, *columns])
     opposite = controls["label"].map(OPPOSITE)
     directed = controls[opposite.notna()].assign(swapped=controls["reversed"] == opposite)
     return table.merge(directed.groupby(CONFIGURATION, sort=False)["swapped"].mean().reset_index(), how="left")

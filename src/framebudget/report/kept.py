@@ -4,6 +4,7 @@ One row per study, network and budget:
 
     study, clips, network, start    its folder in reports/, what it was tested on, and the weights that it started from
     model, budget, px, seeds        the network's key, frames, the crop, and trainings of each budget
+    window                          seconds that the frames are spread over; empty: the whole clip
     tested, groups, chance          test clips, their groups, and one over the number of classes
     accuracy, accuracy_std, low, high       as in work/tables/results.csv
     finished, needed                whether all trainings have finished learning; whether this is the budget needed
@@ -12,6 +13,7 @@ One row per study, network and budget:
                                     and its one-sided bound
     of_largest                      accuracy of the largest budget's networks, tested at this budget
     reversed, shuffled, still       accuracy of this budget's networks with the frames in another order
+    shuffled_low, shuffled_high     the 95% interval of what shuffling changes
     milliseconds, gmacs             per clip
     recipe                          a digest of what was trained and tested, and how
 """
@@ -32,9 +34,10 @@ from framebudget.study import in_memory
 ANSWERS = Path("reports/answers.csv")
 TEXTS = ["study", "clips", "network", "start", "model", "because", "recipe"]
 COLUMNS = [
-    "study", "clips", "network", "start", "model", "budget", "px", "seeds", "tested", "groups", "chance", "accuracy",
-    "accuracy_std", "low", "high", "finished", "needed", "because", "loss", "loss_low", "loss_high", "at_most",
-    "of_largest", "reversed", "shuffled", "still", "milliseconds", "gmacs", "recipe",
+    "study", "clips", "network", "start", "model", "budget", "px", "window", "seeds", "tested", "groups", "chance",
+    "accuracy", "accuracy_std", "low", "high", "finished", "needed", "because", "loss", "loss_low", "loss_high",
+    "at_most", "of_largest", "reversed", "shuffled", "shuffled_low", "shuffled_high", "still", "milliseconds", "gmacs",
+    "recipe",
 ]  # fmt: skip
 
 
@@ -57,14 +60,14 @@ def recipe(p: Params, model: str, clips_sha256: str) -> str:
 def replication(answers: pd.DataFrame, results: pd.DataFrame, recipes: dict[str, str]) -> pd.DataFrame:
     """Accuracies of a study beside those of the kept study with the same recipe: one row per budget that both have.
 
-    expected_low, expected_high: the 95% prediction interval for a mean over as many seeds as `results` has, from the
-    deviation over the kept study's seeds (Student's t), at least one clip to either side. agrees: whether the accuracy
-    is within it. recipes: of each model, as `recipe` computes it.
+    expected_low, expected_high: the prediction interval for a mean over as many seeds as `results` has, from the
+    deviation over the kept study's seeds (Student's t), at least one clip to either side; 95% for all rows together
+    (Bonferroni). agrees: whether the accuracy is within it. recipes: of each model, as `recipe` computes it.
     """
     kept = answers[answers["recipe"].isin(recipes.values()) & (answers["seeds"] > 1)]
     own = results[["model", "budget", "seeds", "accuracy"]]
     table = own.merge(kept, on=["model", "budget"], suffixes=("", "_kept"))
-    t = stdtrit(table["seeds_kept"] - 1, 1 - LEVEL / 2)
+    t = stdtrit(table["seeds_kept"] - 1, 1 - LEVEL / 2 / max(1, len(table)))
     margin = t * table["accuracy_std"] * np.sqrt(1 / table["seeds"] + 1 / table["seeds_kept"])
     margin = margin.clip(lower=1 / table["tested"])
     table["expected_low"] = (table["accuracy_kept"] - margin).clip(lower=0)
@@ -89,14 +92,16 @@ def sentence(rows: pd.DataFrame) -> str:
             return "its accuracy is the same"
         return f"it {'loses' if losses[budget] > 0 else 'gains'} {abs(losses[budget])} points of accuracy"
 
+    over = "the whole clip" if np.isnan(first["window"]) else f"{first['window']:g} s"
     if len(needed) and enough < largest:
         bound = 100 * max(rows.loc[enough, "at_most"], 0)
-        most = "at most " if losses[enough] > 0 else "loses at most "
-        said = [f"{enough} frames are enough for {network}."]
+        most = "at most " if losses[enough] > 0 else "loses at most " if losses[enough] < 0 else "it loses at most "
+        these = "a single frame is" if enough == 1 else f"{enough} frames spread over {over} are"
+        said = [f"{these} enough for {network}."]
         loss = f"{loses(enough)}, and {most}{bound:.1f} by a one-sided 95% bound"
-        said.append(f"With {enough} instead of {largest}, {loss}.")
+        said.append(f"Against {largest} frames, {loss}.")
     elif len(needed):
-        said = [f"{network} needs all {largest} frames."]
+        said = [f"{network} needs all {largest} frames, spread over {over}."]
     elif first["because"] == "undecided":
         said = [f"our data do not settle how many frames {network} needs."]
     else:
@@ -107,7 +112,7 @@ def sentence(rows: pd.DataFrame) -> str:
         low, high = rows.loc[below, ["loss_low", "loss_high"]]
         of = "" if losses[below] > 0 else "of the loss "
         interval = f"{loses(below)} (95% interval {of}{points(low)} to {points(high)})"
-        whether = f"Whether {below} are enough is not settled: with them, {interval}."
+        whether = f"Whether {below} {'is' if below == 1 else 'are'} enough is not settled: with {below}, {interval}."
         with_fewer = f"With {below} instead of {largest}, {interval}."
         said.append(whether if first["because"] == "undecided" and len(needed) else with_fewer)
     elif first["because"] == "unlearned":

@@ -42,6 +42,9 @@ def find_listed(
     if faults:
         more = f"\nand {len(faults) - 10} more" if len(faults) > 10 else ""
         raise SourceError(f"{table}:\n" + "\n".join(faults[:10]) + more)
+    if not any(row.get("subset") for row in rows.values()):
+        for row in rows.values():  # an empty column, if there is one
+            row.pop("subset", None)
     if len({row["class"] for row in rows.values()}) < 2:
         raise SourceError(f"{table}: clips of at least two classes are needed")
     return list(rows.values()), skipped
@@ -80,11 +83,12 @@ def row_of(cells: dict[str, str], group: str | None) -> dict:
 
 
 def seconds(cell: str) -> float | None:
-    """NaN if it is not a number."""
+    """NaN if it is not a finite number."""
     try:
-        return float(cell) if cell else None
+        found = float(cell) if cell else None
     except ValueError:
         return math.nan
+    return found if found is None or math.isfinite(found) else math.nan
 
 
 def faults_of(cells: dict[str, str], row: dict, folder: Path) -> Iterator[str]:

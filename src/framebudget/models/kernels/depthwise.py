@@ -28,15 +28,15 @@ def _depthwise(  # noqa: C901 - most branches are decided when it is compiled
     wide = (OW - COLUMN + STEP - 1) // STEP
     high = (OH - row + STEP - 1) // STEP
     spans = tl.cdiv(T, FRAMES)
-    clip, start = (tl.program_id(0) // spans).to(tl.int64), tl.program_id(0) % spans * FRAMES
-    p = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)
+    clip, start = (tl.program_id(1) // spans).to(tl.int64), tl.program_id(1) % spans * FRAMES
+    p = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
     i, j, frame = p // wide, p % wide, start + p * 0
     y0 = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
     y1, y2, y3 = y0, y0, y0
-    for kh in range((row + KH // 2) % STEP, KH, STEP):
+    for kh in range((KH // 2 + STEP - row) % STEP, KH, STEP):
         h = i * STRIDE + (row + kh - KH // 2) // STEP
-        for kw in tl.static_range((COLUMN + KW // 2) % STEP, KW, STEP):
+        for kw in tl.static_range((KW // 2 + STEP - COLUMN) % STEP, KW, STEP):
             w = j * STRIDE + (COLUMN + kw - KW // 2) // STEP
             mask = ((h >= 0) & (h < H) & (w >= 0) & (w < W))[:, None] & (c < C)[None, :]
             at = x + (clip * T + start - KT // 2) * H * W * C + (h * W + w)[:, None] * C + c[None, :]
@@ -156,7 +156,8 @@ def depthwise_gradients(
     B, T, H, W, C = x_BTHWC.shape
     OH, OW = dy_BTHWC.shape[2:4]
     if kernel == (3, 3, 3):
-        part, (positions, channels) = 128 if OH * OW > 512 else 32, tile(C, 1024)
+        positions, channels = tile(C, 1024)
+        part = max(positions, 128 if OH * OW > 512 else 32)
         number = B * triton.cdiv(OH * OW, part)
         parts = dy_BTHWC.new_empty(number, 27, C, dtype=torch.float32)
         _row_of_weights[(number, 3, triton.cdiv(C, channels))](
@@ -179,7 +180,7 @@ def _convolved(
     for row, column in itertools.product(range(step), repeat=2):
         pixels = -(-(size[0] - row) // step) * -(-(size[1] - column) // step)
         if pixels > 0:
-            _depthwise[(B * triton.cdiv(T, frames), triton.cdiv(pixels, positions), triton.cdiv(C, channels))](
+            _depthwise[(triton.cdiv(pixels, positions), B * triton.cdiv(T, frames), triton.cdiv(C, channels))](
                 x_BTHWC, weight_KC, y, T, H, W, *size, row, C, *kernel, stride, step, column, frames,
                 positions, channels, num_warps=4,
             )  # fmt: skip

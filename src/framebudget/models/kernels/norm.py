@@ -122,7 +122,9 @@ def _normalization_gradient(
 
 
 @triton.jit
-def _settled(weight, bias, running_mean, running_var, scale, shift, eps, own, C: tl.constexpr, BLOCK_C: tl.constexpr):
+def _of_running_statistics(
+    weight, bias, running_mean, running_var, scale, shift, eps, own, C: tl.constexpr, BLOCK_C: tl.constexpr
+):
     """scale and shift of the running statistics; zero from channel `own` on."""
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     mine = c < own
@@ -138,8 +140,8 @@ def _apply(
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """y = act(x·scale + shift + residual)."""
-    clip = tl.program_id(0).to(tl.int64)
-    p = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)
+    p = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
+    clip = tl.program_id(1).to(tl.int64)
     c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
     mask = (p < P)[:, None] & (c < C)[None, :]
     at = clip * P * C + p[:, None] * C + c[None, :]
@@ -161,8 +163,8 @@ def _apply_gradient(
     C: tl.constexpr, ADD: tl.constexpr, ACT: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """dx = dz·scale + linear·x + constant, and dz itself for the residual."""
-    clip = tl.program_id(0).to(tl.int64)
-    p = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)
+    p = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
+    clip = tl.program_id(1).to(tl.int64)
     c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
     mask = (p < P)[:, None] & (c < C)[None, :]
     at = clip * P * C + p[:, None] * C + c[None, :]
@@ -220,10 +222,10 @@ def normalization_gradient(
     return linear, constant, dweight, dbias
 
 
-def settled(norm: nn.BatchNorm3d, C: int) -> tuple[Tensor, Tensor]:
+def of_running_statistics(norm: nn.BatchNorm3d, C: int) -> tuple[Tensor, Tensor]:
     """scale and shift (C,) of a norm's running statistics, padded with zeros."""
     scale, shift = norm.weight.new_empty(2, C)
-    _settled[(triton.cdiv(C, 128),)](
+    _of_running_statistics[(triton.cdiv(C, 128),)](
         norm.weight, norm.bias, norm.running_mean, norm.running_var, scale, shift, norm.eps, norm.num_features, C, 128
     )
     return scale, shift
@@ -233,7 +235,7 @@ def apply(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None, act:
     """act(x·scale + shift + residual); scale and shift are (C,) or (B, C), float32."""
     y, C = torch.empty_like(x), x.shape[-1]
     P, (positions, channels) = x[0].numel() // C, tile(C, 2048)
-    grid = len(x), triton.cdiv(P, positions), triton.cdiv(C, channels)
+    grid = triton.cdiv(P, positions), len(x), triton.cdiv(C, channels)
     _apply[grid](
         x, residual, scale, shift, y, P, _across(scale), C, residual is not None, act, positions, channels, num_warps=4
     )
@@ -246,7 +248,7 @@ def apply_gradient(x: Tensor, dy: Tensor, y: Tensor | None, scale: Tensor, shift
     dx, C = torch.empty_like(x), x.shape[-1]
     dresidual = None if y is None else torch.empty_like(x)
     P, (positions, channels) = x[0].numel() // C, tile(C, 2048)
-    grid = len(x), triton.cdiv(P, positions), triton.cdiv(C, channels)
+    grid = triton.cdiv(P, positions), len(x), triton.cdiv(C, channels)
     _apply_gradient[grid](
         x, dy, y, scale, shift, linear, constant, dx, dresidual, P, _across(scale), C, y is not None, act,
         positions, channels, num_warps=4,
