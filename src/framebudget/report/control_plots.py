@@ -44,7 +44,7 @@ def controls(table: pd.DataFrame, unit: str) -> Figure:
         shares = 100 * at.pivot(index="budget", columns="tested", values="accuracy")
         sns.heatmap(
             shares.round().astype(int), ax=left, vmin=0, vmax=100, cmap=HEAT, cbar=False, annot=len(budgets) <= 8,
-            fmt="d", annot_kws={"size": 6},
+            fmt="d", annot_kws={"size": 7},
         )  # fmt: skip
         left.set(xlabel=f"{unit.capitalize()} tested", ylabel=f"{unit.capitalize()} trained")
         left.tick_params(length=0)

@@ -35,7 +35,8 @@ def cost(table: pd.DataFrame) -> Figure:
 
 
 def against_frames(axes: Axes, table: pd.DataFrame) -> None:
-    """A ring is around the budget needed. Colors: clips. Markers: networks. Dashed: from scratch."""
+    """A ring is around the budget needed. Colors: clips. Markers: networks; hollow: not all trainings have finished
+    learning. Dashed: from scratch."""
     lines = list(_lines(table))
     for place, (rows, style) in enumerate(lines):
         x = rows["budget"] * 2 ** (APART * (2 * place - len(lines) + 1))
@@ -60,20 +61,23 @@ def _lines(table: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, dict]]:
     networks = {name: place for place, name in enumerate(table["network"].unique())}
     for _, rows in table.groupby(["study", "model"], sort=False):
         first = rows.iloc[0]
+        begins = "" if first["start"] else ", from scratch"
         yield (
             rows,
             {
                 "color": CLIPS[clips[first["clips"]] % len(CLIPS)],
                 "marker": MARKERS[networks[first["network"]] % len(MARKERS)],
                 "ls": "-" if first["start"] else "--",
-                "label": f"{first['clips']}: {first['network']}{'' if first['start'] else ', from scratch'}",
+                "label": f"{first['clips']}, {first['px']} px: {first['network']}{begins}",
             },
         )
 
 
 def _line(axes: Axes, x: pd.Series, rows: pd.DataFrame, style: dict) -> None:
     with_intervals(axes, x, rows, {"lw": 1.1, "ms": 3.5, "elinewidth": 0.7, "capsize": 1.5} | style)
-    enough = rows["needed"]
+    learning, enough = ~rows["finished"], rows["needed"]
+    hollow = {"color": style["color"], "marker": style["marker"], "mfc": "white", "ms": 3.5, "ls": "", "zorder": 5}
+    axes.plot(x[learning], rows["accuracy"][learning], **hollow)
     axes.plot(x[enough], rows["accuracy"][enough], **RING)
 
 

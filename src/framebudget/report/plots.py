@@ -195,7 +195,7 @@ def recalls(table: pd.DataFrame, unit: str) -> Figure:
         shares = 100 * rows.pivot(index="class", columns="budget", values="recall").loc[classes]
         sns.heatmap(
             shares.round().astype(int), ax=axes, vmin=0, vmax=100, cmap=HEAT, cbar=False, fmt="d",
-            annot=len(classes) <= 30, annot_kws={"size": 6}, linewidths=0.5 if len(classes) <= 30 else 0,
+            annot=len(classes) <= 30, annot_kws={"size": 7}, linewidths=0.5 if len(classes) <= 30 else 0,
         )  # fmt: skip
         axes.set(xlabel=f"{unit.capitalize()} per clip", ylabel=None)
         axes.set_title(NETWORKS[model].name)
