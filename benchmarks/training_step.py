@@ -7,7 +7,7 @@ a step with AdamW and of evaluating the same clips, and peak memory; the median 
 Passes are timed one by one; steps and evaluations in a row, because a GPU's queue hides the time in which the host
 prepares the next one. Each measurement runs in a process of its own (on a GPU, all in one), stock and ours in turn.
 
-    stock   pytorchvideo's network, float32, contiguous, AdamW as torch gives it
+    stock   pytorchvideo's network, contiguous, AdamW as torch gives it, in float32 and in the given precisions
     ours    framebudget.models as framebudget.train runs it, in each of the given precisions
             compiled    with torch.compile too (--compile), whose minutes of compiling fall into the warm-up
 """
@@ -73,9 +73,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=3, help="steps in each round")
     arguments = parser.parse_args()
-    kinds = ["stock", *(f"ours {precision}" for precision in arguments.precision)]
+    kinds = ["stock", *(f"stock {precision}" for precision in arguments.precision if precision != "32-true")]
+    kinds += [f"ours {precision}" for precision in arguments.precision]
     if arguments.compile:
-        kinds += [f"{kind} compiled" for kind in kinds[1:]]
+        kinds += [f"ours {precision} compiled" for precision in arguments.precision]
     for model, shape, B in itertools.product(arguments.model, arguments.shape, arguments.batch):
         T, side = map(int, shape.split("x"))
         found = {kind: [] for kind in kinds}
@@ -103,7 +104,7 @@ def measure(model: str, kind: str, B: int, T: int, side: int, repeats: int) -> T
     clips_BCTHW = torch.randn(B, 3, T, side, side, device=device)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled="bf16-mixed" in kind)
     torch.use_deterministic_algorithms(False)
-    if kind == "stock":
+    if kind.startswith("stock"):
         network = compute = STOCK[model](T, side).to(device)
         optimizer = torch.optim.AdamW(network.parameters())
     else:
@@ -138,7 +139,7 @@ def measure(model: str, kind: str, B: int, T: int, side: int, repeats: int) -> T
         update()
     step = (now(device) - start) / repeats
     memory = held(device) - before
-    compute = network.eval() if kind == "stock" else Replay(for_evaluation(network))
+    compute = network.eval() if kind.startswith("stock") else Replay(for_evaluation(network))
     with torch.inference_mode(), autocast:
         for _ in range(WARM_UP):
             compute(clips_BCTHW)
