@@ -169,7 +169,7 @@ def convolved(conv: nn.Conv3d, x_BTHWC: Tensor, width: int) -> Tensor:
             return patches_product(conv, x, weight)
         y = F.conv2d(x.flatten(0, 1).permute(0, 3, 1, 2), weight[:, :, 0], None, stride[1:], conv.padding[1:])
         return y.permute(0, 2, 3, 1).contiguous().unflatten(0, x.shape[:2])
-    if conv.in_channels == 3:
+    if conv.in_channels == 3 and stride[0] == 1:
         return frames_product(conv, x, weight)
     return channels_last(F.conv3d(channels_first(x), weight, None, stride, conv.padding))
 
