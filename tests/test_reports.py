@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from framebudget.console import PREDICTIONS, UserError, read_csv
+from framebudget.sources import motion
 
 TOP = Path(__file__).parents[1]
 STUDIES = {path.parent.name: path.parent for path in sorted(TOP.glob("reports/*/params.yaml"))}
@@ -116,3 +117,24 @@ def test_the_summary_is_what_the_predictions_say() -> None:
     tables = [compare.summary(TOP / f"reports/splits/{name}.csv") for name in ("ut_interaction", "weizmann")]
     kept = pd.read_csv(TOP / "reports/splits/summary.csv")
     pd.testing.assert_frame_equal(pd.concat(tables, ignore_index=True), kept, rtol=1e-4, check_dtype=False)
+
+
+@pytest.mark.slow
+def test_the_effects_of_splits_can_be_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compare = script("reports/splits/compare.py")
+    motion.write_motion(tmp_path / "clips", 8)
+    shutil.copy(TOP / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compare, "HERE", tmp_path)
+    changes = {"dataset": "folder", "clips": tmp_path / "clips", "frames": 2, "workers": 0, "train.epochs": 1}
+    own = {"fetch.group": r"_(g\d+)_", "input.short_side": 32, "input.crop": 32}
+    changes |= {f"datasets.folder.{key}": value for key, value in own.items()}
+    given = [f"{key}={value}" for key, value in changes.items()]
+    arms = ["group", "published_new"]
+    monkeypatch.setattr("sys.argv", ["compare.py", "ours", *given, "--seeds", "0", "--arms", *arms])
+    compare.main()
+    table = pd.read_csv("ours.csv")
+    tested = {arm: set(rows["clip"]) for arm, rows in table.groupby("arm")}
+    assert len(tested["group"]) == 5
+    assert tested["group"] == tested["published_new"]  # which chose the epoch there
+    assert table.groupby("arm")["leaked"].all().to_dict() == {"group": False, "published_new": False}
