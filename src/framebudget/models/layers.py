@@ -220,7 +220,7 @@ def faster(network: nn.Module) -> nn.Module:
             module.__class__ = NarrowConv3d
         elif isinstance(module, nn.Conv3d) and module.kernel_size == (3, 3, 3):
             module.__class__ = DepthwiseConv3d
-        elif isinstance(module, nn.Conv3d) and module.kernel_size[1:] == (1, 1):
+        elif isinstance(module, nn.Conv3d):
             module.__class__ = TemporalDepthwiseConv3d
         elif isinstance(module, nn.BatchNorm3d):
             module.__class__ = RankedBatchNorm3d
