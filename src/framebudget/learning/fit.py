@@ -81,7 +81,7 @@ def trainer_of(training: Training, callbacks: list[Callback]) -> pl.Trainer:
     if SLURMEnvironment.detect():
         options["plugins"] = [slurm() if p.trainer.shared else LightningEnvironment()]
     return pl.Trainer(
-        max_epochs=training.recipe.epochs, gradient_clip_val=training.recipe.gradient_clip, accelerator="auto",
+        max_epochs=training.recipe.epochs, accelerator="auto",
         use_distributed_sampler=False,  # our sampler divides the clips itself
         enable_progress_bar=False,
         deterministic=True, num_sanity_val_steps=0, enable_model_summary=False, logger=False, callbacks=callbacks,

@@ -133,8 +133,8 @@ class Classification(pl.LightningModule):
                 groups[weight.ndim <= 1]["params"].append(weight)
         more = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
         kernel = getattr(optim, recipe.optimizer, None)
-        if isinstance(kernel, type) and "fused" in inspect.signature(kernel).parameters and not recipe.gradient_clip:
-            more["fused"] = True  # Lightning does not clip for a fused optimizer in mixed precision
+        if isinstance(kernel, type) and "fused" in inspect.signature(kernel).parameters:
+            more["fused"] = True
         if recipe.scheduler == "ReduceLROnPlateau":
             raise UserError(
                 "train.scheduler: ReduceLROnPlateau steps after a checkpoint, so it cannot be resumed; take another"
@@ -149,6 +149,13 @@ class Classification(pl.LightningModule):
         with naming("scheduler", recipe.scheduler, arguments := whole | recipe.scheduler_args):
             scheduler = getattr(optim.lr_scheduler, recipe.scheduler)(optimizer, **arguments)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def configure_gradient_clipping(self, optimizer: optim.Optimizer, *_: object, **__: object) -> None:
+        """Lightning would refuse to clip for a fused optimizer, which unscales float16 gradients only in its step."""
+        if limit := self.recipe.gradient_clip:
+            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+            scaled = scaler and getattr(optimizer, "_step_supports_amp_scaling", False)
+            nn.utils.clip_grad_norm_(self.parameters(), limit * scaler.get_scale() if scaled else limit)
 
     def try_out(self) -> None:
         """Call configure_optimizers and step the scheduler once: some check their arguments only then."""
