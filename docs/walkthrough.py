@@ -129,7 +129,7 @@ see. {wrong[8]} of {seeds} networks still errs, the one from seed 0.
 ## 4. A network predicts
 
 `train_x3d` trains one X3D-M for each budget and seed, and keeps the epoch with the highest validation accuracy. With
-each of them, `evaluate` predicts the clip. These are the probabilities from seed 0 in
+each of them, `evaluate` classifies the clip. These are the probabilities from seed 0 in
 `reports/motion/predictions.csv`:
 
 {probabilities}

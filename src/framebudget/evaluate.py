@@ -1,4 +1,4 @@
-"""Predict every test clip with every trained network, and score.
+"""Classify every test clip with every trained network, and score.
 
     $ python -m framebudget.evaluate        (dvc repro evaluate)
 

@@ -186,11 +186,11 @@ def summarize(manifest: pd.DataFrame, skipped: pd.DataFrame) -> None:
         print(f"in {len(groups)} groups")
         for _, alike in groups.groupby(groups.str.split("/").str[-1].str.casefold()):
             if len(alike) > 1:
-                print(f"groups {' and '.join(alike)} differ only in case or folder; if they are the same, training and "
-                      "test may share it: rename clips, or let fetch.group match no folder ([^/] for .)")  # fmt: skip
+                print(f"groups {' and '.join(alike)} differ only in case or folder; if they are the same, training "
+                      "and test may share it: rename clips, or write [^/] for . in fetch.group")  # fmt: skip
     else:
         print("every clip is its own group. If clips share a person, a scene or a source video, set fetch.group; "
-              "otherwise the test accuracy is too high")  # fmt: skip
+              "otherwise the test accuracy may be too high")  # fmt: skip
     for odd, rows in manifest.groupby("odd"):
         print(f"{odd}: {listed(rows['path'])}")
     if varying := manifest["shown"].notna().sum():

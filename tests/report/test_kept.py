@@ -24,13 +24,13 @@ def rows(because: str, needed: int | None, losses: dict[int, float], seeds: int 
     [
         (
             rows("", 4, {4: 0.01, 8: -0.001}),
-            "On Weizmann, 4 frames spread over 1.5 s are enough for X3D-M. Against 16 frames, it loses 1.0 points of "
-            "accuracy, and at most 3.0 by a one-sided 95% bound.",
+            "On Weizmann, 4 frames spread over 1.5 s are enough for X3D-M. With 4 instead of 16, it loses 1.0 points "
+            "of accuracy, and at most 3.0 by a one-sided 95% bound.",
         ),
         (
             rows("worse", 8, {4: 0.2, 8: -0.03}, seeds=3),
-            "On Weizmann, 8 frames spread over 1.5 s are enough for X3D-M. Against 16 frames, it gains 3.0 points of "
-            "accuracy, and loses at most 0.0 by a one-sided 95% bound. This verdict is weak: it rests on 3 seeds. "
+            "On Weizmann, 8 frames spread over 1.5 s are enough for X3D-M. With 8 instead of 16, it gains 3.0 points "
+            "of accuracy, and loses at most 0.0 by a one-sided 95% bound. This verdict is weak: it rests on 3 seeds. "
             "With 4 instead of 16, it loses 20.0 points of accuracy (95% interval 19.0 to 23.0).",
         ),
         (
@@ -40,13 +40,13 @@ def rows(because: str, needed: int | None, losses: dict[int, float], seeds: int 
         ),
         (
             rows("undecided", 4, {1: 0.02, 4: 0.01}).assign(window=np.nan),
-            "On Weizmann, 4 frames spread over the whole clip are enough for X3D-M. Against 16 frames, it loses 1.0 "
+            "On Weizmann, 4 frames spread over the whole clip are enough for X3D-M. With 4 instead of 16, it loses 1.0 "
             "points of accuracy, and at most 3.0 by a one-sided 95% bound. Whether 1 is enough is not settled: with "
             "1, it loses 2.0 points of accuracy (95% interval 1.0 to 5.0).",
         ),
         (
             rows("", 1, {1: 0.0}),
-            "On Weizmann, a single frame is enough for X3D-M. Against 16 frames, its accuracy is the same, and it "
+            "On Weizmann, a single frame is enough for X3D-M. With 1 instead of 16, its accuracy is the same, and it "
             "loses at most 2.0 by a one-sided 95% bound.",
         ),
         (
@@ -56,8 +56,8 @@ def rows(because: str, needed: int | None, losses: dict[int, float], seeds: int 
         ),
         (
             rows("unlearned", 8, {4: 0.2, 8: 0.01}),
-            "On Weizmann, 8 frames spread over 1.5 s are enough for X3D-M. Against 16 frames, it loses 1.0 points of "
-            "accuracy, and at most 3.0 by a one-sided 95% bound. With 4 or 16 frames, some trainings have not "
+            "On Weizmann, 8 frames spread over 1.5 s are enough for X3D-M. With 8 instead of 16, it loses 1.0 points "
+            "of accuracy, and at most 3.0 by a one-sided 95% bound. With 4 or 16 frames, some trainings have not "
             "finished learning.",
         ),
         (

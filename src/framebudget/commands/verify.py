@@ -112,7 +112,9 @@ def accuracies_beside(reference: Path, work: Path) -> pd.DataFrame:
     """
     (kept, kept_clips), (here, clips) = scores(reference, reference), scores(work, work / "tables")
     if clips != kept_clips:
-        raise UserError(f"{reference}: its clips or its test clips are not those of this study")
+        raise UserError(
+            f"{reference}: its clips or its test clips are not those of this study; check out the study's commit"
+        )
     table = here.join(kept, lsuffix="_here", rsuffix="_kept")
     for (model, budget), seeds in table[["seeds_here", "seeds_kept"]].min(axis=1, skipna=False).items():
         if pd.isna(seeds):

@@ -99,7 +99,7 @@ def sentence(rows: pd.DataFrame) -> str:
         these = "a single frame is" if enough == 1 else f"{enough} frames spread over {over} are"
         said = [f"{these} enough for {network}."]
         loss = f"{loses(enough)}, and {most}{bound:.1f} by a one-sided 95% bound"
-        said.append(f"Against {largest} frames, {loss}.")
+        said.append(f"With {enough} instead of {largest}, {loss}.")
     elif len(needed):
         said = [f"{network} needs all {largest} frames, spread over {over}."]
     elif first["because"] == "undecided":

@@ -46,7 +46,7 @@ def find_listed(
         for row in rows.values():  # an empty column, if there is one
             row.pop("subset", None)
     if len({row["class"] for row in rows.values()}) < 2:
-        raise SourceError(f"{table}: clips of at least two classes are needed")
+        raise SourceError(f"{table}: clips of at least two classes are needed; add rows of another class")
     return list(rows.values()), skipped
 
 
@@ -130,5 +130,6 @@ def stretch(start: float | None, end: float | None, path: str, frames: int, fps:
     first, last = round((start or 0) * fps), frames if end is None else round(end * fps)
     if first >= frames or last > frames + fps:
         what = f"a clip from {start or 0:g} to {end or frames / fps:g} s is listed"
-        raise SourceError(f"{path}: {what}, but the video ends after {frames / fps:.2f} s")
+        ends = f"the video ends after {frames / fps:.2f} s"
+        raise SourceError(f"{path}: {what}, but {ends}; correct start or end in the table")
     return first, max(1, min(last, frames) - first)

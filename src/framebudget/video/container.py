@@ -89,9 +89,9 @@ def _video_stream(path: Path, container: InputContainer) -> av.VideoStream:
         raise ClipError(f"{path}: no video stream in it")
     stream = container.streams.best("video")  # not the cover picture
     if not isinstance(stream, av.VideoStream) or not stream.codec_context:
-        raise ClipError(f"{path}: FFmpeg has no decoder for it; convert the clip")
+        raise ClipError(f"{path}: FFmpeg has no decoder for its codec; convert the clip")
     if stream.width * stream.height > MAX_PIXELS:
-        raise ClipError(f"{path}: {stream.width}×{stream.height}; no picture may have more than {MAX_PIXELS:,} pixels")
+        raise ClipError(f"{path}: {stream.width}×{stream.height}; no frame may have more than {MAX_PIXELS:,} pixels")
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # for frames larger than the header states
     stream.codec_context.flags |= Flags.copy_opaque  # a frame then carries the `opaque` of its packet
     stream.thread_type = "NONE"
@@ -114,7 +114,7 @@ class Picture:
         width, height = frame.width, frame.height
         self.size = self.size or (width, height)
         if self.size != (width, height):
-            raise ValueError(f"pictures of several sizes, {self.size} and {(width, height)}")
+            raise ValueError(f"frames of several sizes, {self.size} and {(width, height)}")
         if self.short_side:
             scale = self.short_side / min(width, height)
             width, height = round(width * scale), round(height * scale)
