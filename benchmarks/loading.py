@@ -67,30 +67,31 @@ def main() -> None:
     print(f"{arguments.folder.name}: {len(clips)} clips, {arguments.frames} frames, {side} px, on {device.type}\n")
     print("| workers | loader alone, clips/s | step | together | waiting |\n| --- | --- | --- | --- | --- |")
     for workers in arguments.workers:
-        (alone, _), (waiting, working) = (
+        (read, alone, _), (trained, waiting, working) = (
             run(clips, arguments.batches, workers, work)
             for work in (lambda batch: None, lambda batch: step(compute, casts, optimizer, batch, side))
         )
-        speeds = [8 * arguments.batches / seconds for seconds in (alone, working, waiting + working)]
+        speeds = [read / alone, trained / working, trained / (waiting + working)]
         cells = [str(workers), *(f"{speed:.1f}" for speed in speeds), f"{waiting / (waiting + working):.1%}"]
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def run(clips: Clips, batches: int, workers: int, work: Callable[[tuple], None]) -> tuple[float, float]:
-    """Seconds spent waiting for `batches` batches, and working on them, after two batches to warm up."""
+def run(clips: Clips, batches: int, workers: int, work: Callable[[tuple], None]) -> tuple[int, float, float]:
+    """Clips in `batches` batches, and seconds spent waiting for these and working on them, after two to warm up."""
     data = loader(clips, 8, workers)
-    waiting, working = [], []
+    sizes, waiting, working = [], [], []
     for epoch in itertools.count():
         data.sampler.set_epoch(epoch)
         start = time.perf_counter()
         for batch in data:
             ready = time.perf_counter()
             work(batch)
+            sizes.append(len(batch[2]))  # the last of an epoch may have fewer
             waiting.append(ready - start)
             start = time.perf_counter()
             working.append(start - ready)
         if len(working) >= batches + 2:
-            return sum(waiting[2 : batches + 2]), sum(working[2 : batches + 2])
+            return tuple(sum(column[2 : batches + 2]) for column in (sizes, waiting, working))
 
 
 def step(compute: Replay, casts: torch.autocast, optimizer: torch.optim.Optimizer, batch: tuple, crop: int) -> None:

@@ -3,8 +3,8 @@
 Each is a process like any other, with its own folder, environment, output, signals and exit status; where PYTHONPATH
 is set, with the modules of ours that lie there. But all of them share one hash seed.
 
-What starts `python -m framebudget…` itself, such as dvc, gets a `python` that asks for such a process, too (stand_in),
-unless another hash seed is wanted: commands.verify compares two.
+What starts `python -m framebudget…` itself, such as dvc, gets a `python` that asks for such a process, too (stand_in).
+commands.verify compares two hash seeds: `also` serves the second.
 """
 
 import json
@@ -16,6 +16,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, wraps
 from multiprocessing import connection, forkserver, get_context, set_start_method
 from pathlib import Path
@@ -31,11 +34,11 @@ processes = get_context("forkserver")
 SEED = "1"
 PYTHON = f"""#!{sys.executable} -SE
 import json, os, socket, sys
-ours = sys.argv[1:2] == ["-m"] and sys.argv[2].startswith("framebudget.")
-if not ours or os.environ.get("PYTHONHASHSEED", "{SEED}") != "{SEED}":
+address = __file__ + "." + os.environ.get("PYTHONHASHSEED", "{SEED}")
+if sys.argv[1:2] != ["-m"] or not sys.argv[2].startswith("framebudget.") or not os.path.exists(address):
     os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
 server = socket.socket(socket.AF_UNIX)
-server.connect(__file__ + ".socket")
+server.connect(address)
 socket.send_fds(server, [b" "], [1, 2])
 server.sendall(json.dumps([sys.argv[2:], os.getcwd(), dict(os.environ)]).encode() + b"\\n")
 sys.exit(server.recv(1)[0])
@@ -43,8 +46,10 @@ sys.exit(server.recv(1)[0])
 
 
 def as_module(command: tuple[str, ...]) -> tuple[str, ...] | None:
-    """(module, *arguments) of `framebudget …`, and of `python -m` with a module of ours. None for other commands, and
-    for --help, which imports nothing."""
+    """(module, *arguments) of `framebudget …`, of torchrun, and of `python -m` with a module of ours. None for other
+    commands, and for --help, which imports nothing."""
+    if command[0] == "torchrun":
+        return "torch.distributed.run", *command[1:]
     if command[0] == "framebudget" and "--help" not in command:
         return "framebudget.commands.cli", *command[1:]
     if command[:2] == ("python", "-m") and command[2].startswith(("framebudget.", "tests.")):
@@ -71,9 +76,10 @@ def once(function):
 def begin() -> frozenset[str]:
     """Start the process that imports everything. Returns the names of its environment variables."""
     processes.set_forkserver_preload([*STAGES, *COMMANDS, *LATER, *OTHERS])
-    os.environ["PYTHONHASHSEED"] = SEED
+    seed = os.environ.setdefault("PYTHONHASHSEED", SEED)
     forkserver.ensure_running()
-    del os.environ["PYTHONHASHSEED"]
+    if seed == SEED:
+        del os.environ["PYTHONHASHSEED"]
     return frozenset(os.environ)
 
 
@@ -85,10 +91,34 @@ def stand_in() -> str:
     program = Path(folder.name, "python")
     program.write_text(PYTHON)
     program.chmod(0o755)
-    server = socketserver.ThreadingUnixStreamServer(f"{program}.socket", _Request)
-    server.folder, server.daemon_threads = folder, True  # the folder goes when the server does
+    server = _serve(program, SEED)
+    server.folder = folder  # which goes when the server does
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return folder.name
+
+
+def _serve(program: Path | str, seed: str) -> socketserver.ThreadingUnixStreamServer:
+    server = socketserver.ThreadingUnixStreamServer(f"{program}.{seed}", _Request)
+    server.daemon_threads = True
+    return server
+
+
+@contextmanager
+def also(seed: str) -> Iterator[None]:
+    """Serve another hash seed, too, from a process of its own."""
+    program = Path(stand_in(), "python")
+    serve = f"from tests import forked; forked.begin(); forked._serve({str(program)!r}, {seed!r}).serve_forever()"
+    server = subprocess.Popen(
+        [sys.executable, "-c", serve], cwd=Path(__file__).parents[1], env=os.environ | {"PYTHONHASHSEED": seed}
+    )
+    try:
+        while server.poll() is None and not Path(f"{program}.{seed}").exists():
+            time.sleep(0.05)
+        yield
+    finally:
+        server.kill()
+        server.wait()
+        Path(f"{program}.{seed}").unlink(missing_ok=True)
 
 
 class _Request(socketserver.BaseRequestHandler):
@@ -167,6 +197,7 @@ def _main(
     for name in unset:
         os.environ.pop(name, None)
     os.environ.update(environment)
+    time.tzset()
     sys.argv = list(module)
     sys.modules.pop(module[0], None)  # runpy warns about a module that is already imported
     if path := environment.get("PYTHONPATH"):

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
 from framebudget import evaluate, figures, paper, params
 from framebudget.console import write_csv
@@ -41,6 +40,12 @@ def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(evaluate.weights, "read", lambda file: {"precision": "32-true"})  # there are no weights
     monkeypatch.setattr(evaluate, "cost", lambda model, classes, T, crop: (3.8, T / 10))  # takes a second
     return tmp_path
+
+
+def blank(size: tuple[float, float]) -> str:
+    """An SVG picture of this size, in inches, without anything."""
+    width, height = (72 * length for length in size)
+    return f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}pt" height="{height}pt"/>'
 
 
 def typeset(
@@ -106,15 +111,17 @@ def typeset(
     evaluate.report(study, predictions, controls.assign(**dict.fromkeys(tests, said)))
     Path("work/figures").mkdir()
     missing = {*NETWORKS} - {*models} | ({"limits"} if dataset != "motion" else set())
-    shown = {name: Figure(figsize=size) for name, size in SIZES.items() if name not in missing}
+    names, shown = [name for name in SIZES if name not in missing], {}
+    for name in names:
+        Path("work/figures", f"{name}.svg").write_text(blank(SIZES[name]))
     if drawn:
         read = {name: read_table(Path(f"work/tables/{name}.csv")) for name in ("results", "needed", "controls")}
         all_curves = pd.concat([read_table(Path("work") / model / "curves.csv") for model in models])
-        shown |= dict(figures.of_numbers(predictions, all_curves, read, study.params.unit, None))
+        shown = dict(figures.of_numbers(predictions, all_curves, read, study.params.unit, None))
         shown["lengths"] = plots.frames_per_clip(split, [*rates], study.params.unit)
     for name, figure in shown.items():
         plots.save(figure, Path("work/figures"), name)
-    Path("work/figures/figures.json").write_text(json.dumps([*shown]))
+    Path("work/figures/figures.json").write_text(json.dumps(list(dict.fromkeys([*names, *shown]))))
     paper.main()
     if not shutil.which("pdftotext"):
         pytest.skip("typeset, but not read: no pdftotext (Debian: poppler-utils)")
@@ -168,9 +175,14 @@ def packed(text: str) -> str:
         (
             {6: 0.4, 8: 0.99, 16: 0.99},
             {"seeds": 5},
-            "8 frames are enough for X3D-M: they lose at most 5 points against 16. With 6",
+            "8 frames are enough for X3D-M: with 8 instead of 16, it loses at most 5 points. With 6",
         ),
-        ({6: 0.98, 16: 0.98}, {"seeds": 5}, "6 frames are enough for X3D-M: they lose at most 5 points against 16."),
+        (
+            {6: 0.98, 16: 0.98},
+            {"seeds": 5},
+            "6 frames are enough for X3D-M: with 6 instead of 16, it loses at most 5 points.",
+        ),
+        ({1: 0.98, 16: 0.98}, {"seeds": 5}, "1 frame is enough for X3D-M: with 1 instead of 16, it loses"),
         ({6: 0.95, 16: 0.4}, {"seeds": 3}, "With only 3 seeds, this verdict is weak."),
         (
             {6: 0.8, 16: 0.82},
@@ -283,7 +295,7 @@ def test_a_layout_on_which_typst_fails_is_set_a_little_wider(here, monkeypatch):
     [
         (2, [6, 8, 16], 2, {}),
         (3, [8], 1, {"seeds": 3}),
-        (12, [1, 2, 4, 6, 8, 12, 16, 32], 2, {"seeds": 10}),
+        (12, [1, 2, 4, 6, 8, 12, 16, 32], 2, {"seeds": 3}),
         (5, [6, 16], 2, {"seeds": 2, "datasets.folder.input.window": None}),
         (17, [6, 16], 1, {"grouped": False}),
         (101, [6, 8, 16], 2, {"groups": 3, "datasets.folder.split.folds": 3}),

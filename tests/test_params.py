@@ -42,6 +42,7 @@ def written(tmp_path, change):
         (lambda p: p["train"].update(label_smoothing=1), "train.label_smoothing"),
         (lambda p: p["trainer"].update(precision="half"), "trainer.precision"),
         (lambda p: p["datasets"]["motion"]["split"].update(test=0.9), "datasets.motion.split"),
+        (lambda p: p["datasets"]["ucf101"]["split"].update(folds=5), "with folds, set test"),
         (lambda p: p["datasets"]["motion"]["input"].update(crop=1000), "datasets.motion.input: crop 1000"),
         (lambda p: p["datasets"]["motion"]["input"].update(sampling="random"), "datasets.motion.input.sampling"),
         (lambda p: p["datasets"]["motion"]["input"].update(short="pad"), "datasets.motion.input.short"),
@@ -70,6 +71,15 @@ def test_a_bad_value_is_an_error_that_names_its_key(tmp_path, change, says):
     with pytest.raises(params.ParamsError) as error:
         params.load(written(tmp_path, change))
     assert says in str(error.value)
+
+
+def test_budgets_are_in_order(tmp_path):
+    assert params.load(written(tmp_path, lambda p: p.update(frames=[16, 1, 4]))).frames == [1, 4, 16]
+
+
+def test_a_table_and_an_archive_may_have_a_suffix_in_capitals(tmp_path):
+    assert params.load(written(tmp_path, lambda p: p.update(dataset="folder", clips="a/CLIPS.CSV"))).table is not None
+    assert params.load(written(tmp_path, lambda p: p.update(dataset="ucf101", clips="U.ZIP"))).archive == "U.ZIP"
 
 
 def test_a_number_stands_for_a_list_of_one(tmp_path):

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from framebudget.console import PREDICTIONS, UserError, read_csv
@@ -138,3 +139,25 @@ def test_the_effects_of_splits_can_be_measured_again(tmp_path: Path, monkeypatch
     assert len(tested["group"]) == 5
     assert tested["group"] == tested["published_new"]  # which chose the epoch there
     assert table.groupby("arm")["leaked"].all().to_dict() == {"group": False, "published_new": False}
+
+
+def test_zero_shot_recognizes_what_the_weights_know(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zero_shot = script("reports/zero_shot/zero_shot.py")
+    monkeypatch.setattr(zero_shot, "__file__", str(tmp_path / "zero_shot.py"))  # it writes beside itself
+    for name in ("Archery", "TaiChi"):
+        (tmp_path / "clips" / name).mkdir(parents=True)
+        shutil.copy(clip, tmp_path / "clips" / name / "v.avi")
+    network = zero_shot.NETWORKS["x3d_m"].build(3)
+    torch.nn.init.constant_(network.blocks[5].proj.bias, 0.0)
+    with torch.no_grad():
+        network.blocks[5].proj.bias[1] = 100.0
+    torch.save({"model_state": network.state_dict()}, tmp_path / "weights.pyth")
+    (tmp_path / "classes.json").write_text('{"0": "archery", "1": "tai chi", "2": "yoga"}')
+    arguments = ["weights.pyth", "classes.json", "clips"]
+    monkeypatch.setattr("sys.argv", ["zero_shot.py", *(str(tmp_path / name) for name in arguments), "--frames", "4"])
+    zero_shot.main()
+    table = pd.read_csv(tmp_path / "predictions.csv").set_index("clip")
+    assert table.loc["TaiChi/v", "place"] == 1
+    assert table.loc["Archery/v", "place"] > 1

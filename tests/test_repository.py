@@ -1,5 +1,6 @@
 """Nothing private leaves with an experiment, and no result is lost."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -53,6 +54,14 @@ def test_what_lies_beside_clips_in_the_repository_stops_fetch(clone: Path, tmp_p
     with (clone / ".gitignore").open("a") as file:
         file.write("/mine\n")
     check_exposed(Path("mine"))
+
+
+def test_a_name_that_is_not_utf8_hides_nothing(clone: Path) -> None:
+    Path("mine").mkdir()
+    Path("mine", "names.txt").touch()
+    Path("mine", os.fsdecode(b"\xe9.txt")).touch()
+    with pytest.raises(UserError, match=r"commit mine/names\.txt"):
+        check_exposed(Path("mine"))
 
 
 def test_a_zip_of_clips_in_the_repository_stops_fetch_too(clone: Path) -> None:

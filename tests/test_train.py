@@ -4,9 +4,10 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,11 +17,12 @@ import torch
 from mlflow.tracking import MlflowClient
 from torch import nn
 
+from framebudget.learning.fit import trainer_of
 from framebudget.learning.prediction import predict
 from framebudget.models import NETWORKS, Network
 from framebudget.study import Study
 from tests.conftest import ready_to_train, run, set_params
-from tests.forked import Forked, as_module
+from tests.forked import Forked, as_module, stand_in
 from tests.server import free_address, serving_mlflow
 
 TRAIN = ("python", "-m", "framebudget.train", "x3d_m")
@@ -56,15 +58,23 @@ def curve(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "work/x3d_m/curves.csv").query("frames == 2").reset_index(drop=True)
 
 
-def start(*command: str, cwd: Path) -> subprocess.Popen | Forked:
-    """In a process group of its own, for no child to outlive the test; a command of Frame Budget is forked."""
-    environment = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
-    if module := as_module(command):
-        return Forked(module, cwd, environment, together=True)
-    return subprocess.Popen(
-        command, cwd=cwd, env=environment, start_new_session=True, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+def start(*command: str, cwd: Path, **more: str) -> Forked:
+    """In a process group of its own, for no child to outlive the test; more: its environment."""
+    path = os.pathsep.join([stand_in(), str(Path(sys.executable).parent), os.environ["PATH"]])
+    return Forked(as_module(command), cwd, os.environ | {"PATH": path} | more, together=True)
+
+
+@contextmanager
+def ranks(folder: Path) -> Iterator[list[Forked]]:
+    """Two processes of one training. If Lightning started the second, it would need seconds to import torch."""
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_address().rpartition(":")[2], "NODE_RANK": "0"}
+    both = [start(*TRAIN, cwd=folder, LOCAL_RANK=str(number), **where) for number in range(2)]
+    try:
+        yield both
+    finally:
+        for process in both:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def epochs(folder: Path) -> dict[str, int]:
@@ -72,25 +82,19 @@ def epochs(folder: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("work/trainings/*/last.ckpt")}
 
 
-def wait_for_an_epoch(process: subprocess.Popen, folder: Path, before: dict[str, int]) -> None:
+def wait_for_an_epoch(process: Forked, folder: Path, before: dict[str, int]) -> None:
     while process.poll() is None and epochs(folder) in ({}, before):
         time.sleep(0.01)
-
-
-def second_rank(first: subprocess.Popen) -> int:
-    """The process that Lightning started beside this one."""
-    children = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
-    return next(int(pid) for pid in children if b"framebudget.train" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
 def test_killed_three_times_it_ends_in_the_bytes_of_a_training_that_was_not(fresh, trained):
     """Once before the first epoch, and then at random within 0.15 s of the end of another; with a worker that reads
     ahead, which the other training has not."""
-    set_params(fresh, workers=1, side_by_side=2)
     moments = random.Random(0)
     kills = 0
     while kills < 3:
         before = epochs(fresh)
+        set_params(fresh, workers=1, side_by_side=1 if kills else 2)
         process = start(*TRAIN, cwd=fresh)
         if kills:
             wait_for_an_epoch(process, fresh, before)
@@ -102,7 +106,6 @@ def test_killed_three_times_it_ends_in_the_bytes_of_a_training_that_was_not(fres
         kills += 1
         assert not (fresh / "work/x3d_m").exists()
     else:
-        set_params(fresh, side_by_side=1)
         run(*TRAIN, cwd=fresh)
     assert kills > 1
     assert digests(fresh) == digests(trained)
@@ -199,10 +202,10 @@ def same_curve(one: pd.DataFrame, other: pd.DataFrame) -> bool:
 def test_two_processes_learn_what_one_does_and_survive_the_death_of_one(fresh, trained):
     """9 clips to train and 3 to validate with, uneven on two ranks; the batch is shared, its statistics too."""
     set_params(fresh, **TWO)
-    process = start(*TRAIN, cwd=fresh)
-    wait_for_an_epoch(process, fresh, {})
-    os.kill(second_rank(process), signal.SIGKILL)
-    output, _ = process.communicate(timeout=60)
+    with ranks(fresh) as (process, second):
+        wait_for_an_epoch(process, fresh, {})
+        os.kill(second.pid, signal.SIGKILL)
+        output, _ = process.communicate(timeout=60)
     assert process.returncode
     assert "error: another rank has died" in output
     assert "Traceback" not in output
@@ -214,10 +217,11 @@ def test_two_processes_learn_what_one_does_and_survive_the_death_of_one(fresh, t
 
 def test_two_nodes_under_torchrun_learn_what_one_process_does(fresh, trained):
     set_params(fresh, **TWO | {"trainer.devices": 1, "trainer.num_nodes": 2})
+    port = free_address().rpartition(":")[2]
     agents = [
         start(
-            "torchrun", "--nnodes=2", f"--node-rank={node}", "--nproc-per-node=1",
-            "--master-addr=127.0.0.1", "--master-port=29517", "-m", "framebudget.train", "x3d_m", cwd=fresh,
+            "torchrun", "--nnodes=2", f"--node-rank={node}", "--nproc-per-node=1", "--master-addr=127.0.0.1",
+            f"--master-port={port}", "--no-python", *TRAIN, cwd=fresh,  # -m would start sys.executable
         )
         for node in (0, 1)
     ]  # fmt: skip
@@ -227,17 +231,13 @@ def test_two_nodes_under_torchrun_learn_what_one_process_does(fresh, trained):
 
 
 def test_a_rank_that_hangs_ends_the_training_after_the_timeout(fresh):
-    seconds = 30  # the ranks wait for each other at the start too, and importing torch can take more than 10
+    seconds = 10  # the ranks wait for each other at the start, too
     set_params(fresh, **TWO | {"trainer.timeout": seconds, "train.epochs": 1000, "train.patience": 1000})
-    process = start(*TRAIN, cwd=fresh)
-    wait_for_an_epoch(process, fresh, {})
-    assert process.poll() is None, process.communicate()[0]
-    os.kill(second_rank(process), signal.SIGSTOP)
-    try:
-        process.wait(timeout=seconds + 30)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-    output, _ = process.communicate()
+    with ranks(fresh) as (process, second):
+        wait_for_an_epoch(process, fresh, {})
+        assert process.poll() is None, process.communicate()[0]
+        os.kill(second.pid, signal.SIGSTOP)
+        output, _ = process.communicate(timeout=seconds + 30)
     assert f"has not answered for {seconds} s (trainer.timeout)" in output
 
 
@@ -262,12 +262,28 @@ def test_what_cannot_be_is_said(fresh, change, says):
     assert bool(runs) == ("epoch" in says)  # bad parameters are an error before MLflow gets a run
 
 
-@pytest.mark.parametrize("tasks", [{"SLURM_NTASKS": "2"}, {"SLURM_NTASKS_PER_NODE": "2"}, {"SLURM_PROCID": "1"}])
-def test_a_task_of_slurm_may_be_a_study_of_its_own(fresh, tasks):
+TASK = {"SLURM_JOB_NAME": "batch", "SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "0"}
+
+
+def test_a_task_of_slurm_may_be_a_study_of_its_own(fresh):
     set_params(fresh, frames=[1], **{"train.epochs": 1})
-    numbered = {"SLURM_JOB_NAME": "batch", "SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"} | tasks
-    run(*TRAIN, cwd=fresh, **numbered)
+    run(*TRAIN, cwd=fresh, **TASK)
     assert sorted(digests(fresh)) == ["1f-s0.pt", "curves.csv"]
+
+
+@pytest.mark.parametrize("tasks", [{}, {"SLURM_NTASKS_PER_NODE": "2"}])
+def test_several_tasks_of_slurm_do_not_become_ranks_of_one_training(fresh, monkeypatch, tasks):
+    monkeypatch.chdir(fresh)
+    for name, value in (TASK | tasks).items():
+        monkeypatch.setenv(name, value)
+    trainer = trainer_of(Study.load().trainings("x3d_m")[0], [])
+    assert (trainer.world_size, trainer.global_rank) == (1, 0)
+
+
+def test_several_processes_of_a_launcher_need_as_many_devices(fresh):
+    """Lightning would train alone in each of them, all in one folder."""
+    said = run(*TRAIN, cwd=fresh, check=False, WORLD_SIZE="2", RANK="1", LOCAL_RANK="1").stderr
+    assert "launcher starts 2 processes, but trainer.devices is 1; set it to 2" in said
 
 
 def test_a_fourth_seed_takes_the_others_from_the_store_and_they_are_the_bytes_of_training_again(fresh, trained):

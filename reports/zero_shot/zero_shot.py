@@ -19,6 +19,7 @@ from framebudget.commands.predict import predict
 from framebudget.console import usage, write_csv
 from framebudget.models import NETWORKS, weights
 from framebudget.models.layers import for_evaluation
+from framebudget.models.replay import Replay
 from framebudget.params import Input
 from framebudget.sources.folder import find_clips
 from framebudget.sources.weights import local
@@ -53,12 +54,12 @@ def main() -> None:
     classes = [names[str(k)] for k in range(len(names))]
     network = NETWORKS["x3d_m"].build(len(classes))
     weights.load(network, local(arguments.weights, NETWORKS["x3d_m"].zoo))  # strictly: the head too
-    network = for_evaluation(network)
+    replay = Replay(for_evaluation(network))
     clips, _ = find_clips(arguments.ucf101, None)
     rows = []
     for T in arguments.frames:
         checkpoint = {"frames": T, "classes": classes, "input": INPUT.model_dump()}  # as if the study had trained it
-        predictions = predict([arguments.ucf101 / clip["path"] for clip in clips], network, checkpoint)
+        predictions = predict([arguments.ucf101 / clip["path"] for clip in clips], replay, checkpoint)
         for clip, prediction in zip(clips, tqdm(predictions, f"{T} frames", unit="clip", disable=None), strict=True):
             if isinstance(prediction, ClipError):
                 raise prediction

@@ -206,7 +206,7 @@ def sha256(path: Path) -> str:
 
 def redacted(url: str) -> str:
     """The URL with its password, if any, replaced by ***."""
-    return re.sub(r"(://[^/@:]*:)[^/@]*@", r"\1***@", url)
+    return re.sub(r"(://[^/@:]*:).*@", r"\1***@", url)  # to the last @: a password may contain / or @
 
 
 def listed(names: Iterable[str], limit: int = 10) -> str:

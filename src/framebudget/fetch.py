@@ -27,6 +27,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 import pandas as pd
+from joblib import cpu_count
 from tqdm import tqdm
 
 from framebudget import params
@@ -90,7 +91,7 @@ def sha256_of_weights(p: params.Params, model: str) -> str | None:
 def decode(clips: Path, rows: list[dict]) -> pd.DataFrame:
     """The manifest, with the columns frame_index, shown and odd. Raises SourceError, which names every broken clip."""
     paths = list(dict.fromkeys(row["path"] for row in rows))
-    with ProcessPoolExecutor(initializer=confine) as pool:
+    with ProcessPoolExecutor(cpu_count(), initializer=confine) as pool:
         futures = [pool.submit(survey, clips / path) for path in paths]
         try:
             watch(futures)

@@ -155,7 +155,8 @@ def window(training: Training, clip: tuple) -> np.ndarray:
     """Frames uint8 (T, H, W, C) of evaluation's middle window, cropped, at the clip's own resolution."""
     T, spec = training.T, training.input
     crop = round(min(clip.width, clip.height) * spec.crop / spec.short_side)
-    (indices,) = sampling.views(clip.frames, T, sampling.span(spec, clip.frames, clip.fps, T), 1, spec.short)
+    span = sampling.span(spec, clip.frames, clip.fps, T)
+    (indices,) = sampling.views(spec.sampling, clip.frames, T, span, 1, spec.short)
     frames_THWC = read_frames(training.params.folder / clip.path, at(clip.shown, clip.first + indices))
     ((top, left),) = transforms.even_view(*frames_THWC.shape[1:3], crop).corners
     return frames_THWC[:, top : top + crop, left : left + crop]

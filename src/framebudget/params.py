@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pydantic
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
 from framebudget.console import UserError, explain, read_yaml
 from framebudget.repository import check_copy, top
@@ -60,8 +60,8 @@ class Split(Strict):
 
     @pydantic.model_validator(mode="after")
     def leaves_some(self) -> "Split":
-        if (self.test is None) == (self.official is None):
-            raise ValueError("set one of test and official, and leave the other null (with folds, test is ignored)")
+        if (self.test is None) == (self.official is None) or (self.folds and self.official):
+            raise ValueError("set one of test and official, and leave the other null; with folds, set test (ignored)")
         if (self.test or 0) + self.validation >= 1:
             raise ValueError("test + validation must stay below 1")
         return self
@@ -145,7 +145,7 @@ class Evaluate(Strict):
     views: Count
     crops: Literal[1, 3]
     top_k: Count
-    margin: Annotated[float, Field(gt=0, lt=1)]
+    margin: Fraction
 
 
 class DataSet(Strict):
@@ -170,7 +170,7 @@ class Params(Strict):
     clips: str
     protocol: Literal["sound", "published"]
     models: Annotated[list[str], AsList, Field(min_length=1)]
-    frames: Annotated[list[Frames], AsList, Field(min_length=1)]
+    frames: Annotated[list[Frames], AsList, Field(min_length=1), AfterValidator(sorted)]
     seeds: Annotated[list[Seed], AsList, Field(min_length=1)]
     workers: Annotated[int, Field(ge=0)]
     launcher: str
@@ -196,8 +196,8 @@ class Params(Strict):
         if self.dataset not in self.datasets:
             raise ValueError(f"dataset: {self.dataset!r} is not one of {', '.join(self.datasets)}")
         split, sampling = self.data.split, self.data.input.sampling
-        one_fold = not split.folds and split.official != "all"
-        if self.protocol == "published" and not (one_fold and sampling in ("dynamic", "static")):
+        folds = split.folds or split.official == "all"
+        if self.protocol == "published" and (folds or sampling not in ("dynamic", "static")):
             needs = "one fold (split.folds, split.official) and dynamic or static sampling (input.sampling)"
             raise ValueError(f"datasets.{self.dataset}: protocol published needs {needs}")
         for network in self.models:
@@ -248,7 +248,7 @@ class Params(Strict):
     @property
     def archive(self) -> str | None:
         """The zip that the clips are read out of, a file or the data set's URL; None if the clips are in a folder."""
-        if self.data.fetch.archive and self.clips.endswith(".zip"):
+        if self.data.fetch.archive and self.clips.lower().endswith(".zip"):
             return self.clips
         return self.data.fetch.archive if self.clips == EMBEDDED else None
 
@@ -266,7 +266,7 @@ class Params(Strict):
     @property
     def table(self) -> Path | None:
         """The table that lists the clips (sources/table.py), if there is one."""
-        return Path(self.clips) if self.clips.endswith(".csv") else None
+        return Path(self.clips) if self.clips.lower().endswith(".csv") else None
 
 
 def given(section: dict[str, JsonValue]) -> dict[str, JsonValue]:

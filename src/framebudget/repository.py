@@ -1,5 +1,6 @@
 """The git repository around the study, if there is one."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -30,6 +31,8 @@ def check_copy() -> None:
 def git(*arguments: str) -> str:
     """What git prints at the top of the repository; nothing if it fails, or is not installed."""
     try:
-        return subprocess.run(["git", "-C", str(top()), *arguments], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError, UnicodeDecodeError):
+        return os.fsdecode(
+            subprocess.run(["git", "-C", str(top()), *arguments], capture_output=True, check=True).stdout
+        )
+    except (OSError, subprocess.CalledProcessError):
         return ""

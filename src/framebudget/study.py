@@ -168,7 +168,7 @@ class Training:
 
     @cached_property
     def identity(self) -> str:
-        """A digest of all that determines the result: parameters, clips, given weights, processor, torch, and code."""
+        """A digest of what determines the result: parameters, clips, given weights, processor, packages and code."""
         facts = [
             self.network,
             self.params.protocol,
@@ -179,8 +179,9 @@ class Training:
             self.params.trainer.model_dump(exclude={"timeout", "save_every", "precision"}),
             self.precision,
             self.weights_sha256,
-            version("torch"),
+            versions(),
             self.study.machine.kind,
+            self.study.machine.gpus if self.params.trainer.devices == "auto" else None,
         ]
         digests = [sha256(path) for path in (Path("work/split.csv"), *source_files())]
         return hashlib.sha256(json.dumps(facts + digests).encode()).hexdigest()[:12]
@@ -205,7 +206,8 @@ def trained(folder: Path) -> dict[tuple[int, int, int], Path]:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that results depend on."""
-    return {name: version(name) for name in ("torch", "pytorchvideo", "pytorch-lightning", "av", "numpy")}
+    names = "torch", "torchvision", "pytorchvideo", "pytorch-lightning", "av", "numpy"
+    return {name: version(name) for name in names}
 
 
 def read_predictions(path: Path) -> pd.DataFrame:

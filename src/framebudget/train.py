@@ -47,6 +47,8 @@ def main() -> None:
     study = Study.load(cluster.machine)
     trainings = study.trainings(network)
     if not with_other_ranks(FIT, study.params):
+        if (ranks := int(os.environ.get("WORLD_SIZE", 1))) > 1:
+            raise UserError(f"launcher starts {ranks} processes, but trainer.devices is 1; set it to {ranks}")
         for name in RANKS:  # srun numbers its tasks, but this is a study of its own
             os.environ.pop(name, None)
     if first := rank() == 0:
@@ -110,7 +112,10 @@ def tell_of_short(training: Training) -> None:
 
 
 def collect(study: Study, trainings: list[Training], path: Path) -> None:
-    """Put the weights and curves of all trainings into the network's folder."""
+    """Put the weights and curves of all trainings into the network's folder. Raises UserError if one is gone."""
+    if gone := [training.name for training in trainings if not store.holds(training)]:
+        what = f"another study has removed {listed(gone)} from {store.STORE} meanwhile"
+        raise UserError(f"{what}: set a larger `store` (params.yaml), and run this again")
     curves = [read_table(training.folder / "curve.csv") for training in trainings]
     with new_folder(path) as folder:
         for training in trainings:

@@ -22,7 +22,10 @@ STAGES = ["fetch", "split", "train", "evaluate", "figures", "paper"]
 SCRIPTS = [
     *(ROOT / f"src/framebudget/{name}.py" for name in STAGES),
     ROOT / "src/framebudget/commands/verify.py",
-    *sorted(path for folder in ("reports", "benchmarks") for path in (ROOT / folder).rglob("*.py") if is_run(path)),
+    ROOT / "src/framebudget/commands/ui.py",
+    *sorted(
+        path for folder in ("reports", "benchmarks", "docs") for path in (ROOT / folder).rglob("*.py") if is_run(path)
+    ),
 ]
 HEAVY = ["torch", "torchvision", "mlflow", "pandas", "numpy", "matplotlib", "pytorch_lightning", "av", "requests"]
 

@@ -99,6 +99,7 @@ def test_a_table_that_is_missing(tmp_path):
 
 def test_no_password_is_printed():
     assert redacted("postgresql://user:secret@host:5432/x") == "postgresql://user:***@host:5432/x"
+    assert redacted("postgresql://user:se/cr@t@host:5432/x") == "postgresql://user:***@host:5432/x"
     assert redacted("sqlite:////tmp/mlflow.db") == "sqlite:////tmp/mlflow.db"
 
 

@@ -3,14 +3,17 @@
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from framebudget import params
-from framebudget.learning import store
+from framebudget import params, study
+from framebudget.console import UserError
+from framebudget.learning import fit, store
 from framebudget.study import STORE, Study
+from framebudget.train import collect
 from tests.conftest import ROOT, set_params
 
 
@@ -83,6 +86,27 @@ def test_above_the_limit_the_longest_unused_go_but_none_that_is_needed_or_being_
         assert left() == ["2f"]
     store.prune(0, [])
     assert left() == []
+
+
+def test_a_training_that_another_study_finished_meanwhile_is_logged_in_this_one(trainings, monkeypatch):
+    """It was missing when this study began, and was trained while this one waited for the lock."""
+    logged = []
+    monkeypatch.setattr(fit, "log_finished", logged.append)
+    fit.fit(trainings[0], print)
+    assert logged == [trainings[0]]
+
+
+def test_a_training_that_was_removed_meanwhile_says_so(trainings, tmp_path):
+    store.clear(trainings[1].folder)
+    with pytest.raises(UserError, match="another study has removed 2f-s0 from work/trainings meanwhile: set a larger"):
+        collect(trainings[0].study, trainings, tmp_path / "work/x3d_m")
+
+
+@pytest.mark.parametrize("package", ["torch", "torchvision", "av", "numpy", "pytorch-lightning", "pytorchvideo"])
+def test_another_version_of_a_package_is_another_training(trainings, monkeypatch, package):
+    before, asked = trainings[0].identity, study.version
+    monkeypatch.setattr(study, "version", lambda name: asked(name) + ".1" * (name == package))
+    assert replace(trainings[0]).identity != before
 
 
 def test_a_training_that_is_taken_counts_as_used(trainings):

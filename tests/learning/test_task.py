@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -8,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, default_collate
 
 from framebudget.console import UserError
+from framebudget.learning import callbacks
 from framebudget.learning.callbacks import LastEpoch
 from framebudget.learning.task import Classification
 from framebudget.models import NETWORKS
@@ -166,3 +168,29 @@ def test_gradients_are_clipped_in_every_precision(name, precision):
     network = Constant()
     fit(network, [0], epochs=1, optimizer=name, lr=1.0, gradient_clip=0.01, precision=precision)
     assert network.logit.item() == pytest.approx(1.01, rel=1e-4)  # the gradient was -0.27
+
+
+@pytest.mark.parametrize("doubly", [False, True])
+def test_the_published_protocol_takes_the_softmax_twice(doubly):
+    task = Classification(Constant(2.0), RECIPE, doubly)
+    logits_BK = torch.tensor([[2.0, 0.0]])
+    expected = nn.functional.cross_entropy(logits_BK.softmax(1) if doubly else logits_BK, torch.tensor([1]))
+    batch = (torch.zeros(1, 1, 3, 2, 4, 4), torch.tensor([1]), [0])
+    assert task.step(batch, "val").item() == pytest.approx(expected.item())
+
+
+def test_the_state_is_saved_when_a_kill_in_the_next_epoch_would_cost_too_much(tmp_path, monkeypatch):
+    """Epochs of 10 s, and a kill may cost 25 s."""
+    now, saved = [0.0], []
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    trainer = SimpleNamespace(
+        is_global_zero=True, strategy=SimpleNamespace(broadcast=lambda value: value),
+        save_checkpoint=lambda path: saved.append(now[0]) or path.touch(),
+    )  # fmt: skip
+    last = LastEpoch(tmp_path / "last.ckpt", 25)
+    last.on_train_start()
+    while now[0] < 70:
+        now[0] += 10
+        last.on_train_epoch_end(trainer)
+    assert saved == [20, 40, 60]
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]

@@ -252,6 +252,12 @@ def test_artifacts_follow_a_repository_that_is_moved_or_copied(here, monkeypatch
         assert client.get_experiment_by_name("motion").artifact_location == (there / "mlruns").as_uri()
 
 
+@pytest.mark.parametrize("place", ["s3://bucket/mlruns", "mlflow-artifacts:/mlruns"])
+def test_artifacts_elsewhere_stay_where_they_are(here, place):
+    connect().create_experiment("theirs", artifact_location=place)
+    assert connect().get_experiment_by_name("theirs").artifact_location == place
+
+
 def test_a_deleted_experiment_names_the_way_back(here):
     client, study = study_run(training().study)
     client.delete_experiment(number := client.get_run(study).info.experiment_id)

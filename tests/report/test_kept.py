@@ -24,18 +24,18 @@ def rows(because: str, needed: int | None, losses: dict[int, float], seeds: int 
     [
         (
             rows("", 4, {4: 0.01, 8: -0.001}),
-            "On Weizmann, 4 frames spread over 1.5 s are enough for X3D-M. With 4 instead of 16, it loses 1.0 points "
-            "of accuracy, and at most 3.0 by a one-sided 95% bound.",
+            "On Weizmann, 4 frames spread over up to 1.5 s are enough for X3D-M. With 4 instead of 16, it loses 1.0 "
+            "points of accuracy, and at most 3.0 by a one-sided 95% bound.",
         ),
         (
             rows("worse", 8, {4: 0.2, 8: -0.03}, seeds=3),
-            "On Weizmann, 8 frames spread over 1.5 s are enough for X3D-M. With 8 instead of 16, it gains 3.0 points "
-            "of accuracy, and loses at most 0.0 by a one-sided 95% bound. This verdict is weak: it rests on 3 seeds. "
-            "With 4 instead of 16, it loses 20.0 points of accuracy (95% interval 19.0 to 23.0).",
+            "On Weizmann, 8 frames spread over up to 1.5 s are enough for X3D-M. With 8 instead of 16, it gains 3.0 "
+            "points of accuracy, and loses at most 0.0 by a one-sided 95% bound. This verdict is weak: it rests on 3 "
+            "seeds. With 4 instead of 16, it loses 20.0 points of accuracy (95% interval 19.0 to 23.0).",
         ),
         (
             rows("worse", 16, {4: 0.3, 8: 0.2}).assign(start=""),
-            "On Weizmann, X3D-M (from scratch) needs all 16 frames, spread over 1.5 s. With 8 instead of 16, it "
+            "On Weizmann, X3D-M (from scratch) needs all 16 frames, spread over up to 1.5 s. With 8 instead of 16, it "
             "loses 20.0 points of accuracy (95% interval 19.0 to 23.0).",
         ),
         (
@@ -56,9 +56,9 @@ def rows(because: str, needed: int | None, losses: dict[int, float], seeds: int 
         ),
         (
             rows("unlearned", 8, {4: 0.2, 8: 0.01}),
-            "On Weizmann, 8 frames spread over 1.5 s are enough for X3D-M. With 8 instead of 16, it loses 1.0 points "
-            "of accuracy, and at most 3.0 by a one-sided 95% bound. With 4 or 16 frames, some trainings have not "
-            "finished learning.",
+            "On Weizmann, 8 frames spread over up to 1.5 s are enough for X3D-M. With 8 instead of 16, it loses 1.0 "
+            "points of accuracy, and at most 3.0 by a one-sided 95% bound. With 4 or 16 frames, some trainings have "
+            "not finished learning.",
         ),
         (
             rows("trainings", None, {8: 0.0}, seeds=1),

@@ -126,8 +126,11 @@ def test_class_folders_that_are_links_are_named(tmp_path):
     for name in ("bow", "wave"):
         (tmp_path / "clips").mkdir(exist_ok=True)
         (tmp_path / "clips" / name).symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    with pytest.raises(SourceError, match=r"two classes.*; skipped: bow \(a link to a folder; put .* wave \(a link"):
+    for name in ("clap", "jump"):  # enough classes without the links
+        touch(tmp_path / "clips", f"{name}/1.avi")
+    with pytest.raises(SourceError, match=r"bow \(a link to a folder; put .* wave \(a link.*fetch\.classes"):
         find_clips(tmp_path / "clips", None)
+    assert len(find_clips(tmp_path / "clips", None, ["clap", "jump"])[0]) == 2
 
 
 def test_links_to_files_are_followed_and_those_that_lead_nowhere_are_named(tmp_path):

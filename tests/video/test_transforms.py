@@ -22,7 +22,7 @@ def theirs(monkeypatch):
 
 def test_evaluation_sees_what_pytorchvideos_transforms_make_of_the_same_frames(clip, theirs):
     T, short_side, crop = 8, 40, 32
-    (indices,) = sampling.views(48, T, 48, 1, "error")
+    (indices,) = sampling.views("static", 48, T, 48, 1, "error")
     frames_BVTHWC = torch.from_numpy(read_frames(clip, indices, short_side))[None, None]
     view = transforms.even_view(*frames_BVTHWC.shape[3:5], crop)
     ours_CTHW = transforms.inputs(frames_BVTHWC, [view], crop)[0, 0]

@@ -60,7 +60,7 @@ def card(checkpoint: dict, file: Path) -> str:
 
 Weights `{file.name}`, {SIGNED}: {parameters:.2f} million parameters, {gmacs:.2f}·10⁹ multiply-adds per view.
 
-`clips`, float32 (B, 3, {T}, {crop}, {crop}): {T} RGB frames, {taken(spec)};
+`clips`, float32 (B, 3, {T}, {crop}, {crop}): {T} RGB frames, {taken(spec, T)};
 shorter side scaled to {spec["short_side"]} pixels (bilinear), center crop of {crop} × {crop}; divided by 255,
 minus {MEAN}, divided by {STD}.
 
@@ -74,13 +74,14 @@ Whatever it sees, the network answers with one of these {K} classes. Its confide
 """
 
 
-def taken(spec: dict) -> str:
-    """Which frames of a clip the network takes."""
+def taken(spec: dict, T: int) -> str:
+    """Which T frames of a clip the network takes."""
     if spec["sampling"] == "dense":
         return "one in every " + str(spec["stride"]) if spec["stride"] > 1 else "consecutive"
-    whole = spec["window"] is None or spec["sampling"] == "segments"
-    window = "the whole clip" if whole else f"{spec['window']:g} seconds"
-    return f"spread evenly over {window}, from the first to the last"
+    if spec["sampling"] == "segments":
+        return "each from the middle of one of as many equal parts of the clip"
+    window = "the whole clip" if spec["window"] is None else f"{spec['window']:g} seconds"
+    return f"the middle one of {window}" if T == 1 else f"spread evenly over {window}, from the first to the last"
 
 
 def history(model: str, budget: int, fold: int) -> str:

@@ -100,7 +100,7 @@ def weight_file(model: str, budget: int | None = None) -> Path:
         wanted = budget or max(budgets, default=None)
         if wanted not in budgets:
             if not budgets:
-                raise UserError(f"work/{model}: no weights; train it first: dvc repro")
+                raise UserError(f"work/{model}: no weights; name another network (--model), or train it: dvc repro")
             way_out = f"take one of these, or train it: dvc exp run -S frames={budget}"
             raise UserError(
                 f"work/{model}: no weights for {budget} frames, only for {listed(map(str, budgets))}; {way_out}"
@@ -198,10 +198,10 @@ def batches(video: Path, checkpoint: dict, window: float | None, step: float | N
     if window:
         if round(window * fps) < T:
             has = f"a window of {window:g} s has {round(window * fps)} frames, but the network takes {T}"
-            tqdm.write(f"{video}: {has}; using windows of {span / fps:.3g} s", file=sys.stderr)
+            tqdm.write(f"{printable(str(video))}: {has}; using windows of {span / fps:.3g} s", file=sys.stderr)
         starts = np.unique([*np.arange(0, last, max(round((step or window / 2) * fps), 1)), last])
     try:
-        rows = sampling.within(frames, starts[:, None] + sampling.spread(span, T), spec.short)
+        rows = sampling.within(frames, starts[:, None] + sampling.positions(spec.sampling, span, T), spec.short)
     except ValueError as error:
         raise ClipError(f"{video}: {error}") from None
     pictures = stream_frames(video, at(facts["shown"], rows), spec.short_side)

@@ -8,7 +8,7 @@ import sys
 
 from framebudget import params
 from framebudget.console import redacted, stage, usage
-from framebudget.learning.mlflow_store import connect, database, tracking_uri
+from framebudget.learning.mlflow_store import connect, tracking_uri
 
 
 @stage
@@ -16,12 +16,13 @@ def main() -> None:
     parser = usage(__doc__)
     parser.add_argument("port", type=int)
     port, client = parser.parse_args().port, connect()
-    server = f"http://127.0.0.1:{port}" if database() else tracking_uri().rstrip("/")
+    elsewhere = tracking_uri().startswith("http")
+    server = tracking_uri().rstrip("/") if elsewhere else f"http://127.0.0.1:{port}"
     experiment = client.get_experiment_by_name(params.load().dataset)
     page = f"experiments/{experiment.experiment_id}/runs" if experiment else "experiments"
     # without the type, MLflow shows an empty page for language models
     print(f"Open {redacted(server)}/#/{page}?workflowType=machine_learning", flush=True)
-    if database():
+    if not elsewhere:
         # one process is enough for one user; the others would wait for jobs of language models
         os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
         command = ["ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]

@@ -24,7 +24,7 @@ from framebudget.learning.logger import PatientLogger
 from framebudget.learning.mlflow_store import reachable, tolerant
 from framebudget.learning.runtime import prepare
 from framebudget.learning.task import Classification
-from framebudget.learning.tracking import log_model, training_run
+from framebudget.learning.tracking import log_finished, log_model, training_run
 from framebudget.models import NETWORKS, weights
 from framebudget.processor import rank
 from framebudget.sources.weights import local
@@ -37,6 +37,8 @@ def fit(training: Training, tell: Tell) -> None:
     with store.lock(training) if rank() == 0 else nullcontext():
         if not store.holds(training):
             _fit(training, tell)
+        elif rank() == 0 and reachable(training.params):  # another study trained it while this one waited
+            log_finished(training)
 
 
 def _fit(training: Training, tell: Tell) -> None:
@@ -81,7 +83,7 @@ def trainer_of(training: Training, callbacks: list[Callback]) -> pl.Trainer:
     if SLURMEnvironment.detect():
         options["plugins"] = [slurm() if p.trainer.shared else LightningEnvironment()]
     return pl.Trainer(
-        max_epochs=training.recipe.epochs, accelerator="auto",
+        max_epochs=training.recipe.epochs, accelerator="cuda" if torch.cuda.is_available() else "cpu",
         use_distributed_sampler=False,  # our sampler divides the clips itself
         enable_progress_bar=False,
         deterministic=True, num_sanity_val_steps=0, enable_model_summary=False, logger=False, callbacks=callbacks,
@@ -104,12 +106,12 @@ def keep(training: Training, task: Classification, logger: PatientLogger | None)
     classes, spec = training.study.classes, training.input.model_dump()
     facts = {"model": network, "frames": training.T, "seed": seed, "classes": classes, "input": spec}
     weights.save(file, task.network, **facts, precision=training.precision)
-    if logger:
-        with tolerant(f"the weights of {training.title}"):
-            log_model(logger.run_id, training, file, task.best_epoch["val_accuracy"])
     key = {"model": network, "budget": training.budget, "seed": seed, "fold": training.fold or 0}
     curve = pd.DataFrame([key | row for row in task.curve])
     write_table(curve, training.folder / "curve.csv", training.params.unit)
+    if logger:
+        with tolerant(f"the weights of {training.title}"):
+            log_model(logger.run_id, training, file, task.best_epoch["val_accuracy"])
     store.seal(training)
 
 

@@ -39,6 +39,7 @@ class PatientLogger(MLFlowLogger):
         try:
             self.experiment.log_batch(self.run_id, metrics=self.waiting)
             self.waiting.clear()
+            self.ask_again = 0.0
         except REFUSALS as error:
             if not self.ask_again:
                 warn(f"does not answer; training continues, and sends its metrics when MLflow is back ({error})")

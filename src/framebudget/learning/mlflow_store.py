@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import socket
 import sqlite3
 import sys
@@ -112,7 +113,8 @@ def follow(file: Path) -> None:
     with contextlib.closing(sqlite3.connect(file)) as connection, connection:
         places = connection.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
         for (old,) in places:
-            if old != now and old.endswith("/mlruns"):  # made by this project
+            folder = re.fullmatch(r"(?:file://)?(/.*/mlruns)", old)  # as this project makes it
+            if folder and old != now and (file.with_name("mlruns").exists() or not Path(unquote(folder[1])).exists()):
                 for table, columns in PATHS.items():
                     for column in columns:
                         moved = f"UPDATE {table} SET {column} = ? || substr({column}, ?)"

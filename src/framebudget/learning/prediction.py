@@ -77,8 +77,8 @@ def probabilities(
     data = Clips(p.folder, test, training.T, training.input, training.seed, rule.views, rule.crops)
     # allocated once: keeping small tensors while large ones are freed would fragment the heap
     probabilities_ONK = np.empty((len(orders), len(test), len(training.study.classes)), np.float32)
-    done, took = 0, []
-    for frames_BVTHWC, views, _, positions_B in loader(data, training.recipe.batch_size, p.workers):
+    done, took, batch = 0, [], max(1, training.recipe.batch_size // (rule.views * rule.crops))
+    for frames_BVTHWC, views, _, positions_B in loader(data, batch, p.workers):
         frames_BVTHWC = frames_BVTHWC.to(device)
         for order, probabilities_NK in zip(orders, probabilities_ONK, strict=True):
             begun = time.perf_counter()

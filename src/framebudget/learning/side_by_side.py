@@ -108,8 +108,8 @@ def _on_cluster(job: str, p: Params) -> bool:
 
 
 def with_other_ranks(job: str, p: Params) -> bool:
-    """Whether a launcher or Lightning starts several processes for one training."""
-    return (p.trainer.shared or p.launcher != "python -m") and job.endswith(":fit")  # `evaluate` predicts in one
+    """Whether several processes work on one training."""
+    return p.trainer.shared and job.endswith(":fit")  # `evaluate` predicts in one
 
 
 def _in_turn(job: str, trainings: list[Training], display: Display) -> Iterator[tuple[int, object]]:
@@ -158,7 +158,7 @@ def _at_once(
                 one = running[pipe]
                 try:
                     kind, content = pipe.recv()
-                except EOFError:  # the process ended without sending an outcome
+                except (EOFError, OSError):  # the process ended without sending an outcome
                     one.process.join()
                     kind, content = "outcome", Failure(_cause(one.process.exitcode))
                 if kind == "progress":

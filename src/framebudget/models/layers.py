@@ -210,10 +210,12 @@ class RankedBatchNorm3d(nn.BatchNorm3d):
 
 def faster(network: nn.Module) -> nn.Module:
     """Switch a network to the layers above, in place, and to channels last in memory. Raises ValueError for a
-    convolution in groups that no layer computes."""
+    convolution that no layer computes."""
     for module in network.modules():
         if isinstance(module, nn.Conv3d) and module.groups > 1 and not depthwise(module):
             raise ValueError(f"{module}: of convolutions in groups, only depthwise 3×3×3 and k×1×1 are implemented")
+        if isinstance(module, nn.Conv3d) and (module.dilation != (1, 1, 1) or module.padding_mode != "zeros"):
+            raise ValueError(f"{module}: convolutions with dilation, or padding other than zeros, are not implemented")
         if type(module) in gpu.SWAPS:
             module.__class__ = gpu.SWAPS[type(module)]
         elif isinstance(module, nn.Conv3d) and module.groups == 1:

@@ -92,7 +92,7 @@ def sentence(rows: pd.DataFrame) -> str:
             return "its accuracy is the same"
         return f"it {'loses' if losses[budget] > 0 else 'gains'} {abs(losses[budget])} points of accuracy"
 
-    over = "the whole clip" if np.isnan(first["window"]) else f"{first['window']:g} s"
+    over = "the whole clip" if np.isnan(first["window"]) else f"up to {first['window']:g} s"
     if len(needed) and enough < largest:
         bound = 100 * max(rows.loc[enough, "at_most"], 0)
         most = "at most " if losses[enough] > 0 else "loses at most " if losses[enough] < 0 else "it loses at most "

@@ -203,7 +203,7 @@ def frames_needed(predictions: pd.DataFrame, margin: float, learned: pd.DataFram
     because     why it stopped: worse (more than the margin by `low`, and by the verdict), undecided, unlearned (one of
                 the two has not finished learning), trainings (too few, or no interval), or "" (the smallest passed)
     groups, seeds   if undecided: how many would probably decide it (a power of 0.8, if the two are equally good), the
-                    fewest seeds first; NaN if not even MOST_GROUPS and MOST_SEEDS would
+                    fewest seeds first; NaN if not even MOST_GROUPS, or all that are there, and MOST_SEEDS
     """
     finished = learned.set_index(CONFIGURATION)["finished"].to_dict()
     table = comparisons(predictions)
@@ -238,7 +238,7 @@ def frames_needed(predictions: pd.DataFrame, margin: float, learned: pd.DataFram
 def deciding(difference: Estimate, seeds: int, margin: float) -> tuple[float, float]:
     """(groups, seeds) with (t′ + 0.84)·error ≤ margin; NaN if there are none."""
     for S in (seeds, *(more for more in (5, 10, 20, MOST_SEEDS) if more > seeds)):
-        for G in range(difference.groups, MOST_GROUPS + 1):
+        for G in range(difference.groups, max(difference.groups, MOST_GROUPS) + 1):
             more = difference.with_more(G / difference.groups, S / seeds)
             if (more.t(LEVEL) + POWER) * more.error <= margin:
                 return G, S

@@ -63,10 +63,11 @@ def row_of_frames(axes: Axes, title: str, frames_THWC: np.ndarray) -> None:
 
 
 def sampling_over_epochs(frames: int, fps: float, T: int, spec: Input, seed: int, clip: int = 0) -> Figure:
-    """Which frames of a clip (its row in the training set) each epoch sees, dynamic and static, at their times."""
+    """Which frames of a clip (its row in the training set) each epoch sees, by the study's rule and static, at their
+    times."""
     figure = Figure(figsize=(COLUMN, 0.75 + 0.26 * EPOCHS))
     panels = figure.subplots(2, sharex=True)
-    for axes, rule in zip(panels, ("dynamic", "static"), strict=True):
+    for axes, rule in zip(panels, ("dynamic" if spec.sampling == "static" else spec.sampling, "static"), strict=True):
         span = sampling.span(spec.model_copy(update={"sampling": rule}), frames, fps, T)
         generators = [np.random.default_rng([seed, epoch, clip]) for epoch in range(EPOCHS)]  # as video.dataset.Clips
         drawn = [sampling.draw(rule, frames, T, span, generator, spec.short) for generator in generators]

@@ -12,6 +12,7 @@ VIDEOS = {
     ".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp", ".3g2", ".mts", ".m2ts", ".ts",
     ".flv", ".ogv",
 }  # fmt: skip
+LINK, UNREADABLE = "a link to a folder; put the folder itself here", "no permission to read this folder"
 SYSTEM = {"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"}  # folders that systems add
 SUBSETS = {  # by their usual names
     "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
@@ -73,9 +74,9 @@ def reason_to_skip(path: Path, at_top: bool = False, wanted: Collection[str] = (
         return "a system folder"
     if path.is_dir():
         if path.is_symlink():
-            return "a link to a folder; put the folder itself here"
+            return LINK
         if not os.access(path, os.R_OK | os.X_OK):
-            return "no permission to read this folder"
+            return UNREADABLE
         return "not among fetch.classes" if at_top and wanted and nfc(path.name) not in wanted else None
     if path.exists() and not path.is_file():
         return "a pipe or device, not a file"  # reading it may never end
@@ -92,6 +93,8 @@ def check(clips: Path, rows: list[dict], folders: set[str], group: str | None, s
     if bad := [printable(name) for name in names if name != printable(name)]:
         fault = f"names that are not UTF-8, or have characters that control a terminal: {listed(bad)}"
         raise SourceError(f"{clips}: {fault}; rename them (convmv does whole folders)")
+    if unread := [f"{path} ({reason})" for path, reason in skipped if "/" not in path and reason in (LINK, UNREADABLE)]:
+        raise SourceError(f"{clips}: {listed(unread)}; to leave a class out, name the others (fetch.classes)")
     if empty:
         way_out = "add clips, or remove the folder, or name the classes that you want (fetch.classes)"
         if not (folder := clips / min(empty)).is_dir():

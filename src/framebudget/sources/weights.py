@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from framebudget.sources.download import DownloadError, download
 
@@ -29,5 +30,5 @@ def cached(given: str, zoo: str | None) -> tuple[str | None, Path]:
         return None, Path(given)
     import torch  # only to locate its cache
 
-    name = f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{url.rsplit('/', 1)[1]}"
+    name = f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{Path(urlsplit(url).path).name}"
     return url, Path(torch.hub.get_dir(), "checkpoints", name)

@@ -70,7 +70,7 @@ class Clips(Dataset):
             if spec.scale_jitter:
                 side = int(generator.integers(side, round(side * (1 + spec.scale_jitter)), endpoint=True))
         else:
-            indices_VT = sampling.views(frames, self.T, span, self.views, spec.short)
+            indices_VT = sampling.views(spec.sampling, frames, self.T, span, self.views, spec.short)
         frames_NHWC = read_frames(self.folder / path, at(shown, first + indices_VT.ravel()), side, index)
         H, W = frames_NHWC.shape[1:3]
         if self.views is None:

@@ -52,13 +52,13 @@ def probe(
         if not sizes:
             raise ClipError(f"{path}: no frame could be decoded")
         if len(sizes) > 1:
-            raise ClipError(f"{path}: pictures of {len(sizes)} sizes, {sorted(sizes)[:3]}; convert it with ffmpeg")
+            raise ClipError(f"{path}: frames of {len(sizes)} sizes, {sorted(sizes)[:3]}; convert it with ffmpeg")
         ((width, height),) = sizes
         if max(width, height) > MAX_ASPECT * min(width, height):
             raise ClipError(f"{path}: {width}×{height} pixels; no side may be longer than {MAX_ASPECT} times the other")
         odd = check_whole(path, video, packets, torn, damaged)
         shown = timeline.shown(times)
-        fps = _frame_rate(path, stream, timeline.mean_rate(times) if shown else None)
+        fps = _frame_rate(path, stream, times, shown)
     return {
         "frames": frames, "fps": round(fps, 6), "width": width, "height": height, "seconds": round(frames / fps, 3),
         "codec": codec, "sha256": sha256(path), "shown": shown, "odd": odd,
@@ -77,7 +77,7 @@ def glance(path: Path) -> dict:
         if times and None not in times:
             times.sort()  # packets come in the order of decoding
         shown = timeline.shown(times)
-        fps = _frame_rate(path, video.stream, timeline.mean_rate(times) if shown else None)
+        fps = _frame_rate(path, video.stream, times, shown)
     return {"frames": len(times), "fps": fps, "shown": shown} if times else probe(path)
 
 
@@ -136,10 +136,12 @@ def stream_frames(path: Path, rows: np.ndarray, short_side: int) -> Iterator[np.
             kept = {index: frame_HWC for index, frame_HWC in kept.items() if uses[index]}
 
 
-def _frame_rate(path: Path, stream: av.VideoStream, mean: float | None) -> float:
-    """Frames per second, from a time lapse to a high-speed camera: the mean if they vary, or as the container states
-    them."""
-    rate = mean or stream.average_rate or stream.base_rate  # a Theora file without sound has only the last
+def _frame_rate(path: Path, stream: av.VideoStream, times: list[float | None], shown: list[int] | None) -> float:
+    """Frames per second, from a time lapse to a high-speed camera: as the container states them, or their mean if they
+    vary or the statement is more than 1% off."""
+    stated = stream.average_rate or stream.base_rate  # a Theora file without sound has only the last
+    mean = timeline.mean_rate(times)
+    rate = mean if mean and (shown or not stated or abs(mean / stated - 1) > 0.01) else stated
     if not rate or not 0.001 <= rate <= 100_000:
         what = f"{float(rate):.2g} frames per second" if rate else "no frame rate"
         raise ClipError(f"{path}: the container states {what}; convert the clip, e.g. with ffmpeg -r 25")
