@@ -84,6 +84,7 @@ def settings(study: Path, crop: int, batch: int) -> None:
     """Write the repository's params.yaml, changed for these clips: one network, one budget, one epoch."""
     content = read_yaml(PARAMS)
     content |= {"dataset": "folder", "clips": "clips", "models": ["x3d_m"], "frames": [T], "workers": WORKERS}
+    content["trainer"]["precision"] = "32-true"  # as the tutorial's
     content["train"] |= {"optimizer": "AdamW", "lr": LR, "weight_decay": 0.01, "epochs": 1, "batch_size": batch}
     data = content["datasets"]["folder"]
     data |= {section: dict.fromkeys(data[section]) for section in ("train", "x3d_m")}  # null: the values of `train`

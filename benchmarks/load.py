@@ -233,6 +233,7 @@ def loop(folder: Path, minutes: float) -> None:
     """Train indefinitely, sample every two seconds, and stop after `minutes`."""
     content = yaml.safe_load(PARAMS.read_text())
     content |= {"clips": "clips", "frames": [6], "workers": 1}
+    content["trainer"]["save_every"] = 0
     content["datasets"]["motion"]["train"]["patience"] = FOREVER
     content["datasets"]["motion"]["x3d_m"]["epochs"] = FOREVER
     (folder / "params.yaml").write_text(yaml.safe_dump(content))

@@ -1,6 +1,8 @@
 """Write docs/how-the-answer-was-found.md and its pictures, from the embedded clips and the kept study of motion.
 
-$ dvc pull data.dvc && python docs/walkthrough.py
+    $ dvc pull data.dvc && python docs/walkthrough.py
+
+Run it again when reports/motion changes.
 """
 
 from pathlib import Path

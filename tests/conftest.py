@@ -19,7 +19,7 @@ from tests.forked import Forked, as_module, stand_in
 from tests.server import serving
 
 ROOT = Path(__file__).parents[1]
-if not Path("/dev/nvidiactl").exists():  # before anything imports Triton
+if not Path("/dev/nvidiactl").exists() or os.environ.get("CUDA_VISIBLE_DEVICES") == "":  # before Triton is imported
     os.environ["TRITON_INTERPRET"] = "1"
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts with & ignores it, and so its children
 hypothesis.settings.register_profile("same every time", derandomize=True, deadline=None)
@@ -161,6 +161,7 @@ def run(*command: str, cwd: Path, check: bool = True, **more: str) -> subprocess
         "PATH": os.pathsep.join([*programs, str(Path(sys.executable).parent), os.environ["PATH"]]),
         "NO_COLOR": "1",
         "DVC_NO_ANALYTICS": "1",
+        "CUDA_VISIBLE_DEVICES": "",  # the same everywhere; tests/models/test_gpu.py and test_golden.py are for GPUs
         **more,
     }
     if may_fork and (module := as_module(command)):

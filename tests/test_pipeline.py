@@ -33,7 +33,7 @@ def study(tmp_path_factory, clips):
             "train.epochs": 1,
             "datasets.folder.fetch.group": r"_(g\d+)_",
             "datasets.folder.input.short_side": 32, "datasets.folder.input.crop": 32,
-            "datasets.folder.evaluate.views": 2,
+            "datasets.folder.evaluate.views": 2, "datasets.folder.input.window": 1.0,
         },
     )  # fmt: skip
     run("dvc", "repro", cwd=repository)
@@ -312,13 +312,14 @@ NETWORK = Network("tiny", "Tiny", Tiny, head="blocks.2.2.")
 
 
 def test_a_network_is_added_by_a_file_an_entry_and_a_stage(clips, tmp_path):
+    """Cross-validated, with two trainings at once: every test clip counts once in the tables."""
     folder = fresh_repository(tmp_path)
     (folder / "src/framebudget/models/tiny.py").write_text(TINY)
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params["datasets"]["folder"]["tiny"] = params["datasets"]["folder"]["x3d_m"]
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    set_params(folder, dataset="folder", clips=str(clips), models="tiny", frames=[2, 3], workers=0, side_by_side=1, **{
-        "train.epochs": 1, "datasets.folder.fetch.group": r"_(g\d+)_",
+    set_params(folder, dataset="folder", clips=str(clips), models="tiny", frames=[2, 3], workers=0, side_by_side=2, **{
+        "train.epochs": 1, "datasets.folder.fetch.group": r"_(g\d+)_", "datasets.folder.split.folds": 3,
         "datasets.folder.input.short_side": 32, "datasets.folder.input.crop": 32,
     })  # fmt: skip
     pipeline = yaml.safe_load((folder / "dvc.yaml").read_text())
@@ -331,6 +332,9 @@ def test_a_network_is_added_by_a_file_an_entry_and_a_stage(clips, tmp_path):
     run("dvc", "repro", cwd=folder, PYTHONPATH=str(folder / "src"))
     results = pd.read_csv(folder / "work/tables/results.csv")
     assert results[["model", "frames"]].to_numpy().tolist() == [["tiny", 2], ["tiny", 3]]
+    predictions = pd.read_csv(folder / "work/predictions.csv")
+    assert predictions.groupby("frames")["clip"].agg(["size", "nunique"]).to_numpy().tolist() == [[15, 15], [15, 15]]
+    assert len(list((folder / "work/tiny").glob("*.pt"))) == 6
     assert "tiny" in json.loads((folder / "work/figures/figures.json").read_text())
     assert (folder / "paper/paper.pdf").read_bytes().startswith(b"%PDF")
 

@@ -61,7 +61,8 @@ def curve(folder: Path) -> pd.DataFrame:
 def start(*command: str, cwd: Path, **more: str) -> Forked:
     """In a process group of its own, for no child to outlive the test; more: its environment."""
     path = os.pathsep.join([stand_in(), str(Path(sys.executable).parent), os.environ["PATH"]])
-    return Forked(as_module(command), cwd, os.environ | {"PATH": path} | more, together=True)
+    environment = os.environ | {"PATH": path, "CUDA_VISIBLE_DEVICES": ""} | more
+    return Forked(as_module(command), cwd, environment, together=True)
 
 
 @contextmanager
@@ -278,6 +279,12 @@ def test_several_tasks_of_slurm_do_not_become_ranks_of_one_training(fresh, monke
         monkeypatch.setenv(name, value)
     trainer = trainer_of(Study.load().trainings("x3d_m")[0], [])
     assert (trainer.world_size, trainer.global_rank) == (1, 0)
+
+
+def test_windows_that_are_all_the_whole_clip_are_an_error(fresh):
+    set_params(fresh, **{"datasets.folder.evaluate.views": 3})
+    said = run(*TRAIN, cwd=fresh, check=False).stderr
+    assert "evaluate.views: every window is the whole clip; set it to 1, or set input.window" in said
 
 
 def test_several_processes_of_a_launcher_need_as_many_devices(fresh):

@@ -54,6 +54,9 @@ class Study:
     def load(cls, remote: Callable[[Params], Machine] | None = None) -> "Study":
         """The study of the current folder. remote: finds the machine of a cluster's trainings. Raises UserError."""
         p, split = params.load(), index.joined(read_csv(Path("work/split.csv"), SPLIT))
+        rule, window = p.data.input.sampling, p.data.input.window or p.protocol == "published"
+        if p.data.evaluate.views > 1 and (rule == "segments" or (rule != "dense" and not window)):
+            raise UserError("evaluate.views: every window is the whole clip; set it to 1, or set input.window")
         return cls(p, split, remote(p) if remote and p.engine == "ray" else this_machine())
 
     @cached_property

@@ -98,8 +98,14 @@ def begin(study: Study, trainings: list[Training]) -> None:
 
 
 def tell_of_short(training: Training) -> None:
-    """Print how many clips are shorter than a budget needs. Raises UserError if `input.short` is `error`."""
+    """Print how many clips, or windows of them, are shorter than a budget needs. Raises UserError if a clip is, and
+    `input.short` is `error`."""
     clips, spec = training.clips().drop_duplicates("clip"), training.input
+    if spec.window and spec.sampling in ("dynamic", "static"):
+        few = (clips["fps"] * spec.window < training.T).sum()
+        if few:
+            have = f"{few} of {len(clips)} clips have fewer than {training.T} frames in {spec.window:g} s"
+            print(f"{have}, so their windows are longer")
     needed = [span(spec, frames, fps, training.T) for frames, fps in zip(clips["frames"], clips["fps"], strict=True)]
     short = clips[clips["frames"] < needed]
     if len(short):

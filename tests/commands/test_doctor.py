@@ -241,6 +241,7 @@ def test_a_remote_that_takes_too_long(monkeypatch):
 def test_trainings_that_need_more_memory_than_there_is(configured, examined, monkeypatch):
     set_params(configured, side_by_side=3, models=["x3d_m"])
     monkeypatch.setattr("framebudget.commands.memory.needed", lambda training: 1000.0 * training.T)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     status, said = examined("memory")
     assert status == 1
     assert "✗ memory: 3 trainings of x3d_m at once need about 30000.0 of" in said  # 6, 8 and 16 frames

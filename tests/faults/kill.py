@@ -89,7 +89,7 @@ def tiny_study(folder: Path) -> Path:
             "train.epochs": 2, "train.batch_size": 4, "trainer.save_every": 0,
             "datasets.folder.fetch.group": r"_(g\d+)_",
             "datasets.folder.input.short_side": 32, "datasets.folder.input.crop": 32,
-            "datasets.folder.evaluate.views": 2,
+            "datasets.folder.evaluate.views": 2, "datasets.folder.input.window": 1.0,
         },
     )  # fmt: skip
     return study

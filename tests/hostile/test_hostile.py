@@ -176,10 +176,7 @@ def test_a_billion_frames_in_an_mp4_end_in_a_process_that_has_but_two_gigabytes(
 def test_no_frames_per_second(clip):
     for bad in ((25, 0), (0, 1), (0, 0)):
         path = patched(clip, (b"strh", 8 + 20, little(bad[0]) + little(bad[1])), (b"avih", 8, little(0)))
-        try:
-            assert probe(path)["fps"] > 0  # FFmpeg falls back to what the stream itself says
-        except ClipError as error:
-            assert "frame rate" in str(error)
+        assert probe(path)["fps"] == 25  # FFmpeg falls back to what the stream itself says
 
 
 @pytest.mark.parametrize(("scale", "rate", "says"), [(2**31 - 1, 1, "4.7e-10"), (1, 2**31 - 1, "2.1e\\+09")])

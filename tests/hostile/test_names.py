@@ -23,7 +23,7 @@ def test_they_are_names_and_nothing_else(tmp_path):
         folder.rename(folder.with_name(name))
     (study / "secret").write_text("another file")
     set_params(
-        study, dataset="folder", clips=str(clips), frames=[2], workers=0, side_by_side=1, **{
+        study, dataset="folder", clips=str(clips), models=["x3d_m"], frames=[2], workers=0, side_by_side=1, **{
             "train.epochs": 1, "datasets.folder.fetch.group": r"_(g\d+)_",
             "datasets.folder.input.short_side": 32, "datasets.folder.input.crop": 32,
         },

@@ -18,6 +18,7 @@ from mlflow.artifacts import download_artifacts
 from mlflow.tracking import MlflowClient
 
 from framebudget import params
+from framebudget.commands.predict import registered_weights
 from framebudget.console import sha256
 from framebudget.learning import logger as logging
 from framebudget.learning import tracking
@@ -189,7 +190,7 @@ def test_the_best_of_the_same_clips_has_the_alias_and_can_be_served(here):
     assert said.sum(axis=1).to_numpy() == pytest.approx(np.ones(3))
     asked = Path(mlflow.pyfunc.get_model_dependencies("models:/framebudget-x3d_m@best-motion")).read_text()
     assert all(f"{package}==" in asked for package in ("torch", "torchvision", "pytorchvideo", "ruamel.yaml"))
-    (inside,) = Path(mlflow.artifacts.download_artifacts("models:/framebudget-x3d_m@best-motion")).rglob("*.pt")
+    inside = registered_weights("models:/framebudget-x3d_m@best-motion")  # as `framebudget predict --model` takes them
     assert sha256(inside) == sha256(file)
 
 

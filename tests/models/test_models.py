@@ -56,6 +56,12 @@ def test_slowfast_is_the_stock_network(T, crop):
         torch.testing.assert_close(ours(clips_BCTHW), theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("given", [{"groups": 2}, {"dilation": 2}, {"padding": 1, "padding_mode": "replicate"}])
+def test_a_convolution_that_no_layer_computes_is_refused(given):
+    with pytest.raises(ValueError, match="implemented"):
+        layers.faster(nn.Sequential(nn.Conv3d(4, 4, 3, **given)))
+
+
 def test_the_memory_format_changes_no_gradient():
     torch.manual_seed(0)
     network, clips_BCTHW, found = NETWORKS["x3d_m"].build(5).double(), torch.randn(2, 3, 2, 32, 32).double(), []
@@ -234,7 +240,6 @@ def test_the_max_pool_is_maxpool3d():
 def test_heads_give_logits_the_loss_falls_below_the_floor_of_a_double_softmax(model):
     """Cross-entropy of a softmax of a softmax cannot fall below 0.905 for five classes."""
     torch.manual_seed(0)
-    torch.use_deterministic_algorithms(True)
     network = NETWORKS[model].build(5)
     clips_BCTHW, labels_B = torch.randn(5, 3, 2, 32, 32), torch.arange(5)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)

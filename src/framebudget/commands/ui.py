@@ -1,6 +1,8 @@
 """Show every run in the MLflow UI, on this machine only.
 
-$ python -m framebudget.commands.ui 5000        (make ui)
+    $ python -m framebudget.commands.ui 5000        (make ui)
+
+If MLFLOW_TRACKING_URI names a server, print its address instead.
 """
 
 import os

@@ -73,11 +73,13 @@ def reason_to_skip(path: Path, at_top: bool = False, wanted: Collection[str] = (
     if path.name in SYSTEM:
         return "a system folder"
     if path.is_dir():
+        if at_top and wanted and nfc(path.name) not in wanted:
+            return "not among fetch.classes"
         if path.is_symlink():
             return LINK
         if not os.access(path, os.R_OK | os.X_OK):
             return UNREADABLE
-        return "not among fetch.classes" if at_top and wanted and nfc(path.name) not in wanted else None
+        return None
     if path.exists() and not path.is_file():
         return "a pipe or device, not a file"  # reading it may never end
     if path.suffix.lower() not in VIDEOS:

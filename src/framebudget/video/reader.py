@@ -23,7 +23,7 @@ MAX_ASPECT = 16  # longer side / shorter side
 def probe(
     path: Path, decode: Callable[[av.VideoStream, av.Packet], list[av.VideoFrame]] = av.VideoStream.decode
 ) -> dict:
-    """Decode the whole clip and describe it. Frames are counted, width and height are as displayed.
+    """Decode the whole clip and describe it. Frames are counted. Width and height are those of upright frames.
 
     odd: what is unusual about the file, if anything.
     shown: if the frame rate varies (fps is then its mean), what `timeline.shown` returns; else None.
@@ -57,6 +57,8 @@ def probe(
         if max(width, height) > MAX_ASPECT * min(width, height):
             raise ClipError(f"{path}: {width}×{height} pixels; no side may be longer than {MAX_ASPECT} times the other")
         odd = check_whole(path, video, packets, torn, damaged)
+        if not odd and (aspect := stream.sample_aspect_ratio) and aspect != 1:
+            odd = f"its pixels are not square ({aspect.numerator}:{aspect.denominator}), and are taken as square"
         shown = timeline.shown(times)
         fps = _frame_rate(path, stream, times, shown)
     return {
