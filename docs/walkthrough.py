@@ -28,53 +28,15 @@ MODEL, BUDGETS = "x3d_m", [6, 8, 16]
 @stage
 def main() -> None:
     spec = params.load(KEPT / "params.yaml").input(MODEL)
-    predictions = read_predictions(KEPT / "predictions.csv").query("model == @MODEL and budget in @BUDGETS")
-    name = loses_most(predictions[predictions["label"] == "Recede"])
+    tested = read_predictions(KEPT / "predictions.csv").query("model == @MODEL and budget in @BUDGETS")
+    name = loses_most(tested[tested["label"] == "Recede"])
     path = Path("data/motion") / f"{name}.avi"
     facts = probe(path)
     taken = {T: frames_of(spec, T, facts) for T in BUDGETS}
     plots.write(strips.strips([(f"{T} frames", read_frames(path, taken[T])) for T in BUDGETS]), PICTURES / "frames.png")
-    of_clip = predictions[predictions["clip"] == name]
-    results = read_table(KEPT / "results.csv").query("model == @MODEL and budget in @BUDGETS").set_index("budget")
-    pairs = read_table(KEPT / "comparisons.csv").query("model_a == @MODEL and model_b == @MODEL and budget_b == 16")
-    answer = kept.sentence(kept.read().query("study == 'motion' and model == @MODEL"))
-    write_text(
-        PAGE,
-        page(
-            path,
-            facts,
-            taken,
-            of_clip,
-            predictions,
-            results,
-            pairs.set_index("budget_a"),
-            answer,
-            {T: spacing(spec, T) for T in BUDGETS},
-            spec.window,
-        ),
-    )
-
-
-def frames_of(spec: Input, T: int, facts: dict) -> np.ndarray:
-    (indices,) = sampling.views(
-        facts["frames"], T, sampling.span(spec, facts["frames"], facts["fps"], T), 1, spec.short
-    )
-    return indices
-
-
-def page(
-    path: Path,
-    facts: dict,
-    taken: dict[int, np.ndarray],
-    of_clip: pd.DataFrame,
-    tested: pd.DataFrame,
-    results: pd.DataFrame,
-    pairs: pd.DataFrame,
-    answer: str,
-    steps: dict[int, float],
-    window: float,
-) -> str:
-    group, turns = of_clip["group"].iloc[0], period(of_clip["group"].iloc[0])
+    of_clip = tested[tested["clip"] == name]
+    group, steps = of_clip["group"].iloc[0], {T: spacing(spec, T) for T in BUDGETS}
+    turns = period(group)
     wrong = of_clip.assign(wrong=of_clip["label"] != of_clip["prediction"]).groupby("budget")["wrong"].sum()
     first = of_clip[of_clip["seed"] == 0].set_index("budget")
     classes = [column.removeprefix("p_") for column in of_clip.columns if column.startswith("p_")]
@@ -89,15 +51,19 @@ def page(
     probabilities = table(
         [[T, *(f"{first.at[T, f'p_{one}']:.2f}" for one in classes)] for T in BUDGETS], ["frames", *classes]
     )
+    results = read_table(KEPT / "results.csv").query("model == @MODEL and budget in @BUDGETS").set_index("budget")
     accuracies = table(
         [[T, f"{row.accuracy:.1%}", f"{row.low:.1%} to {row.high:.1%}"] for T, row in results.iterrows()],
         ["frames", "test accuracy", "95% interval"],
     )
+    pairs = read_table(KEPT / "comparisons.csv").query("model_a == @MODEL and model_b == @MODEL and budget_b == 16")
     losses = table(
-        [[T, *(f"{100 * pairs.at[T, column]:.1f}" for column in ("difference", "at_most"))] for T in BUDGETS[:2]],
+        [[row.budget_a, f"{100 * row.difference:.1f}", f"{100 * row.at_most:.1f}"] for row in pairs.itertuples()
+         if row.budget_a in BUDGETS],
         ["frames", "loss, points", "at most, points"],
-    )
-    return f"""# How the answer was found
+    )  # fmt: skip
+    answer = kept.sentence(kept.read().query("study == 'motion' and model == @MODEL"))
+    page = f"""# How the answer was found
 
 This page follows one clip from its file to one of the answers of the kept study
 [reports/motion](../reports/README.md#motion): how many frames X3D-M needs there. The clip is `{path.name}`. Of those
@@ -117,7 +83,8 @@ All clips of `{group}` are test clips, so no network was trained on this scene, 
 
 ## 3. Which frames a budget takes
 
-Evaluation takes a window of {window} s in the middle of the clip. It spreads the frames of the budget evenly over it:
+Evaluation takes a window of {spec.window} s in the middle of the clip. It spreads the frames of the budget evenly over
+it:
 
 {frames_table}
 
@@ -153,6 +120,12 @@ A budget is enough if it loses at most 5 points against 16 frames, by a one-side
 
 {answer}
 """
+    write_text(PAGE, page)
+
+
+def frames_of(spec: Input, T: int, facts: dict) -> np.ndarray:
+    span = sampling.span(spec, facts["frames"], facts["fps"], T)
+    return sampling.views(spec.sampling, facts["frames"], T, span, 1, spec.short)[0]
 
 
 def table(rows: list[list], header: list[str]) -> str:

@@ -158,8 +158,6 @@ def tables_of(study: Path) -> dict[str, pd.DataFrame]:
     content = yaml.safe_load((study / "params.yaml").read_text())
     rule = content["datasets"][content["dataset"]]["evaluate"]
     predictions, before = read_predictions(study / "predictions.csv"), read_table(study / "results.csv")
-    if "gflops" in before:  # of one view, until version 0.1
-        before["gmacs"] = before["gflops"] * rule["views"] * rule["crops"]
     learned = scores.learned(curves_of(study))
     results = statistics.summary(predictions, rule["top_k"])
     for part in (before[[*scores.CONFIGURATION, "crop", "parameters_M", "gmacs"]], learned):

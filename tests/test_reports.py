@@ -52,6 +52,18 @@ def test_on_motion_reversing_swaps_the_directions_and_no_single_frame_tells_the_
     assert controls.loc[(16, "shuffled"), "accuracy"].max() < 0.6  # an observer who guesses the directions
 
 
+def test_the_walkthrough_is_about_the_kept_study(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("data", "reports"):
+        (tmp_path / name).symlink_to(repository / name)
+    (tmp_path / "docs/walkthrough").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    script("docs/walkthrough.py").main()
+    page = "docs/how-the-answer-was-found.md"
+    assert Path(page).read_text() == (TOP / page).read_text()
+
+
 @pytest.fixture
 def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """reports/studies.py, whose study ucf101 lacks its last seed; that seed is the study in params.yaml and work/."""
@@ -59,7 +71,10 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(studies, "HERE", tmp_path)
     monkeypatch.setattr(studies.Study, "load", lambda: None)
-    monkeypatch.setattr(studies, "milliseconds", lambda _: studies.read_table(kept / "milliseconds.csv"))
+    slower = studies.read_table(STUDIES["ucf101"] / "milliseconds.csv").assign(
+        milliseconds=lambda table: 4 * table["milliseconds"]
+    )
+    monkeypatch.setattr(studies, "milliseconds", lambda _: slower)
     shutil.copytree(STUDIES["ucf101"], kept)
     for folder in (work / "x3d_m", work / "tables"):
         folder.mkdir(parents=True)
@@ -77,7 +92,9 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_added_seeds_make_the_study_of_all_seeds(apart: ModuleType) -> None:
     apart.add("ucf101")
-    for file in sorted(STUDIES["ucf101"].glob("*.csv")):
+    times = [pd.read_csv(folder / "milliseconds.csv") for folder in (Path("ucf101"), STUDIES["ucf101"])]
+    assert (times[0]["milliseconds"] / times[1]["milliseconds"]).to_numpy() == pytest.approx((1 + 1 + 4) / 3, rel=1e-3)
+    for file in sorted(STUDIES["ucf101"].glob("[!m]*.csv")):
         pd.testing.assert_frame_equal(pd.read_csv(f"ucf101/{file.name}"), pd.read_csv(file), rtol=1e-4, check_like=True)
     assert Path("ucf101/params.yaml").read_text() == (STUDIES["ucf101"] / "params.yaml").read_text()
 
