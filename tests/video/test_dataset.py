@@ -139,6 +139,14 @@ def test_a_thousand_clips_are_no_more_objects_than_a_few_and_reading_leaves_none
     assert held(many) == held(few)
 
 
+def test_clips_of_one_video_share_its_index(clips, rows):
+    """A film may be cut into thousands, and its index has hundreds of kilobytes."""
+    one = Clips(clips, pd.concat([rows[:1]] * 1000), 4, INPUT, 0, None)
+    assert len(one.videos) == 1
+    assert len(one.clips.bytes) < 200 * len(one)
+    assert one[0, 999][3] == 999
+
+
 def test_an_index_is_pickled_without_what_it_caches(rows):
     index = rows["frame_index"][0]
     fresh = pickle.dumps(replace(index))

@@ -47,7 +47,7 @@ class Clips(Dataset):
         self.folder, self.T, self.spec, self.seed, self.views, self.crops = clips, T, spec, seed, views, crops
         names = "path", "first", "frames", "fps", "frame_index", "shown", "label"
         columns = [rows[name].tolist() for name in names]
-        items = []
+        items, videos = [], {}
         for path, first, frames, fps, index, shown, label in zip(*columns, strict=True):
             span = sampling.span(spec, frames, fps, T)
             if spec.short == "error" and span > frames:
@@ -55,15 +55,17 @@ class Clips(Dataset):
                     f"{clips / path}: {frames} frames, but {span} are needed; lower `frames`, leave the clip out, or "
                     "set input.short to repeat_last or wrap in params.yaml"
                 )
-            items.append((path, first, frames, span, index, shown, label))
-        self.clips = Packed(items)
+            video, _ = videos.setdefault(path, (len(videos), (index, shown)))  # may have thousands of clips
+            items.append((path, first, frames, span, video, label))
+        self.clips, self.videos = Packed(items), Packed(facts for _, facts in videos.values())
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, View, int, int]:
         epoch, i = key
-        spec, (path, first, frames, span, index, shown, label) = self.spec, self.clips[i]
+        spec, (path, first, frames, span, video, label) = self.spec, self.clips[i]
+        index, shown = self.videos[video]
         side, generator = spec.short_side, np.random.default_rng([self.seed, epoch, i])
         if self.views is None:
             indices_VT = sampling.draw(spec.sampling, frames, self.T, span, generator, spec.short)[None]
