@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from framebudget.console import PREDICTIONS, UserError, read_csv
+from framebudget.report.kept import points
 from framebudget.sources import motion
 
 TOP = Path(__file__).parents[1]
@@ -42,6 +43,26 @@ def test_the_kept_tables_are_what_the_predictions_say(study: Path, tmp_path: Pat
         studies.write_rows(table, tmp_path / f"{name}.csv", "frames")
         own = [pd.read_csv(folder / f"{name}.csv") for folder in (tmp_path, study)]
         pd.testing.assert_frame_equal(*own, check_like=True, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("study", "model"), [("ucf101", "x3d_m"), ("motion", "x3d_m"), ("motion", "slowfast_r50")])
+def test_the_readme_of_the_reports_has_the_numbers_of_the_tables(study: str, model: str) -> None:
+    tables = [pd.read_csv(STUDIES[study] / f"{name}.csv") for name in ("results", "comparisons")]
+    results = tables[0].query("model == @model")
+    losses = tables[1].query("of == 'frames' and model_a == @model and model_b == @model")
+    rows = {
+        "test accuracy, mean ± deviation over seeds": (
+            f"{row.accuracy:.3f} ± {row.accuracy_std:.3f}" for row in results.itertuples()
+        ),
+        "95% interval, new groups and trainings": (f"{row.low:.2f}–{row.high:.2f}" for row in results.itertuples()),
+        "loss against 16 frames, points": (
+            *(f"{points(row.difference)} ({points(row.low)} to {points(row.high)})" for row in losses.itertuples()),
+            "",
+        ),
+    }
+    text = (TOP / "reports/README.md").read_text()
+    for name, cells in rows.items():
+        assert f"| {name} | {' | '.join(cells)} |".replace("|  |", "| |") in text, name
 
 
 def test_on_motion_reversing_swaps_the_directions_and_no_single_frame_tells_the_class() -> None:

@@ -152,7 +152,7 @@ def test_a_broken_video_is_named_and_the_others_are_predicted(work, clips, tmp_p
     [
         (["--frames", "3"], "no weights for 3 frames, only for 2, 4; take one of these, or train it"),
         (["--model", "x4d"], r"--model x4d: not a network \(slowfast_r50, x3d_m\), a weight file or models:/"),
-        (["--model", "slowfast_r50"], "train it first: dvc repro"),
+        (["--model", "slowfast_r50"], "name another network .--model., or train it: dvc repro"),
         (["--model", "models:/framebudget-x3d_m@best-nothing"], "does not have it"),
         (["--model", "params.yaml"], "params.yaml: not a network"),
         (["--step", "1"], "--step works only with --window"),

@@ -145,7 +145,7 @@ def test_more_pixels_than_8k():
 
 
 def test_pictures_of_several_sizes_and_slivers():
-    with pytest.raises(ClipError, match=r"pictures of 2 sizes, \[\(64, 64\), \(65, 65\)\]"):
+    with pytest.raises(ClipError, match=r"frames of 2 sizes, \[\(64, 64\), \(65, 65\)\]"):
         probe(movie(picture(64), picture(65)))
     with pytest.raises(ClipError, match="several sizes"):
         read_frames(Path("movie.mov"), [0, 1])
