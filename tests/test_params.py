@@ -36,6 +36,10 @@ def written(tmp_path, change):
             lambda p: p.update(protocol="published") or p["datasets"]["motion"]["input"].update(sampling="segments"),
             "datasets.motion: protocol published needs one fold (split.folds, split.official) and dynamic or static",
         ),
+        (
+            lambda p: p.update(engine="ray") or p["trainer"].update(devices=2),
+            "engine: ray gives each training one device",
+        ),
         (lambda p: p.update(dataset="kinetics"), "dataset: 'kinetics' is not one of motion, ucf101, folder"),
         (lambda p: p["train"].update(lr=-1), "train.lr"),
         (lambda p: p["train"].update(optimizer=1), "train.optimizer"),

@@ -17,10 +17,12 @@ import torch
 from mlflow.tracking import MlflowClient
 from torch import nn
 
-from framebudget.learning.fit import trainer_of
+from framebudget.learning.data import ClipData
+from framebudget.learning.fit import initial, trainer_of
 from framebudget.learning.prediction import predict
 from framebudget.models import NETWORKS, Network
 from framebudget.study import Study
+from framebudget.video.transforms import View
 from tests.conftest import ready_to_train, run, set_params
 from tests.forked import Forked, as_module, stand_in
 from tests.server import free_address, serving_mlflow
@@ -169,6 +171,20 @@ def test_precision_and_memory_format_change_the_losses_but_little(fresh, trained
     run(*TRAIN, cwd=fresh)
     change = (curve(fresh)[LOSSES] - curve(trained)[LOSSES]).abs()
     assert 1e-4 < change.max().max() < 0.05
+
+
+@pytest.mark.parametrize("name", ["channels_last_3d", "contiguous_format"])
+def test_weights_and_clips_have_the_memory_format_that_is_asked_for(fresh, monkeypatch, name):
+    set_params(fresh, **{"trainer.memory_format": name})
+    monkeypatch.chdir(fresh)
+    training = Study.load().trainings("x3d_m")[0]
+    data, frames_BVTHWC = ClipData(training), torch.zeros(2, 1, 4, 40, 40, 3, dtype=torch.uint8)
+    views = [View([(0, 0)], flip=False)] * 2
+    clips_BVCTHW, *_ = data.on_after_batch_transfer((frames_BVTHWC, views, torch.zeros(2), torch.arange(2)), 0)
+    for tensor in (clips_BVCTHW[:, 0], initial(training).blocks[0].conv.conv_t.weight[:, :, 0]):
+        last = torch.channels_last_3d if tensor.ndim == 5 else torch.channels_last
+        assert tensor.is_contiguous(memory_format=last) == (name == "channels_last_3d")
+        assert tensor.is_contiguous() == (name == "contiguous_format")
 
 
 def test_other_parameters_never_go_on_from_a_state(fresh):
