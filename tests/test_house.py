@@ -1,8 +1,13 @@
 """No module imports from a room above its own, and no file is too long."""
 
 import ast
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.conftest import ROOT
 
@@ -73,3 +78,17 @@ def test_a_forbidden_import_is_found_wherever_it_is(own, source, found):
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(HOUSE).as_posix())
 def test_no_file_is_longer_than_300_lines(path):
     assert len(path.read_text().splitlines()) <= 300
+
+
+def test_every_package_that_is_imported_is_a_dependency():
+    """Also in functions. Otherwise it is there only for as long as another package needs it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = project["dependencies"] + project["optional-dependencies"]["ray"]
+    named = {canonicalize_name(Requirement(line).name) for line in lines} | {"triton"}  # which torch for GPUs brings
+    known = packages_distributions() | {"ray": ["ray"], "triton": ["triton"]}  # may not be installed
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            for top in {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"framebudget"}:
+                assert named & {canonicalize_name(name) for name in known[top]}, f"{path}: {top}"
