@@ -47,7 +47,8 @@ class Clips(Dataset):
         self.folder, self.T, self.spec, self.seed, self.views, self.crops = clips, T, spec, seed, views, crops
         names = "path", "first", "frames", "fps", "frame_index", "shown", "label"
         columns = [rows[name].tolist() for name in names]
-        items, videos = [], {}
+        items: list[tuple] = []
+        videos: dict[str, tuple[int, tuple]] = {}
         for path, first, frames, fps, index, shown, label in zip(*columns, strict=True):
             span = sampling.span(spec, frames, fps, T)
             if spec.short == "error" and span > frames:
