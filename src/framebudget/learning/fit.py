@@ -106,12 +106,12 @@ def keep(training: Training, task: Classification, logger: PatientLogger | None)
     classes, spec = training.study.classes, training.input.model_dump()
     facts = {"model": network, "frames": training.T, "seed": seed, "classes": classes, "input": spec}
     weights.save(file, task.network, **facts, precision=training.precision)
-    key = {"model": network, "budget": training.budget, "seed": seed, "fold": training.fold or 0}
-    curve = pd.DataFrame([key | row for row in task.curve])
-    write_table(curve, training.folder / "curve.csv", training.params.unit)
     if logger:
         with tolerant(f"the weights of {training.title}"):
             log_model(logger.run_id, training, file, task.best_epoch["val_accuracy"])
+    key = {"model": network, "budget": training.budget, "seed": seed, "fold": training.fold or 0}
+    curve = pd.DataFrame([key | row for row in task.curve])
+    write_table(curve, training.folder / "curve.csv", training.params.unit)
     store.seal(training)
 
 
