@@ -76,10 +76,9 @@ def once(function):
 def begin() -> frozenset[str]:
     """Start the process that imports everything. Returns the names of its environment variables."""
     processes.set_forkserver_preload([*STAGES, *COMMANDS, *LATER, *OTHERS])
-    seed = os.environ.setdefault("PYTHONHASHSEED", SEED)
+    os.environ["PYTHONHASHSEED"] = SEED
     forkserver.ensure_running()
-    if seed == SEED:
-        del os.environ["PYTHONHASHSEED"]
+    del os.environ["PYTHONHASHSEED"]
     return frozenset(os.environ)
 
 
@@ -91,14 +90,14 @@ def stand_in() -> str:
     program = Path(folder.name, "python")
     program.write_text(PYTHON)
     program.chmod(0o755)
-    server = _serve(program, SEED)
+    server = _serve(program)
     server.folder = folder  # which goes when the server does
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return folder.name
 
 
-def _serve(program: Path | str, seed: str) -> socketserver.ThreadingUnixStreamServer:
-    server = socketserver.ThreadingUnixStreamServer(f"{program}.{seed}", _Request)
+def _serve(program: Path | str) -> socketserver.ThreadingUnixStreamServer:
+    server = socketserver.ThreadingUnixStreamServer(f"{program}.{SEED}", _Request)
     server.daemon_threads = True
     return server
 
@@ -107,9 +106,9 @@ def _serve(program: Path | str, seed: str) -> socketserver.ThreadingUnixStreamSe
 def also(seed: str) -> Iterator[None]:
     """Serve another hash seed, too, from a process of its own."""
     program = Path(stand_in(), "python")
-    serve = f"from tests import forked; forked.begin(); forked._serve({str(program)!r}, {seed!r}).serve_forever()"
+    serve = f"forked.SEED = {seed!r}; forked.begin(); forked._serve({str(program)!r}).serve_forever()"
     server = subprocess.Popen(
-        [sys.executable, "-c", serve], cwd=Path(__file__).parents[1], env=os.environ | {"PYTHONHASHSEED": seed}
+        [sys.executable, "-c", f"from tests import forked; {serve}"], cwd=Path(__file__).parents[1]
     )
     try:
         while server.poll() is None and not Path(f"{program}.{seed}").exists():

@@ -119,7 +119,7 @@ def tell_of_short(training: Training) -> None:
 
 def collect(study: Study, trainings: list[Training], path: Path) -> None:
     """Put the weights and curves of all trainings into the network's folder. Raises UserError if one is gone."""
-    if gone := [training.name for training in trainings if not store.holds(training)]:
+    if gone := [training.name for training in trainings if not (training.folder / store.FINISHED).exists()]:
         what = f"another study has removed {listed(gone)} from {store.STORE} meanwhile"
         raise UserError(f"{what}: set a larger `store` (params.yaml), and run this again")
     curves = [read_table(training.folder / "curve.csv") for training in trainings]
