@@ -156,9 +156,9 @@ def test_pictures_of_several_sizes_and_slivers():
 
 def test_a_billion_frames_in_an_avi(clip):
     path = patched(clip, (b"avih", 8 + 16, little(10**9)), (b"strh", 8 + 32, little(10**9)))
-    with pytest.raises(ClipError, match="truncated, 48 of 1000000000 announced frames"):
-        probe(path)
-    assert glance(path)["frames"] == 48  # or predict would make a list of a billion windows
+    for read in (probe, glance):  # or predict would make a list of a billion windows
+        with pytest.raises(ClipError, match="truncated, 48 of 1000000000 announced frames"):
+            read(path)
 
 
 @pytest.mark.parametrize("frames", [3 * 10**7, 10**9])

@@ -40,6 +40,11 @@ class Video:
     container: InputContainer
     stream: av.VideoStream
 
+    @property
+    def is_avi(self) -> bool:
+        """Whether timestamps are numbers of packets: frames that are shown out of order then have wrong times."""
+        return self.container.format.name == "avi"
+
     def packets(self, of_all: bool = False) -> Iterator[av.Packet]:
         """All packets of the video, or of_all streams, in file order, and an empty one at the end of each stream, which
         makes the decoder release its last frames."""

@@ -15,7 +15,7 @@ from framebudget.console import sha256
 from framebudget.video import timeline
 from framebudget.video.container import ClipError, Picture, open_video, orientation
 from framebudget.video.index import FrameIndex
-from framebudget.video.whole import check_whole
+from framebudget.video.whole import Completeness
 
 MAX_ASPECT = 16  # longer side / shorter side
 
@@ -30,22 +30,16 @@ def probe(
     decode: returns the frames that the stream's decoder gives for a packet; `fetch` passes one that also records them.
     Raises ClipError if the file is missing, is not a video, has no frames, or has been cut off.
     """
-    packets, sizes, torn, damaged = 0, Counter[tuple[int, int]](), False, False
+    sizes, damaged = Counter[tuple[int, int]](), False
     times: list[float | None] = []
     upright = None
     with open_video(path) as video:
-        stream, avi = video.stream, video.container.format.name == "avi"
-        for packet in video.packets(of_all=True):
-            torn = packet.is_corrupt if packet.size else torn
-            if packet.stream.index != stream.index:
-                continue
-            packets += packet.dts is not None or packet.size > 0
+        stream, complete = video.stream, Completeness(path, video)
+        for packet in filter(complete, video.packets(of_all=True)):
             damaged &= not packet.size  # of the frames that come out last
-            if avi and packet.dts is not None:  # an empty AVI chunk repeats the last frame: announced, but no packet
-                packets = max(packets, packet.dts + 1)
             for frame in decode(stream, packet):
                 damaged |= frame.is_corrupt
-                times.append(None if avi else frame.time)
+                times.append(None if video.is_avi else frame.time)
                 upright = upright or orientation(frame)
                 sizes[(frame.height, frame.width) if upright.turned else (frame.width, frame.height)] += 1
         frames, codec = sizes.total(), stream.codec_context.name
@@ -56,7 +50,7 @@ def probe(
         ((width, height),) = sizes
         if max(width, height) > MAX_ASPECT * min(width, height):
             raise ClipError(f"{path}: {width}×{height} pixels; no side may be longer than {MAX_ASPECT} times the other")
-        odd = check_whole(path, video, packets, torn, damaged)
+        odd = complete.check(damaged)
         if not odd and (aspect := stream.sample_aspect_ratio) and aspect != 1:
             odd = f"its pixels are not square ({aspect.numerator}:{aspect.denominator}), and are taken as square"
         shown = timeline.shown(times)
@@ -70,12 +64,15 @@ def probe(
 def glance(path: Path) -> dict:
     """Return frames, fps and shown without decoding: the frames are counted as packets, so perhaps a few off.
 
-    A container may state more: frames that an edit list hides, or enough for the length of its sound. Raises ClipError.
+    A container may state more: frames that an edit list hides, or enough for the length of its sound. Raises ClipError,
+    also if the file has been cut off.
     """
     with open_video(path) as video:
-        counted = (packet for packet in video.packets() if packet.size and not packet.is_discard)
-        avi, unit = video.container.format.name == "avi", video.stream.time_base
-        times = [None if avi or packet.pts is None or not unit else float(packet.pts * unit) for packet in counted]
+        complete, unit = Completeness(path, video), video.stream.time_base
+        packets = filter(complete, video.packets(of_all=True))
+        points = [packet.pts for packet in packets if packet.size and not packet.is_discard]
+        complete.check()
+        times = [None if video.is_avi or point is None or not unit else float(point * unit) for point in points]
         if times and None not in times:
             times.sort()  # packets come in the order of decoding
         shown = timeline.shown(times)

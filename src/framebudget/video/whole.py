@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import av
+
 from framebudget.video.container import ClipError, Video
 
 RIFF_SLACK = 512  # bytes
@@ -10,21 +12,41 @@ SEGMENT = bytes.fromhex("18538067")  # of a Matroska file
 PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the object of an ASF file that states its length
 
 
-def check_whole(path: Path, video: Video, packets: int, torn: bool, damaged: bool) -> str | None:
-    """Raises ClipError if a file has been cut off. Returns what is odd about a whole one.
+class Completeness:
+    """Whether a file is complete, from all of its packets: call it with each, then `check`.
 
-    packets: of the video. torn: whether the last packet of all is incomplete. damaged: whether the last frames are.
-    A file that announces no number of frames and is cut exactly between two of its parts looks whole.
+    A file that announces no number of frames and is cut exactly between two of its parts looks complete.
     """
-    container, announced = video.container.format.name, video.stream.frames
-    missing, odd = announced - packets, None
-    if container == "avi" and missing == 1 and not torn and not _is_shorter_than_its_riff(path):
-        missing, odd = 0, "its header announces one frame more than it has"  # as some programs do
-    if missing > 0:
-        raise ClipError(f"{path}: truncated, {packets} of {announced} announced frames are there; copy the file again")
-    if torn or (damaged and not announced) or _is_cut(path, container):
-        raise ClipError(f"{path}: truncated, it ends in the middle of a part; copy the file again")
-    return odd
+
+    def __init__(self, path: Path, video: Video):
+        self.path, self.video, self.packets, self.torn = path, video, 0, False
+
+    def __call__(self, packet: av.Packet) -> bool:
+        """Count the packet. Returns whether it is of the video."""
+        self.torn = packet.is_corrupt if packet.size else self.torn  # the last one counts
+        if packet.stream.index != self.video.stream.index:
+            return False
+        self.packets += packet.dts is not None or packet.size > 0
+        if self.video.is_avi and packet.dts is not None:  # an empty chunk repeats the last frame: announced, no packet
+            self.packets = max(self.packets, packet.dts + 1)
+        return True
+
+    def check(self, damaged: bool = False) -> str | None:
+        """Raises ClipError if the file has been cut off. Returns what is odd about a complete one.
+
+        damaged: whether the decoder says so of the last frames.
+        """
+        path, announced = self.path, self.video.stream.frames
+        missing, odd = announced - self.packets, None
+        if self.video.is_avi and missing == 1 and not self.torn and not _is_shorter_than_its_riff(path):
+            missing, odd = 0, "its header announces one frame more than it has"  # as some programs do
+        if missing > 0:
+            raise ClipError(
+                f"{path}: truncated, {self.packets} of {announced} announced frames are there; copy the file again"
+            )
+        if self.torn or (damaged and not announced) or _is_cut(path, self.video.container.format.name):
+            raise ClipError(f"{path}: truncated, it ends in the middle of a part; copy the file again")
+        return odd
 
 
 def _is_shorter_than_its_riff(path: Path) -> bool:
