@@ -20,6 +20,7 @@ and the table of curves has no rows.
 import os
 import shutil
 import textwrap
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -29,7 +30,7 @@ from framebudget.console import UserError, listed, new_folder, stage, usage
 from framebudget.learning import cluster, store
 from framebudget.learning.display import Display
 from framebudget.learning.side_by_side import preload, side_by_side, with_other_ranks
-from framebudget.learning.tracking import log_finished, study_run
+from framebudget.learning.tracking import log_finished, running, study_run
 from framebudget.models import NETWORKS
 from framebudget.processor import RANKS, rank
 from framebudget.study import Study, Training, read_table, write_table
@@ -62,7 +63,8 @@ def main() -> None:
                 print(f"{training.title}: trained before; taken from {store.STORE}")
                 log_finished(training)
     epochs = {training: training.recipe.epochs for training in missing}
-    side_by_side(FIT, missing, Display(f"train {network}", "epoch", epochs))
+    with running(study) if first and trainings else nullcontext():
+        side_by_side(FIT, missing, Display(f"train {network}", "epoch", epochs))
     if first:
         collect(study, trainings, Path("work") / network)
 

@@ -24,7 +24,7 @@ from framebudget.learning import logger as logging
 from framebudget.learning import tracking
 from framebudget.learning.logger import PatientLogger
 from framebudget.learning.mlflow_store import StoreError, connect, tolerant, tracking_uri
-from framebudget.learning.tracking import log_model, runs_that_made, study_run, training_run
+from framebudget.learning.tracking import log_model, running, runs_that_made, study_run, training_run
 from framebudget.models import NETWORKS, weights
 from framebudget.study import Study, Training
 from tests.conftest import ROOT, run
@@ -159,11 +159,26 @@ def test_an_interrupted_training_goes_on_in_its_run_and_the_use_of_the_machine_i
     logger = PatientLogger(training_run(training()))
     time.sleep(2)
     logger.finalize("failed")
-    client, study = study_run(training().study)
+    client = MlflowClient()
     assert client.get_run(logger.run_id).data.metrics["system/system_memory_usage_megabytes"] > 0
-    assert {client.get_run(run_id).info.status for run_id in (logger.run_id, study)} == {"FAILED"}
+    assert client.get_run(logger.run_id).info.status == "FAILED"
     assert training_run(training()) == logger.run_id
     assert client.get_run(logger.run_id).info.status == "RUNNING"
+
+
+def test_the_run_of_a_study_runs_as_long_as_its_trainings(here):
+    def status() -> str:
+        return client.get_run(run_id).info.status
+
+    client, run_id = study_run(training().study)
+    with pytest.raises(KeyboardInterrupt), running(training().study):
+        PatientLogger(training_run(training())).finalize()
+        assert status() == "RUNNING"
+        raise KeyboardInterrupt
+    assert status() == "FAILED"
+    with running(training().study):
+        assert status() == "RUNNING"
+    assert status() == "FINISHED"
 
 
 def test_the_best_of_the_same_clips_has_the_alias_and_can_be_served(here):

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 from mlflow.entities import Metric
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -22,7 +21,6 @@ class PatientLogger(MLFlowLogger):
 
     def __init__(self, run_id: str):
         super().__init__(tracking_uri=tracking_uri(), run_id=run_id)
-        self.study = self.experiment.get_run(run_id).data.tags[MLFLOW_PARENT_RUN_ID]
         self.waiting: list[Metric] = []
         self.ask_again = 0.0
         self.monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=tracking_uri())
@@ -50,8 +48,7 @@ class PatientLogger(MLFlowLogger):
         self.monitor.finish()
         self.send()
         try:
-            for run_id in (self.run_id, self.study):
-                self.experiment.set_terminated(run_id, "FAILED" if status == "failed" else "FINISHED")
+            self.experiment.set_terminated(self.run_id, "FAILED" if status == "failed" else "FINISHED")
         except REFUSALS as error:
             warn(
                 f"does not answer; run {self.run_id} stays open there, without {len(self.waiting)} metrics: they are "

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -72,6 +72,22 @@ def study_run(study: Study) -> tuple[MlflowClient, str]:
         raise refusal(error) from None
 
 
+@contextlib.contextmanager
+def running(study: Study) -> Iterator[None]:
+    """While its trainings run, this study's run is running; then it has finished or failed."""
+    status = "FAILED"
+    with tolerant("the state of the study"):
+        client, run_id = study_run(study)
+        client.update_run(run_id, "RUNNING")
+    try:
+        yield
+        status = "FINISHED"
+    finally:
+        with tolerant("the state of the study"):
+            client, run_id = study_run(study)
+            client.set_terminated(run_id, status)
+
+
 def _experiment(client: MlflowClient, name: str) -> str:
     """The id of the experiment; creates it if missing. A local store keeps pictures and models beside the database."""
     if (found := client.get_experiment_by_name(name)) is None:
@@ -102,7 +118,6 @@ def training_run(training: Training) -> str:
         tags = _tags() | {TRAINING: digest, mlflow_tags.MLFLOW_PARENT_RUN_ID: study}
         tags["dvc.stage"] = os.environ.get("DVC_STAGE", "")
         run = client.create_run(place, tags=tags, run_name=f"{training.network}-{training.name}")
-        client.update_run(study, "RUNNING")
     run_id = run.info.run_id
     if not run.data.params:  # new, or interrupted before it was described
         facts = {"model": training.network, p.unit: training.budget, "frames": training.T, "protocol": p.protocol}
