@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from pytorchvideo.models.resnet import create_bottleneck_block, create_res_block
 from torch import nn
 
 from framebudget.models import NETWORKS, gpu, layers
@@ -124,6 +125,31 @@ def test_a_residual_block_with_running_statistics(number, frozen):
     else:
         with torch.no_grad():
             assert error(module.to(DEVICE)(x.to(DEVICE)), reference(x.double())) < 1e-5
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_block_of_a_network_goes_the_way_of_a_gpu(network):
+    assert not [module for module in NETWORKS[network].build(5).modules() if type(module) in gpu.SWAPS]
+
+
+@pytest.mark.parametrize("change", ["bias", "activation", "no norm", "momentum"])
+def test_a_block_that_no_kernel_computes_goes_its_own_way(change):
+    torch.manual_seed(0)
+    module = create_res_block(
+        dim_in=8, dim_inner=8, dim_out=16, bottleneck=create_bottleneck_block, conv_a_kernel_size=(1, 1, 1),
+        conv_a_stride=(1, 1, 1), conv_a_padding=(0, 0, 0), conv_b_kernel_size=(1, 3, 3), conv_b_stride=(1, 1, 1),
+        conv_b_padding=(0, 1, 1), norm=None if change == "no norm" else nn.BatchNorm3d,
+        activation_bottleneck=nn.LeakyReLU if change == "activation" else nn.ReLU,
+    )  # fmt: skip
+    if change == "bias":
+        module.branch2.conv_b = nn.Conv3d(8, 8, (1, 3, 3), padding=(0, 1, 1))
+    if change == "momentum":  # None: the mean over all batches
+        module.branch2.norm_a.momentum = None
+    module, reference, x = layers.faster(module), copy.deepcopy(module).double(), torch.randn(2, 8, 2, 6, 6)
+    if change != "bias":  # whose true gradient is 0: the norm subtracts it
+        check(module, reference, x, 1e-4)
+    with torch.no_grad():
+        assert error(module.eval().to(DEVICE)(x.to(DEVICE)), reference.eval()(x.double())) < 1e-5
 
 
 @needs_gpu

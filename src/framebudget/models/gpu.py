@@ -11,6 +11,8 @@ import os
 
 import torch
 import torch.nn.functional as F
+from fvcore.nn.squeeze_excitation import SqueezeExcitation
+from pytorchvideo.layers.convolutions import Conv2plus1d
 from pytorchvideo.models.resnet import BottleneckBlock, ResBlock
 from pytorchvideo.models.stem import ResNetBasicStem
 from torch import Tensor, distributed, nn
@@ -253,3 +255,34 @@ class Stem(ResNetBasicStem):
 
 
 SWAPS = {BottleneckBlock: Bottleneck, ResBlock: Residual, ResNetBasicStem: Stem}
+
+
+def suits(block: nn.Module) -> bool:
+    """Whether a class above computes this block of PyTorchVideo's. Others keep their own forward pass, by layers.py."""
+    match block:
+        case BottleneckBlock():
+            parts = ((getattr(block, f"{kind}_{part}", None) for kind in ("conv", "norm", "act")) for part in "abc")
+            return all(_plain(conv) and _known(norm, act) for conv, norm, act in parts)
+        case ResBlock():
+            conv, norm = block.branch1_conv, block.branch1_norm
+            shortcut = conv is None or (_plain(conv) and (norm is None or _known(norm)))
+            return shortcut and suits(block.branch2) and type(block.activation) in ACTIVATIONS
+        case ResNetBasicStem():
+            conv = block.conv
+            if isinstance(conv, Conv2plus1d) and conv.norm is None and conv.activation is None:
+                return _plain(conv.conv_t) and _plain(conv.conv_xy) and _known(block.norm, block.activation)
+            return _plain(conv) and _known(block.norm, block.activation)
+    return False
+
+
+def _plain(conv: nn.Module) -> bool:
+    """Whether `convolved` computes a convolution: without bias, with "same" padding, and square strides."""
+    same = isinstance(conv, nn.Conv3d) and conv.padding == tuple(k // 2 for k in conv.kernel_size)
+    return same and conv.bias is None and conv.stride[1] == conv.stride[2]
+
+
+def _known(norm: nn.Module | None, act: nn.Module | None = None) -> bool:
+    """Whether `normalized` computes a norm and its activation."""
+    norm, gate = norm if isinstance(norm, nn.Sequential) and len(norm) == 2 else (norm, nn.Identity())
+    kept = isinstance(norm, nn.BatchNorm3d) and norm.affine and norm.track_running_stats and norm.momentum
+    return bool(kept) and isinstance(gate, (nn.Identity, SqueezeExcitation)) and type(act) in ACTIVATIONS

@@ -216,7 +216,7 @@ def faster(network: nn.Module) -> nn.Module:
             raise ValueError(f"{module}: of convolutions in groups, only depthwise 3×3×3 and k×1×1 are implemented")
         if isinstance(module, nn.Conv3d) and (module.dilation != (1, 1, 1) or module.padding_mode != "zeros"):
             raise ValueError(f"{module}: convolutions with dilation, or padding other than zeros, are not implemented")
-        if type(module) in gpu.SWAPS:
+        if type(module) in gpu.SWAPS and gpu.suits(module):
             module.__class__ = gpu.SWAPS[type(module)]
         elif isinstance(module, nn.Conv3d) and module.groups == 1:
             module.__class__ = NarrowConv3d
