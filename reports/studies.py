@@ -30,7 +30,6 @@ from framebudget.study import Study, read_controls, read_predictions, read_table
 from framebudget.study import write_table as write_rows
 
 HERE = Path(__file__).parent
-PICTURES = ["teaser", "mistakes"]  # these show clips
 TITLES = {  # of folders of clips
     "motion": "motion",
     "ucf101": "UCF101",
@@ -50,7 +49,7 @@ def main() -> None:
     adding.add_argument("name")
     adding.set_defaults(run=lambda arguments: add(arguments.name))
     every = commands.add_parser("recompute", help="recompute all kept studies")
-    every.set_defaults(run=lambda _: [recompute(study) for study in kept()])
+    every.set_defaults(run=lambda _: [recompute(path.parent) for path in sorted(HERE.rglob("params.yaml"))])
     commands.add_parser("show", help="write the answers and README.md's table").set_defaults(run=lambda _: show())
     arguments = parser.parse_args()
     arguments.run(arguments)
@@ -73,9 +72,8 @@ def keep(name: str) -> None:
         write_rows(milliseconds(Study.load()), folder / "milliseconds.csv", p.unit)
         for model in p.models:
             shutil.copy(work / model / "curves.csv", folder / f"{model}_curves.csv")
-        if p.clips == EMBEDDED and not p.archive:
-            for picture in PICTURES:
-                shutil.copy(work / f"figures/{picture}.png", folder)
+        if p.clips == EMBEDDED and not p.archive:  # a picture of clips
+            shutil.copy(work / "figures/mistakes.png", folder)
         recompute(folder)
 
 
@@ -199,9 +197,10 @@ def answers_of(study: Path) -> pd.DataFrame:
         shuffled = tables["controls"].query("test == 'shuffled'")[[*scores.CONFIGURATION, "low", "high"]]
         parts.append(shuffled.rename(columns={"low": "shuffled_low", "high": "shuffled_high"}))
         largest = tables["controls"][tables["controls"]["budget"] == table["budget"].max()]
-        largest = largest[largest["test"].str.startswith("at_")].rename(columns={"accuracy": "of_largest"})
+        names = {"accuracy": "of_largest", "low": "of_largest_low", "high": "of_largest_high"}
+        largest = largest[largest["test"].str.startswith("at_")].rename(columns=names)
         largest["budget"] = largest["test"].str.removeprefix("at_").astype(int)
-        parts.append(largest[[*scores.CONFIGURATION, "of_largest"]])
+        parts.append(largest[[*scores.CONFIGURATION, *names.values()]])
     if (study / "milliseconds.csv").exists():
         parts.append(read_table(study / "milliseconds.csv"))
     for part in parts:

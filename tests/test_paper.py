@@ -24,7 +24,7 @@ MARGIN = 738  # points from above: here the text ends
 SIZES = {  # of figures, in inches
     "teaser": (7, 2.6), "answers": (3.4, 2.6), "sampling": (3.4, 2), "convolution": (3.4, 2.6), "curves": (3.4, 2.1),
     "accuracy": (3.4, 2.3), "controls": (3.4, 2), "classes": (3.4, 2), "confusion": (7, 4), "mistakes": (7, 2),
-    "x3d_m": (7, 2), "slowfast_r50": (7, 3), "limits": (3.4, 2.2),
+    "x3d_m": (7, 2), "slowfast_r50": (7, 3), "limits": (3.4, 2.2), "kept_controls": (3.4, 2),
 }  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def typeset(
     tests = [*(f"at_{budget}" for budget in rates), "reversed", "shuffled", "still"]
     evaluate.report(study, predictions, controls.assign(**dict.fromkeys(tests, said)))
     Path("work/figures").mkdir()
-    missing = {*NETWORKS} - {*models} | ({"limits"} if dataset != "motion" else set())
+    missing = {*NETWORKS} - {*models} | ({"limits", "kept_controls"} if dataset != "motion" else set())
     names, shown = [name for name in SIZES if name not in missing], {}
     for name in names:
         Path("work/figures", f"{name}.svg").write_text(blank(SIZES[name]))

@@ -59,6 +59,9 @@ def figures(study: Study, predictions: pd.DataFrame) -> Iterator[tuple[str, Figu
 
     yield "teaser", teaser(study, predictions, tables, answers)
     yield "answers", overview.cost(answers) if p.dataset == "motion" else overview.answers(answers)
+    real = answers[answers["study"] != "motion"]
+    if p.dataset == "motion" and real["shuffled"].notna().any():
+        yield "kept_controls", control_plots.of_kept(real)
     if split["frames"].nunique() > 1:
         yield "lengths", plots.frames_per_clip(split, p.frames, p.unit)
     yield "sampling", sampled_over_epochs(study)

@@ -15,7 +15,7 @@ import pandas as pd
 import typst
 
 from framebudget import params
-from framebudget.console import UserError, new_file, stage, usage
+from framebudget.console import UserError, listed, new_file, stage, usage
 from framebudget.models import NETWORKS
 from framebudget.params import Params
 from framebudget.report import kept, names
@@ -31,7 +31,7 @@ def main() -> None:
     p = params.load()
     inputs = {
         "answers": sentences(),
-        "replication": replicated(p).to_dict("records"),
+        "replication": (beside := replicated(p)).to_dict("records"),
         "networks": {model: NETWORKS[model].name for model in p.models},
         "recipes": {model: p.input(model).model_dump() | p.recipe(model).model_dump() for model in p.models},
         "unit": p.unit,
@@ -39,7 +39,7 @@ def main() -> None:
     pdf = typeset({key: json.dumps(value) for key, value in inputs.items()})
     with new_file(Path("paper/paper.pdf")) as unfinished:
         unfinished.write_bytes(pdf)
-    print(*measured(p), "paper/paper.pdf", sep="\n")
+    print(*measured(p), *agreement(beside), "paper/paper.pdf", sep="\n")
 
 
 def measured(p: Params) -> Iterator[str]:
@@ -50,6 +50,18 @@ def measured(p: Params) -> Iterator[str]:
         unit = p.unit.removesuffix("s") if first[1] == 1 else p.unit
         at = [f"{first[0]} of the test clips at {first[1]} {unit}", *(f"{share} at {T}" for share, T in others)]
         yield f"{NETWORKS[model].name}: {', '.join(at)}"
+
+
+def agreement(beside: pd.DataFrame) -> Iterator[str]:
+    """Whether the accuracies are those that the kept study lets expect; nothing if none has this recipe."""
+    if len(beside):
+        kept_as = f"reports/{beside['study'].iloc[0]}, with {beside['seeds_kept'].iloc[0]} seeds"
+        others = [
+            f"{NETWORKS[row.model].name} at {row.budget} ({row.expected_low:.1%} to {row.expected_high:.1%})"
+            for row in beside[~beside["agrees"]].itertuples()
+        ]
+        found = f"all but {listed(others)}" if others else "all"
+        yield f"Within the 95% prediction intervals of {kept_as}: {found}"
 
 
 def sentences() -> list[dict[str, str]]:

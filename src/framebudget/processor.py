@@ -1,16 +1,22 @@
-"""Describe the machine: its cores, its GPUs, and the type of processor, because results depend on it."""
+"""Describe the machine: its cores, its memory, its GPUs, and the type of processor, because results depend on it."""
 
+import contextlib
 import hashlib
 import json
 import os
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import joblib
+import psutil
 import torch
 
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # as Lightning reads them, in this order
 ISA = "ONEDNN_MAX_CPU_ISA"  # limits the instructions that oneDNN uses
+
+
+LIMITS = "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"  # of a container
 
 
 class Machine(NamedTuple):
@@ -42,6 +48,15 @@ def this_machine() -> Machine:
 def cores() -> int:
     """The CPU cores that this process may use, by affinity and container limits."""
     return joblib.cpu_count()
+
+
+def memory() -> int:
+    """The bytes of memory that this process may use, by container limits."""
+    limits = [psutil.virtual_memory().total]
+    for path in LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # no such limit, or "max"
+            limits.append(int(Path(path).read_text()))
+    return min(limits)
 
 
 def rank() -> int:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from framebudget import processor
 from framebudget.commands import doctor
 from tests.conftest import ROOT, fresh_repository, run, set_params
 from tests.server import free_address, serving_mlflow
@@ -250,9 +251,21 @@ def test_trainings_that_need_more_memory_than_there_is(configured, examined, mon
     assert "2 trainings of x3d_m at once need about 24000.0" in examined("memory")[1]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: SimpleNamespace(total_memory=80e9))
-    status, said = examined("memory")  # an estimate for CPUs, which may be too high
-    assert status == 0
-    assert "2 trainings of x3d_m at once need about 24000.0 of 80 GB by an estimate for CPUs" in said
+    status, said = examined("memory")
+    assert status == 1
+    assert "✗ memory: 2 trainings of x3d_m at once need about 24000.0 of 80 GB by an estimate for CPUs" in said
+    assert "→ lower per_gpu or train.batch_size" in said
+    monkeypatch.setattr("framebudget.commands.memory.needed", lambda training: 3.0 * training.T)
+    assert examined("memory")[0] == 0  # 72 GB, of which it may need a third less
+
+
+def test_the_memory_is_that_of_the_container(tmp_path, monkeypatch):
+    all_of_it = processor.memory()
+    limits = tmp_path / "memory.max", tmp_path / "none"
+    monkeypatch.setattr(processor, "LIMITS", limits)
+    for limit, found in (("max\n", all_of_it), ("1000000\n", 1_000_000)):
+        limits[0].write_text(limit)
+        assert processor.memory() == found
 
 
 def test_the_store_of_trainings_and_how_to_empty_it(tmp_path, examined):

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from framebudget.console import UserError
 from framebudget.learning import callbacks
-from framebudget.learning.callbacks import LastEpoch
+from framebudget.learning.callbacks import LastEpoch, Report
 from framebudget.learning.task import Classification
 from framebudget.models import NETWORKS
 from framebudget.params import Train
@@ -177,6 +177,17 @@ def test_the_published_protocol_takes_the_softmax_twice(doubly):
     expected = nn.functional.cross_entropy(logits_BK.softmax(1) if doubly else logits_BK, torch.tensor([1]))
     batch = (torch.zeros(1, 1, 3, 2, 4, 4), torch.tensor([1]), [0])
     assert task.step(batch, "val").item() == pytest.approx(expected.item())
+
+
+def test_a_long_validation_is_not_silent(monkeypatch):
+    now, told = [100.0], []
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    report = Report(lambda *said: told.append(said))
+    trainer = SimpleNamespace(is_global_zero=True, current_epoch=2, max_epochs=5)
+    for _ in range(3):
+        report.on_validation_batch_end(trainer)
+        now[0] += 0.3
+    assert told == [(3, 5, "")] * 2
 
 
 def test_the_state_is_saved_when_a_kill_in_the_next_epoch_would_cost_too_much(tmp_path, monkeypatch):

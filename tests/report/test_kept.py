@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from framebudget import params
-from framebudget.report import kept, overview
+from framebudget import paper, params
+from framebudget.report import control_plots, kept, overview
 from tests.conftest import ROOT, set_params
 
 
@@ -82,7 +82,14 @@ def test_a_study_agrees_with_a_kept_one_within_the_spread_of_its_seeds():
     margin = 3.961 * 0.05 * np.sqrt(1 + 1 / 5)  # Student's t with 4 degrees of freedom, 0.05 / 6 above it
     assert table["expected_low"].tolist() == pytest.approx([0.8 - margin, 0.9 - margin / 5, 0.99], abs=1e-4)
     assert table["agrees"].tolist() == [True, False, True]
-    assert kept.replication(answers, results, {"x3d_m": "def"}).empty
+    (line,) = paper.agreement(table)
+    expected = (
+        "Within the 95% prediction intervals of reports/motion, with 5 seeds: all but X3D-M at 8 (85.7% to 94.3%)"
+    )
+    assert line == f"{expected}85.7% to 94.3%)"
+    assert [*paper.agreement(table[table["agrees"]])] == [expected.partition(" but")[0]]
+    other = kept.replication(answers, results, {"x3d_m": "def"})
+    assert other.empty and not [*paper.agreement(other)]
 
 
 def test_a_recipe_is_what_was_trained_and_not_where(tmp_path):
@@ -99,3 +106,9 @@ def test_a_recipe_is_what_was_trained_and_not_where(tmp_path):
 
 def test_the_figure_of_all_studies(legible):
     legible(overview.answers(kept.read()), 7.0)
+
+
+@pytest.mark.parametrize("study", ["all", "ucf101"])
+def test_the_figure_of_their_controls(legible, study):
+    answers = kept.read()
+    legible(control_plots.of_kept(answers if study == "all" else answers[answers["study"] == study]), 3.4)

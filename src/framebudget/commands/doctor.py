@@ -87,10 +87,9 @@ def machine() -> Iterator[Finding]:
 
 def memory() -> Iterator[Finding]:
     import pandas as pd
-    import psutil
     import torch
 
-    from framebudget import params
+    from framebudget import params, processor
     from framebudget.commands.memory import needed
     from framebudget.learning.side_by_side import places
     from framebudget.study import Study
@@ -99,7 +98,7 @@ def memory() -> Iterator[Finding]:
     if p.trainer.shared or p.engine == "ray":
         return
     at_once = len(places(p))
-    there = psutil.virtual_memory().total / 1e9
+    there = processor.memory() / 1e9
     if gpus := torch.cuda.device_count():
         at_once, there = -(-at_once // gpus), torch.cuda.get_device_properties(0).total_memory / 1e9
     study = Study(p, pd.DataFrame({"fold": [0]}))  # its clips may not be there yet, and are not needed here
@@ -108,10 +107,11 @@ def memory() -> Iterator[Finding]:
         each = {T: needed(one) for T, one in {training.T: training for training in trainings}.items()}
         most = sorted((each[training.T] for training in trainings), reverse=True)[:at_once]
         what = f"memory: {len(most)} trainings of {network} at once need about {sum(most):.1f} of {there:.0f} GB"
-        if gpus:  # 212 GB instead of some 140 for 400 clips of 16 × 224 px on an H100
-            yield Finding(True, f"{what} by an estimate for CPUs; a GPU may need a third less")
-        else:
-            yield Finding(sum(most) < 0.9 * there, what, "lower side_by_side or train.batch_size (params.yaml)")
+        if gpus:  # it says 212 GB instead of some 140 for 400 clips of 16 × 224 px on an H100
+            what = f"{what} by an estimate for CPUs; a GPU may need a third less"
+        fits = sum(most) * (2 / 3 if gpus else 1) < 0.9 * there
+        which = "per_gpu" if gpus else "side_by_side"
+        yield Finding(fits, what, f"lower {which} or train.batch_size (params.yaml)")
 
 
 def trainings() -> Iterator[Finding]:

@@ -58,6 +58,10 @@ class Report(Callback):
         if time.monotonic() - self.told > PAUSE:
             self.report(trainer, trainer.current_epoch + (batch + 1) / trainer.num_training_batches)
 
+    def on_validation_batch_end(self, trainer: pl.Trainer, *args) -> None:
+        if time.monotonic() - self.told > PAUSE:  # a long validation is no reason to be silent
+            self.report(trainer, trainer.current_epoch + 1)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         best = task.best_epoch
         self.note = (

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -22,7 +23,7 @@ from framebudget.report.plots import (
 )
 from framebudget.sources.motion import PERIODS
 
-COLORS = ["0.15", PALETTE[2], PALETTE[4], "0.6"]  # of the orders
+COLORS = ["0.15", PALETTE[2], PALETTE[4], "0.6", PALETTE[3]]  # of the orders, and of other networks
 GUESSED = (1 + SWAY) / 2  # accuracy of an observer who recognizes every kind of motion and guesses its direction
 ORDERS = {"recorded": "as recorded", "reversed": "reversed", "shuffled": "shuffled", "still": "repeated middle frame"}
 
@@ -52,15 +53,37 @@ def controls(table: pd.DataFrame, unit: str) -> Figure:
         left.set_title(NETWORKS[model].name)
         own = at[at["tested"] == at["budget"]].assign(test="recorded")
         orders = pd.concat([own, rows[~rows["test"].str.startswith("at_")]])
-        for place, (order, label) in enumerate(ORDERS.items()):
-            line = orders[orders["test"] == order]
-            style = {"color": COLORS[place], "marker": MARKERS[place], "label": label}
-            right.plot(line["budget"], line["accuracy"], ms=3, lw=1.2, **style)
-        budget_ticks(right, budgets)
-        right.set(xlabel=f"{unit.capitalize()} per clip", ylabel="Test accuracy", ylim=(0, 1.02))
-        right.yaxis.set_major_formatter(PercentFormatter(1))
+        against_budget(right, orders.pivot(index="budget", columns="test", values="accuracy"), ORDERS, unit)
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2 * across)
     return figure
+
+
+def of_kept(answers: pd.DataFrame) -> Figure:
+    """The table of `report.kept`, a panel per study and network: accuracy against the budget with the frames in each
+    order, and that of the largest budget's networks, tested at this one."""
+    tested = answers.dropna(subset=["shuffled"]).rename(columns={"accuracy": "recorded"})
+    studies = [rows.set_index("budget") for _, rows in tested.groupby(["study", "model"], sort=False)]
+    labels = ORDERS | {"of_largest": f"trained at {tested['budget'].max()}"}
+    across = min(len(studies), 2)
+    figure = Figure(figsize=(COLUMN, 0.35 + 1.65 * -(-len(studies) // across)))
+    grid = figure.subplots(-(-len(studies) // across), across, squeeze=False, sharey=True)
+    for unused in grid.flat[len(studies) :]:
+        unused.set_axis_off()
+    for axes, rows in zip(grid.flat, studies, strict=False):
+        against_budget(axes, rows, labels, "frames")
+        axes.set_title(f"{rows['clips'].iloc[0]}\n{rows['network'].iloc[0]}")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def against_budget(axes: Axes, shares: pd.DataFrame, labels: dict[str, str], unit: str) -> None:
+    """A line for each of these columns. shares: accuracies, by budget."""
+    for place, (column, label) in enumerate(labels.items()):
+        style = {"color": COLORS[place], "marker": MARKERS[place], "label": label}
+        axes.plot(shares.index, shares[column], ms=3, lw=1.2, **style)
+    budget_ticks(axes, list(shares.index))
+    axes.set(xlabel=f"{unit.capitalize()} per clip", ylabel="Test accuracy", ylim=(0, 1.02))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
 
 
 def sampling_limits(bins: pd.DataFrame, spec: Input) -> Figure:

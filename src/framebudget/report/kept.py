@@ -12,6 +12,7 @@ One row per study, network and budget:
     loss, loss_low, loss_high, at_most      accuracy of the largest budget minus this one's, with its 95% interval,
                                     and its one-sided bound
     of_largest                      accuracy of the largest budget's networks, tested at this budget
+    of_largest_low, of_largest_high the 95% interval of that, minus the accuracy of the networks trained at this budget
     reversed, shuffled, still       accuracy of this budget's networks with the frames in another order
     shuffled_low, shuffled_high     the 95% interval of what shuffling changes
     milliseconds, gmacs             per clip
@@ -36,8 +37,8 @@ TEXTS = ["study", "clips", "network", "start", "model", "because", "recipe"]
 COLUMNS = [
     "study", "clips", "network", "start", "model", "budget", "px", "window", "seeds", "tested", "groups", "chance",
     "accuracy", "accuracy_std", "low", "high", "finished", "needed", "because", "loss", "loss_low", "loss_high",
-    "at_most", "of_largest", "reversed", "shuffled", "shuffled_low", "shuffled_high", "still", "milliseconds", "gmacs",
-    "recipe",
+    "at_most", "of_largest", "of_largest_low", "of_largest_high", "reversed", "shuffled", "shuffled_low",
+    "shuffled_high", "still", "milliseconds", "gmacs", "recipe",
 ]  # fmt: skip
 
 
