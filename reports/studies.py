@@ -201,6 +201,9 @@ def answers_of(study: Path) -> pd.DataFrame:
         largest = largest[largest["test"].str.startswith("at_")].rename(columns=names)
         largest["budget"] = largest["test"].str.removeprefix("at_").astype(int)
         parts.append(largest[[*scores.CONFIGURATION, *names.values()]])
+    if "motion" in tables:
+        names = {"low": "line_low", "high": "line_high"}
+        parts.append(tables["motion"].rename(columns=names)[[*scores.CONFIGURATION, "aliasing_line", *names.values()]])
     if (study / "milliseconds.csv").exists():
         parts.append(read_table(study / "milliseconds.csv"))
     for part in parts:
@@ -208,7 +211,19 @@ def answers_of(study: Path) -> pd.DataFrame:
     clips_sha256 = json.loads((study / "provenance.json").read_text())["clips_sha256"]
     p = params.load(study / "params.yaml")
     table["recipe"] = [kept_studies.recipe(p, model, clips_sha256) for model in table["model"]]
+    table["trained_seeds"] = " ".join(map(str, sorted(p.seeds)))
+    table["split"] = split_of(p)
+    recipes = [p.recipe(model) for model in table["model"]]
+    for name, key in {"optimizer": "optimizer", "lr": "lr", "epochs": "epochs", "batch": "batch_size"}.items():
+        table[name] = [getattr(recipe, key) for recipe in recipes]
     return table.reindex(columns=kept_studies.COLUMNS)
+
+
+def split_of(p: Params) -> str:
+    """How the test clips were chosen, in words."""
+    if p.data.split.official:
+        return "3 official lists" if p.data.split.official == "all" else f"official list {p.data.split.official}"
+    return f"{p.data.split.folds} folds" if p.data.split.folds else "one split"
 
 
 def title(content: dict) -> str:

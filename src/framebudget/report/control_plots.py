@@ -71,6 +71,7 @@ def of_kept(answers: pd.DataFrame) -> Figure:
         unused.set_axis_off()
     for axes, rows in zip(grid.flat, studies, strict=False):
         against_budget(axes, rows, labels, "frames")
+        axes.set_ylim(min(0.5, np.floor(10 * tested[[*labels]].min().min()) / 10), 1.02)
         axes.set_title(f"{rows['clips'].iloc[0]}\n{rows['network'].iloc[0]}")
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
@@ -79,7 +80,7 @@ def of_kept(answers: pd.DataFrame) -> Figure:
 def against_budget(axes: Axes, shares: pd.DataFrame, labels: dict[str, str], unit: str) -> None:
     """A line for each of these columns. shares: accuracies, by budget."""
     for place, (column, label) in enumerate(labels.items()):
-        style = {"color": COLORS[place], "marker": MARKERS[place], "label": label}
+        style = {"color": COLORS[place], "marker": MARKERS[place], "label": label, "zorder": 3 - place / 10}
         axes.plot(shares.index, shares[column], ms=3, lw=1.2, **style)
     budget_ticks(axes, list(shares.index))
     axes.set(xlabel=f"{unit.capitalize()} per clip", ylabel="Test accuracy", ylim=(0, 1.02))

@@ -22,7 +22,7 @@ from framebudget.sources.motion import ACTIONS, FPS, FRAMES, OPPOSITE, PERIODS, 
 from framebudget.video import sampling
 
 KEYS = 6  # columns before the predictions
-BIN = 11  # groups per mark in the plot against frames per period
+BIN = 11  # groups per mark in the plot against frames per period, or up to twice as many
 SWAY = 1 / len(ACTIONS)  # accuracy of an observer who takes every motion for its opposite: sway has none
 
 
@@ -113,14 +113,18 @@ def direction_tells(period_G: np.ndarray, step: float) -> np.ndarray:
 
 
 def by_frames_per_period(predictions: pd.DataFrame, spec: Input) -> pd.DataFrame:
-    """On motion: accuracy of every configuration in bins of BIN groups of similar period, and the mean number of frames
-    per period in each bin."""
+    """On motion: accuracy of every configuration in bins of groups of similar period, and the mean number of frames per
+    period in each bin. No bin has both groups where the true direction is the likelier one and others."""
     rows = []
     for configuration, clips in each(predictions, CONFIGURATION):
         right = (clips["label"] == clips["prediction"]).groupby(clips["group"]).mean()
         periods = pd.Series({group: period(group) for group in right.index}).sort_values()
         step = spacing(spec, configuration["budget"])
-        for groups in np.array_split(periods.index, max(1, len(periods) // BIN)) if step else []:
-            mean = {"frames_per_period": periods[groups].mean() / step, "accuracy": right[groups].mean()}
-            rows.append(configuration | mean)
+        if not step:
+            continue
+        changes = np.flatnonzero(np.diff(direction_tells(periods.to_numpy(), step))) + 1
+        for alike in np.split(periods.index, changes):
+            for groups in np.array_split(alike, max(1, len(alike) // BIN)):
+                mean = {"frames_per_period": periods[groups].mean() / step, "accuracy": right[groups].mean()}
+                rows.append(configuration | mean)
     return pd.DataFrame(rows, columns=[*CONFIGURATION, "frames_per_period", "accuracy"])

@@ -3,7 +3,10 @@
 One row per study, network and budget:
 
     study, clips, network, start    its folder in reports/, what it was tested on, and the weights that it started from
-    model, budget, px, seeds        the network's key, frames, the crop, and trainings of each budget
+    model, budget, px, seeds        the network's key, frames, the crop, and trainings of each budget in each fold
+    trained_seeds                   which seeds, as in `0 1 2`
+    split                           how the test clips were chosen
+    optimizer, lr, epochs, batch    of the recipe; epochs: at most
     window                          seconds that the frames are spread over; empty: the whole clip
     tested, groups, chance          test clips, their groups, and one over the number of classes
     accuracy, accuracy_std, low, high       as in work/tables/results.csv
@@ -15,6 +18,7 @@ One row per study, network and budget:
     of_largest_low, of_largest_high the 95% interval of that, minus the accuracy of the networks trained at this budget
     reversed, shuffled, still       accuracy of this budget's networks with the frames in another order
     shuffled_low, shuffled_high     the 95% interval of what shuffling changes
+    aliasing_line, line_low, line_high      on motion: what sampling allows, and the 95% interval of accuracy minus that
     milliseconds, gmacs             per clip
     recipe                          a digest of what was trained and tested, and how
 """
@@ -33,12 +37,15 @@ from framebudget.report.statistics import ENOUGH_SEEDS, LEVEL
 from framebudget.study import in_memory
 
 ANSWERS = Path("reports/answers.csv")
-TEXTS = ["study", "clips", "network", "start", "model", "because", "recipe"]
+TEXTS = [
+    "study", "clips", "network", "start", "model", "trained_seeds", "split", "optimizer", "because", "recipe",
+]  # fmt: skip
 COLUMNS = [
-    "study", "clips", "network", "start", "model", "budget", "px", "window", "seeds", "tested", "groups", "chance",
+    "study", "clips", "network", "start", "model", "budget", "px", "window", "seeds", "trained_seeds", "split",
+    "optimizer", "lr", "epochs", "batch", "tested", "groups", "chance",
     "accuracy", "accuracy_std", "low", "high", "finished", "needed", "because", "loss", "loss_low", "loss_high",
     "at_most", "of_largest", "of_largest_low", "of_largest_high", "reversed", "shuffled", "shuffled_low",
-    "shuffled_high", "still", "milliseconds", "gmacs", "recipe",
+    "shuffled_high", "still", "aliasing_line", "line_low", "line_high", "milliseconds", "gmacs", "recipe",
 ]  # fmt: skip
 
 
@@ -74,7 +81,8 @@ def replication(answers: pd.DataFrame, results: pd.DataFrame, recipes: dict[str,
     table["expected_low"] = (table["accuracy_kept"] - margin).clip(lower=0)
     table["expected_high"] = (table["accuracy_kept"] + margin).clip(upper=1)
     table["agrees"] = table["accuracy"].between(table["expected_low"] - 1e-9, table["expected_high"] + 1e-9)
-    columns = ["study", "model", "budget", "accuracy", "seeds_kept", "accuracy_kept", "expected_low", "expected_high"]
+    columns = ["study", "model", "budget", "accuracy", "seeds_kept", "trained_seeds", "accuracy_kept"]
+    columns += ["expected_low", "expected_high"]
     return table[[*columns, "agrees"]]
 
 

@@ -78,7 +78,7 @@ def _line(axes: Axes, x: pd.Series, rows: pd.DataFrame, style: dict) -> None:
     learning, enough = ~rows["finished"], rows["needed"]
     hollow = {"color": style["color"], "marker": style["marker"], "mfc": "white", "ms": 3.5, "ls": "", "zorder": 5}
     axes.plot(x[learning], rows["accuracy"][learning], **hollow)
-    axes.plot(x[enough], rows["accuracy"][enough], **RING)
+    axes.plot(x[enough], rows["accuracy"][enough], **RING | {"mec": style["color"]})
 
 
 def _from_lowest(axes: Axes, table: pd.DataFrame) -> None:

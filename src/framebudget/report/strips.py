@@ -16,13 +16,13 @@ EPOCHS = 5  # of a training, to show how it samples
 
 
 def mistakes(predictions: pd.DataFrame, n: int = 3) -> pd.DataFrame:
-    """The n most confident wrong predictions, at most one per clip, with a column `confidence`; maybe no rows.
+    """The n most confident wrong predictions, at most one per group, with a column `confidence`; maybe no rows.
 
     Ties are broken by the name of the clip, then by the order of `predictions`.
     """
     rows = predictions.assign(confidence=predictions.filter(regex="^p_").max(axis=1))
     rows = rows.sort_values(["confidence", "clip"], ascending=[False, True], kind="stable")
-    return rows[rows["label"] != rows["prediction"]].drop_duplicates("clip").head(n)
+    return rows[rows["label"] != rows["prediction"]].drop_duplicates("group").head(n)
 
 
 def strips(rows: list[tuple[str, np.ndarray]]) -> Figure:
