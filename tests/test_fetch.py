@@ -1,8 +1,9 @@
 """Which files of a folder `fetch` uses, which it skips, and what it prints about both."""
 
 import re
+import resource
 import shutil
-from concurrent.futures import Future
+from concurrent.futures import Future, ProcessPoolExecutor
 from threading import Timer
 
 import pandas as pd
@@ -26,6 +27,27 @@ def fetched(tmp_path, monkeypatch, clips, capsys):
 
     run.folder = tmp_path / "clips"
     return run
+
+
+def test_no_more_clips_at_once_than_memory_and_limits_allow(fetched, monkeypatch):
+    pools = []
+    pool = fetch.ProcessPoolExecutor
+    monkeypatch.setattr(fetch, "ProcessPoolExecutor", lambda number, **more: pools.append(number) or pool(1, **more))
+    monkeypatch.setattr(fetch, "cores", lambda: 64)
+    monkeypatch.setattr(fetch, "memory", lambda: 5 * 2**30)
+    fetched()
+    assert pools == [2]
+
+
+def limited() -> tuple[int, int]:
+    resource.setrlimit(resource.RLIMIT_DATA, (2**31, 2**31))
+    fetch.confine()
+    return resource.getrlimit(resource.RLIMIT_DATA)
+
+
+def test_a_hard_limit_is_kept():
+    with ProcessPoolExecutor(1) as pool:
+        assert pool.submit(limited).result() == (2**31, 2**31)
 
 
 def test_what_is_used_and_what_is_skipped(fetched):

@@ -32,14 +32,15 @@ PREDICTIONS = {"seed": int, "clip": str, "group": str, "label": str, "prediction
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # first characters of cells that spreadsheets would run, and the escape
 MACHINE = {  # system errors that no code can prevent
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE,
-    errno.ENFILE, errno.ENAMETOOLONG, errno.EPIPE,
+    errno.ENFILE, errno.ENAMETOOLONG, errno.EPIPE, errno.ESTALE,
 }  # fmt: skip
 REMEDIES = {  # torch, SQLite and the system word the same fault differently, not always as an OSError
     r"No space left|disk is full|file write failed|unexpected pos": "the disk is full; make room",
     r"out of memory|allocate memory|bad_alloc":
         "out of memory; lower side_by_side, train.batch_size, input.crop, frames or workers (params.yaml)",
-    r"DataLoader worker|process pool":
+    r"DataLoader worker \(pid":
         "a process that reads clips was killed; if memory ran out, lower workers (params.yaml)",
+    r"process pool": "a process that decodes clips was killed; if memory ran out, free some",
 }  # fmt: skip
 brief = reprlib.Repr()  # shortens values of any size in error messages
 brief.maxstring = brief.maxother = 100
@@ -48,6 +49,10 @@ BUG = "error: this is a bug in Frame Budget; please report it with the traceback
 
 class UserError(Exception):
     """An error that the user can fix. The message says what went wrong, where, and what to do."""
+
+
+class Bug(Exception):
+    """Errors of several trainings, at least one of which is a bug. The message has the tracebacks."""
 
 
 def usage(doc: str) -> argparse.ArgumentParser:
@@ -95,8 +100,10 @@ def end_with_parent() -> None:
 
 def explanation(error: Exception) -> str | None:
     """The message for a UserError or a machine fault; None for a bug."""
-    if isinstance(error, UserError):
-        return str(error)
+    if isinstance(error, UserError):  # torch puts the traceback of a loader's process before the message
+        return str(error).rpartition(f"\n{type(error).__module__}.{type(error).__name__}: ")[2].strip()
+    if isinstance(error, Bug):
+        return None
     text = "out of memory" if isinstance(error, MemoryError) else str(error)
     for pattern, remedy in REMEDIES.items():
         if re.search(pattern, text):
@@ -159,7 +166,11 @@ def new_file(path: Path) -> Iterator[Path]:
     """A temporary path to write to. It replaces `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    yield partial
+    try:
+        yield partial
+    except BaseException:
+        partial.unlink(missing_ok=True)  # it may fill the disk
+        raise
     partial.replace(path)
 
 
@@ -172,7 +183,11 @@ def new_folder(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "new").mkdir(parents=True)
-    yield partial / "new"
+    try:
+        yield partial / "new"
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     if path.exists():
         path.rename(partial / "old")
     (partial / "new").rename(path)

@@ -27,11 +27,11 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 import pandas as pd
-from joblib import cpu_count
 from tqdm import tqdm
 
 from framebudget import params
 from framebudget.console import end_with_parent, listed, sha256, stage, usage, write_csv, write_text
+from framebudget.processor import cores, memory
 from framebudget.repository import exposed, top
 from framebudget.sources.folder import SourceError, find_clips
 from framebudget.sources.proof import Truth, prove
@@ -41,6 +41,8 @@ from framebudget.sources.weights import local
 from framebudget.video import index
 from framebudget.video.container import ClipError
 from framebudget.video.reader import probe
+
+MOST = 2**31  # bytes of memory that decoding a clip may take
 
 
 @stage
@@ -91,7 +93,8 @@ def sha256_of_weights(p: params.Params, model: str) -> str | None:
 def decode(clips: Path, rows: list[dict]) -> pd.DataFrame:
     """The manifest, with the columns frame_index, shown and odd. Raises SourceError, which names every broken clip."""
     paths = list(dict.fromkeys(row["path"] for row in rows))
-    with ProcessPoolExecutor(cpu_count(), initializer=confine) as pool:
+    at_once = min(cores(), max(1, memory() // MOST))
+    with ProcessPoolExecutor(at_once, initializer=confine) as pool:
         futures = [pool.submit(survey, clips / path) for path in paths]
         try:
             watch(futures)
@@ -141,7 +144,7 @@ def progress(done: int, total: int, seconds: float) -> str:
 
 
 def confine() -> None:
-    """Make this pool process end with its parent and, on Linux, limit it to 2 GiB more memory than it has now.
+    """Make this pool process end with its parent and, on Linux, limit it to MOST bytes more than it has now.
 
     Decoding 8192×4320 pixels of 10 bits takes more than 1 GiB; a small MP4 can make FFmpeg allocate any amount.
     """
@@ -149,7 +152,8 @@ def confine() -> None:
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[5])
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (pages * resource.getpagesize() + 2**31, hard))
+        soft = pages * resource.getpagesize() + MOST
+        resource.setrlimit(resource.RLIMIT_DATA, (soft if hard < 0 else min(soft, hard), hard))  # below 0: no limit
 
 
 def survey(path: Path) -> dict | str:

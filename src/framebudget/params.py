@@ -75,7 +75,7 @@ class Input(Strict):
     stride: Annotated[int, Field(ge=1, le=10_000)]
     short: Literal["repeat_last", "wrap", "error"]
     flip: bool
-    scale_jitter: NotNegative
+    scale_jitter: Annotated[float, Field(ge=0, le=1)]
     color_jitter: Annotated[float, Field(ge=0, le=1)]
 
     @pydantic.model_validator(mode="after")
@@ -266,7 +266,7 @@ class Params(Strict):
     @property
     def table(self) -> Path | None:
         """The table that lists the clips (sources/table.py), if there is one."""
-        return Path(self.clips) if self.clips.lower().endswith(".csv") else None
+        return Path(self.clips) if self.clips.lower().endswith((".csv", ".tsv")) else None
 
 
 def given(section: dict[str, JsonValue]) -> dict[str, JsonValue]:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import joblib
 import psutil
-import torch
 
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # as Lightning reads them, in this order
 ISA = "ONEDNN_MAX_CPU_ISA"  # limits the instructions that oneDNN uses
@@ -32,6 +31,8 @@ class Machine(NamedTuple):
 
 @cache
 def this_machine() -> Machine:
+    import torch  # takes a second, and `fetch` needs only the cores
+
     capabilities = (
         torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     )  # older versions of torch lack this function

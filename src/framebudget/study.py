@@ -157,7 +157,7 @@ class Training:
         """The sha256 of those weights, as `fetch` recorded it."""
         try:
             return json.loads(Path("work/weights.json").read_text())[self.network]
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
             raise UserError("work/weights.json: not written by fetch; run it again: dvc repro -f fetch") from None
 
     @cached_property
@@ -228,8 +228,11 @@ def read_controls(path: Path) -> pd.DataFrame:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table of numbers: work/tables/results.csv, curves.csv, …"""
-    return in_memory(pd.read_csv(path))
+    """A table of numbers: work/tables/results.csv, curves.csv, … Raises UserError if it is missing."""
+    try:
+        return in_memory(pd.read_csv(path))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; make it: dvc repro") from None
 
 
 def write_table(table: pd.DataFrame, path: Path, unit: str) -> None:

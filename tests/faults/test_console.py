@@ -11,12 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from framebudget.console import BUG, UserError, new_folder, read_csv, redacted, stage, write_text
+from framebudget.console import BUG, Bug, UserError, new_file, new_folder, read_csv, redacted, stage, write_text
+from framebudget.study import read_table
 from tests.faults.state import digest
 
 
 class ClipError(UserError):
     pass
+
+
+IN_A_LOADER = (  # as torch raises an error of a loader's process
+    'Caught an error in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File "a.py"\n{}'
+)
 
 
 def ended(error: BaseException, capsys) -> tuple[object, str]:
@@ -43,7 +49,15 @@ def ended(error: BaseException, capsys) -> tuple[object, str]:
         (RuntimeError("[enforce fail] unexpected pos 704 vs 598"), "error: the disk is full; make room"),
         (MemoryError(), "error: out of memory; lower side_by_side, train.batch_size, input.crop, frames or workers"),
         (RuntimeError("CUDA out of memory. Tried 2 GiB"), "error: out of memory; lower side_by_side, train.batch_size"),
-        (BrokenProcessPool("A process in the process pool was terminated abruptly"), "error: a process that reads"),
+        (
+            BrokenProcessPool("A process in the process pool was terminated abruptly"),
+            "error: a process that decodes clips was killed",
+        ),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "error: a process that reads clips"),
+        (
+            ClipError(IN_A_LOADER.format(f"{__name__}.ClipError: a.avi: broken\nb.avi: broken\n")),
+            "error: a.avi: broken\nb.avi: broken",
+        ),
     ],
     ids=repr,
 )
@@ -65,6 +79,7 @@ def test_the_list_of_processes_in_an_error_of_cuda_is_cut(capsys):
     [
         ValueError("a number"), KeyError("clip"), RuntimeError("shapes"), FloatingPointError("nan"), ImportError("av"),
         FileNotFoundError(errno.ENOENT, "No such file", "work/x"), OSError("anything"), AssertionError(),
+        KeyError(IN_A_LOADER.format("KeyError: 'clip'")), Bug("X3D-M 6f-s0: Traceback\nX3D-M 8f-s0: out of memory"),
     ],
     ids=repr,
 )  # fmt: skip
@@ -92,9 +107,19 @@ def test_statuses_and_return_values_pass(capsys):
     assert stage(lambda: None)() is None
 
 
+def test_what_could_not_be_written_leaves_nothing(tmp_path):
+    for new in (new_file, new_folder):
+        with pytest.raises(OSError, match="full"), new(tmp_path / "out") as unfinished:
+            (unfinished / "a" if unfinished.is_dir() else unfinished).write_text("half")
+            raise OSError("full")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_table_that_is_missing(tmp_path):
     with pytest.raises(UserError, match=r"manifest.csv: No such file or directory; make it again: dvc repro"):
         read_csv(tmp_path / "manifest.csv", {"clip": str})
+    with pytest.raises(UserError, match=r"results.csv: no such file; make it: dvc repro"):
+        read_table(tmp_path / "results.csv")
 
 
 def test_no_password_is_printed():

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from framebudget import params
-from framebudget.console import UserError
+from framebudget.console import Bug, UserError
 from framebudget.learning import display, side_by_side
 from framebudget.learning.display import Display
 from framebudget.processor import Machine
@@ -74,9 +74,15 @@ def test_those_that_fail_are_named_with_their_errors_and_the_others_end(study, c
     assert {f"X3D-M {T}f-s0: {T} frames" for T in (1, 4)} <= set(said.splitlines())
 
 
+def test_the_debug_switch_shows_where_a_training_failed(study, monkeypatch):
+    monkeypatch.setenv("FRAMEBUDGET_DEBUG", "1")
+    with pytest.raises(UserError, match=r"Traceback(.|\n)*in troubled(.|\n)*UserError: lower the learning rate"):
+        run("troubled", study)
+
+
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_a_bug_keeps_its_traceback(study, at_once):
-    with pytest.raises(RuntimeError, match=r"X3D-M 2f-s0: Traceback(.|\n)*in faulty(.|\n)*ZeroDivisionError"):
+    with pytest.raises(Bug, match=r"X3D-M 2f-s0: Traceback(.|\n)*in faulty(.|\n)*ZeroDivisionError"):
         run("faulty", replace(study, params=study.params.model_copy(update={"side_by_side": at_once})))
 
 

@@ -1,5 +1,6 @@
 """What is finished is kept, found by its identity, checked, and dropped when the store is full."""
 
+import errno
 import os
 import shutil
 import time
@@ -61,9 +62,19 @@ def test_a_damaged_training_does_not_count(trainings, name, damage, capsys):
     damage(trainings[0].folder / name)
     assert not store.holds(trainings[0])
     unfinished = name == "finished.json" and damage is Path.unlink
-    assert trainings[0].folder.exists() == unfinished
+    assert not (trainings[0].folder / store.FINISHED).exists()
     assert ("X3D-M 1f-s0: damaged" in capsys.readouterr().out) != unfinished
     assert store.holds(trainings[1])
+
+
+def test_a_disk_that_fails_for_a_moment_costs_no_training(trainings, monkeypatch):
+    def fails(path):
+        raise OSError(errno.ESTALE, "Stale file handle", str(path))
+
+    with monkeypatch.context() as now, pytest.raises(OSError, match="Stale file handle"):
+        now.setattr(store, "sha256", fails)
+        store.holds(trainings[0])
+    assert store.holds(trainings[0])
 
 
 def test_contents_tell_size_and_age(trainings):

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.artifacts import download_artifacts
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from framebudget import params
@@ -24,7 +25,7 @@ from framebudget.learning import logger as logging
 from framebudget.learning import tracking
 from framebudget.learning.logger import PatientLogger
 from framebudget.learning.mlflow_store import StoreError, connect, tolerant, tracking_uri
-from framebudget.learning.tracking import log_model, running, runs_that_made, study_run, training_run
+from framebudget.learning.tracking import log_model, log_scores, running, runs_that_made, study_run, training_run
 from framebudget.models import NETWORKS, weights
 from framebudget.study import Study, Training
 from tests.conftest import ROOT, run
@@ -205,7 +206,10 @@ def test_the_best_of_the_same_clips_has_the_alias_and_can_be_served(here):
     assert said.sum(axis=1).to_numpy() == pytest.approx(np.ones(3))
     asked = Path(mlflow.pyfunc.get_model_dependencies("models:/framebudget-x3d_m@best-motion")).read_text()
     assert all(f"{package}==" in asked for package in ("torch", "torchvision", "pytorchvideo", "ruamel.yaml"))
-    inside = registered_weights("models:/framebudget-x3d_m@best-motion")  # as `framebudget predict --model` takes them
+    (here / "download").mkdir()
+    inside = registered_weights(
+        "models:/framebudget-x3d_m@best-motion", str(here / "download")
+    )  # as `framebudget predict --model` takes them
     assert sha256(inside) == sha256(file)
 
 
@@ -272,6 +276,49 @@ def test_artifacts_follow_a_repository_that_is_moved_or_copied(here, monkeypatch
 def test_artifacts_elsewhere_stay_where_they_are(here, place):
     connect().create_experiment("theirs", artifact_location=place)
     assert connect().get_experiment_by_name("theirs").artifact_location == place
+
+
+def test_a_training_goes_on_in_its_run_after_a_commit(here, monkeypatch):
+    (_, study), first = study_run(training().study), training_run(training())
+    monkeypatch.setattr(tracking, "_commit", lambda: "1234567")
+    assert study_run(training().study)[1] == study
+    assert training_run(training()) == first
+    monkeypatch.setattr(tracking, "source_files", lambda: [here / "params.yaml"])  # other code
+    assert study_run(training().study)[1] != study
+
+
+def test_another_study_does_not_overwrite_the_test_metrics_of_a_training(here, monkeypatch):
+    for T in (2, 3):
+        one = training(T)
+        one.file.parent.mkdir(exist_ok=True)
+        weights.save(one.file, NETWORKS["x3d_m"].build(2), frames=T)
+        run_id = training_run(one)
+        MlflowClient().set_tag(run_id, tracking.TRAINED, sha256(one.file))
+    first = training_run(training(2))
+    for accuracy, name in ((0.5, None), (0.9, "moody-gown")):
+        if name:
+            monkeypatch.setenv("DVC_EXP_NAME", name)
+        one = training(2)
+        if name:  # its weights and its curve are in the store
+            one.folder.mkdir(parents=True)
+            shutil.copy(one.file, one.folder)
+            row = {"epoch": 0, "train_loss": 1, "train_accuracy": 0.5, "val_loss": 1, "val_accuracy": 0.5, "lr": 0.1}
+            pd.DataFrame([row]).to_csv(one.folder / "curve.csv", index=False)
+        log_scores(one.study, [(one, {"accuracy": accuracy})], {"accuracy": accuracy})
+    second = training_run(training(2))
+    assert first != second
+    metrics = [MlflowClient().get_run(run_id).data.metrics for run_id in (first, second)]
+    assert [found["test_accuracy"] for found in metrics] == [0.5, 0.9]
+    assert metrics[1]["val_accuracy"] == 0.5
+
+
+def test_why_a_store_takes_no_experiment_is_said(here, monkeypatch):
+    def refuses(*_, **__):
+        raise MlflowException("attempt to write a readonly database")
+
+    monkeypatch.setattr(MlflowClient, "create_experiment", refuses)
+    with pytest.raises(StoreError, match="attempt to write a readonly database"):
+        study_run(training().study)
 
 
 def test_a_deleted_experiment_names_the_way_back(here):

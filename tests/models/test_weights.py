@@ -62,6 +62,19 @@ def test_a_file_that_is_no_checkpoint(tmp_path, content, says, capsys):
     assert "was run" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("can't allocate memory: 99 bytes"), PermissionError(13, "no")]
+)
+def test_a_fault_of_the_machine_is_not_one_of_the_file(tmp_path, monkeypatch, error):
+    def fails(*_, **__):
+        raise error
+
+    torch.save({"model_state": {}}, tmp_path / "file.pt")
+    monkeypatch.setattr(torch, "load", fails)
+    with pytest.raises(type(error)):
+        weights.read(tmp_path / "file.pt")
+
+
 def test_a_checkpoint_without_a_model(tmp_path):
     torch.save({"weights": {}}, tmp_path / "file.pt")
     with pytest.raises(weights.WeightsError, match="model_state"):

@@ -147,6 +147,9 @@ def test_links_to_files_are_followed_and_those_that_lead_nowhere_are_named(tmp_p
 def test_a_missing_folder(tmp_path):
     with pytest.raises(SourceError, match="no such folder"):
         find_clips(tmp_path / "nowhere", None)
+    (tmp_path / "my.zip").touch()
+    with pytest.raises(SourceError, match=r"my\.zip: a file; `clips` is a folder or a table, .csv or .tsv; unpack"):
+        find_clips(tmp_path / "my.zip", None)
 
 
 def test_such_a_name_of_what_is_skipped_anyway_does_no_harm(tmp_path):

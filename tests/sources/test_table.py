@@ -82,9 +82,23 @@ def test_every_fault_names_its_line(tmp_path, lines, says):
         find_listed(written(tmp_path, *lines), None)
 
 
+def test_a_class_that_no_row_has(tmp_path):
+    table = written(tmp_path, "path,class", "b.mov,stir", "day 1/a.mp4,pour")
+    with pytest.raises(SourceError, match=r"clips\.csv: no clip of Stirr, but fetch.classes names it"):
+        find_listed(table, None, ["Stirr", "stir", "pour"])
+
+
+def test_a_stretch_without_an_end_has_a_name(tmp_path):
+    rows, _ = find_listed(written(tmp_path, "path,class,start", "b.mov,stir,1.5", "day 1/a.mp4,pour,"), None)
+    assert [row["clip"] for row in rows] == ["b@1.5-", "day 1/a"]
+
+
 def test_a_table_that_cannot_be_read(tmp_path):
     with pytest.raises(SourceError, match=r"clips\.csv: No such file"):
         find_listed(tmp_path / "clips.csv", None)
+    unclosed = ["path,class", 'b.mov,"stir', *[f"day {day}/a.mp4,pour" for day in range(9000)]]
+    with pytest.raises(SourceError, match=r'clips\.csv:\nline \d+: field larger .*; perhaps a " is not closed'):
+        find_listed(written(tmp_path, *unclosed), None)
     with pytest.raises(SourceError, match=r"clips\.csv: not UTF-8; save it as CSV UTF-8"):
         find_listed(written(tmp_path, "path,class", "b.mov,rühren", encoding="latin-1"), None)
 

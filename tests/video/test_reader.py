@@ -2,6 +2,7 @@ import ctypes
 import gc
 import shutil
 import subprocess
+from pathlib import Path
 
 import av
 import numpy as np
@@ -76,6 +77,11 @@ def bad(tmp_path, clip):
 def test_a_file_that_is_no_whole_clip_is_an_error_that_names_it(bad, kind, says):
     with pytest.raises(ClipError, match=rf"{kind}\.avi: .*{says}"):
         probe(bad(kind))
+
+
+def test_a_path_that_the_system_does_not_take():
+    with pytest.raises(ClipError, match=r"aaa\.avi: cannot be opened as a video \(File name too long"):
+        probe(Path("a" * 300 + ".avi"))
 
 
 @pytest.mark.parametrize(("kind", "head"), [

@@ -117,7 +117,8 @@ def export(arguments: argparse.Namespace) -> None:
     from framebudget.commands.export import export
     from framebudget.commands.predict import weight_file
 
-    export(weight_file(arguments.model, arguments.frames), arguments.onnx)
+    with weight_file(arguments.model, arguments.frames) as file:
+        export(file, arguments.onnx)
 
 
 @stage

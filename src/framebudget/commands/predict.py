@@ -1,10 +1,12 @@
 """Predict the classes of any video, as a whole and over time, with a trained network."""
 
 import argparse
+import contextlib
 import itertools
 import json
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -60,8 +62,13 @@ def run(arguments: argparse.Namespace) -> int:
     named = streamed or len(lists[0]) > 1
     if arguments.timeline and (named or not windowed):
         raise UserError("--timeline works only for one video, with --window")
+    if arguments.timeline:  # hours of prediction come before the plot
+        from framebudget.report import over_time, plots  # takes seconds, and only the timeline needs it
+
+        plots.format_of(arguments.timeline)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network, checkpoint = load(weight_file(arguments.model, arguments.frames), device)
+    with weight_file(arguments.model, arguments.frames) as file:
+        network, checkpoint = load(file, device)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # like other commands, end quietly when `| head` has read enough
     replay, failed, done, began = Replay(network), 0, [], time.monotonic()
     for videos in lists:
@@ -78,10 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
             sys.stdout.flush()
             done.append(len(prediction.times))
             if arguments.timeline:
-                from framebudget.report import plots  # takes seconds, and only the timeline needs it
-
                 probabilities_NK = prediction.logits_NK.softmax(1).numpy()
-                figure = plots.timeline(prediction.times, probabilities_NK, checkpoint["classes"])
+                figure = over_time.timeline(prediction.times, probabilities_NK, checkpoint["classes"])
                 plots.write(figure, arguments.timeline)
     if done:
         took, frames = time.monotonic() - began, sum(done) * checkpoint["frames"]
@@ -89,8 +94,10 @@ def run(arguments: argparse.Namespace) -> int:
     return failed
 
 
-def weight_file(model: str, budget: int | None = None) -> Path:
-    """The weight file for `--model` (a network in work/, a file, or an MLflow model) and `--frames`.
+@contextlib.contextmanager
+def weight_file(model: str, budget: int | None = None) -> Iterator[Path]:
+    """The weight file for `--model` (a network in work/, a file, or an MLflow model, which is downloaded for the block)
+    and `--frames`.
 
     A network in work/ has several: takes the first seed and fold, and by default the largest budget. Raises UserError.
     """
@@ -105,16 +112,18 @@ def weight_file(model: str, budget: int | None = None) -> Path:
             raise UserError(
                 f"work/{model}: no weights for {budget} frames, only for {listed(map(str, budgets))}; {way_out}"
             )
-        return next(path for key, path in files.items() if key[0] == wanted)
+        yield next(path for key, path in files.items() if key[0] == wanted)
+        return
     registered = model.startswith(("models:/", "runs:/"))
     if not registered and not Path(model).is_file():
         raise UserError(f"--model {model}: not a network ({', '.join(NETWORKS)}), a weight file or models:/… of MLflow")
     if budget:
         raise UserError(f"--frames: {model} was trained at one budget; leave the option out")
-    return registered_weights(model) if registered else Path(model)
+    with tempfile.TemporaryDirectory() as folder:
+        yield registered_weights(model, folder) if registered else Path(model)
 
 
-def registered_weights(uri: str) -> Path:
+def registered_weights(uri: str, folder: str) -> Path:
     """Download the weights of a model such as models:/framebudget-x3d_m@best-motion. Raises UserError."""
     from mlflow.artifacts import download_artifacts
 
@@ -122,7 +131,7 @@ def registered_weights(uri: str) -> Path:
 
     connect()
     try:
-        files = list(Path(download_artifacts(uri, tracking_uri=tracking_uri())).rglob("*.pt"))
+        files = list(Path(download_artifacts(uri, dst_path=folder, tracking_uri=tracking_uri())).rglob("*.pt"))
     except (*REFUSALS, OSError) as error:
         raise UserError(f"--model {uri}: MLflow at {redacted(tracking_uri())} does not have it ({error})") from None
     if len(files) != 1:

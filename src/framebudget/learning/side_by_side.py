@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
-from framebudget.console import UserError, end_with_parent, explanation
+from framebudget.console import Bug, UserError, end_with_parent, explanation
 from framebudget.learning.display import Display, Tell
 from framebudget.params import Params
 from framebudget.processor import cores, this_machine
@@ -49,7 +49,7 @@ class Running(NamedTuple):
 def side_by_side(job: str, trainings: list[Training], display: Display) -> list:
     """Call `job` for each training, and return the results in their order. job: "module:function" of (training, tell).
 
-    tell(done, of, note) reports progress to the display. Raises UserError, or RuntimeError for a bug. The message names
+    tell(done, of, note) reports progress to the display. Raises UserError, or Bug. The message names
     each training that failed; the others have finished by then. With other ranks, the first error is raised as it is.
     """
     if not trainings:
@@ -78,10 +78,12 @@ def side_by_side(job: str, trainings: list[Training], display: Display) -> list:
 
 def _give_up(failed: dict[Training, Failure], number: int) -> None:
     lines = [f"{training.title}: {failure.message or failure.trace}" for training, failure in failed.items()]
+    if os.environ.get("FRAMEBUDGET_DEBUG") == "1":
+        lines += [failure.trace for failure in failed.values() if failure.message and failure.trace]
     if number > 1:
         lines.append(f"{len(failed)} of {number} failed; after a repair, the same command runs only what is missing")
     bug = any(failure.message is None for failure in failed.values())
-    raise (RuntimeError if bug else UserError)("\n".join(lines))
+    raise (Bug if bug else UserError)("\n".join(lines))
 
 
 def places(p: Params) -> list[dict[str, str]]:

@@ -26,20 +26,19 @@ FINISHED = "finished.json"
 
 
 def holds(training: Training) -> bool:
-    """Whether the training is finished. Removes it if it is damaged, so that it is trained again."""
+    """Whether the training is finished. If it is damaged, it is no longer, and is trained again."""
     folder = training.folder
     if not (folder / FINISHED).exists():
         return False
     try:
         digests = json.loads((folder / FINISHED).read_text())
         sound = all(sha256(folder / name) == digests[name] for name in files(training))
-    except (ValueError, TypeError, KeyError, OSError):
-        sound = False
-    if sound:
         os.utime(folder / FINISHED)
-    else:
+    except (ValueError, TypeError, KeyError, FileNotFoundError):
+        sound = False
+    if not sound:
         print(f"{training.title}: damaged in {STORE}; training it again")
-        clear(folder)
+        (folder / FINISHED).unlink(missing_ok=True)
     return sound
 
 

@@ -37,10 +37,11 @@ from framebudget.learning.mlflow_store import (
     tracking_uri,
 )
 from framebudget.repository import top
-from framebudget.study import PACKAGE, Study, Training, read_table, versions
+from framebudget.study import PACKAGE, Study, Training, read_table, source_files, versions
 
 STUDY, TRAINING = "framebudget.study", "framebudget.training"  # tags to find runs by
 TRAINED = "framebudget.trained_sha256"
+OF_COMMIT = mlflow_tags.MLFLOW_GIT_COMMIT, mlflow_tags.MLFLOW_RUN_NOTE  # a study may go on after a commit
 
 
 def study_run(study: Study) -> tuple[MlflowClient, str]:
@@ -51,7 +52,9 @@ def study_run(study: Study) -> tuple[MlflowClient, str]:
     p, tags = study.params, _tags()
     facts = p.model_dump(exclude={"datasets", "workers", "launcher", "engine", "side_by_side", "per_gpu", "store"})
     facts["datasets"] = {p.dataset: p.data.model_dump(exclude={"evaluate"})}
-    digest = hashlib.sha256(json.dumps([facts, tags], sort_keys=True).encode()).hexdigest()[:12]
+    chosen = {key: value for key, value in tags.items() if key not in OF_COMMIT}  # but the code itself
+    parts = [facts, chosen, *map(sha256, source_files())]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
     name = tags.get("dvc.exp_name", f"{'-'.join(map(str, p.frames))} {p.unit}, {digest[:7]}")
     try:
         # processes that start together in this repository would each create the tables (mlflow#4123) and the study
@@ -92,8 +95,11 @@ def _experiment(client: MlflowClient, name: str) -> str:
     """The id of the experiment; creates it if missing. A local store keeps pictures and models beside the database."""
     if (found := client.get_experiment_by_name(name)) is None:
         file = database()
-        with contextlib.suppress(MlflowException):  # another machine was faster
+        try:
             client.create_experiment(name, artifact_location=artifacts(file) if file else None)
+        except MlflowException:
+            if client.get_experiment_by_name(name) is None:  # else another machine was faster
+                raise
         found = client.get_experiment_by_name(name)
     if found.lifecycle_stage == "deleted":
         way_out = f"mlflow experiments restore --experiment-id {found.experiment_id}"
@@ -194,7 +200,7 @@ def log_scores(study: Study, scores: Iterable[tuple[Training, dict[str, float]]]
     with tolerant("the test metrics"):
         client, study_id = study_run(study)
         for training, values in scores:
-            for run in runs_that_made(client, training.file, study.params.dataset):
+            for run in own_runs(client, study_id, training):
                 numbers = {f"test_{name}": value for name, value in values.items()}
                 mlflow.log_metrics(numbers, run_id=run.info.run_id)
         mlflow.log_metrics(of_study, run_id=study_id)
@@ -208,9 +214,17 @@ def log_pictures(study: Study, folder: Path, draw: Callable[[Training], dict[str
         for path in sorted(folder.glob("*.png")):
             client.log_artifact(study_id, str(path), "figures")
         for training in study.trainings():
-            for run in runs_that_made(client, training.file, study.params.dataset):
+            for run in own_runs(client, study_id, training):
                 for name, figure in draw(training).items():
                     client.log_figure(run.info.run_id, figure, f"{name}.png", save_kwargs={"dpi": 200})
+
+
+def own_runs(client: MlflowClient, study_id: str, training: Training) -> list[Run]:
+    """The run of this training in this study. A training that DVC or the store kept from another study gets one."""
+    if (training.folder / "curve.csv").exists():
+        log_finished(training)
+    made = runs_that_made(client, training.file, training.params.dataset)
+    return [run for run in made if run.data.tags.get(mlflow_tags.MLFLOW_PARENT_RUN_ID) == study_id]
 
 
 def runs_that_made(client: MlflowClient, file: Path, dataset: str) -> list[Run]:
@@ -237,7 +251,7 @@ def log_model(run_id: str, training: Training, file: Path, accuracy: float) -> N
             code_paths=[str(PACKAGE)],
             signature=ModelSignature(frames, probabilities),
             input_example=np.full((1, T, crop, crop, 3), 127, np.uint8),
-            pip_requirements=[f"{name}=={version(name)}" for name in (*versions(), "torchvision", "ruamel.yaml")],
+            pip_requirements=[f"{name}=={version(name)}" for name in (*versions(), "ruamel.yaml")],
         )
     client.set_tag(run_id, TRAINED, sha256(file))
     clips = training.study.clips_sha256[:36]

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from framebudget.console import UserError, new_file
+from framebudget.console import UserError, explanation, new_file
 
 
 class WeightsError(UserError):
@@ -26,6 +26,8 @@ def unpickled(path: Path) -> dict:
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such weight file") from None
     except Exception as error:  # a damaged pickle can raise any Python error
+        if explanation(error):  # of the machine: out of memory, no permission
+            raise
         why = str(error) if type(error) is ValueError else type(error).__name__
         raise WeightsError(f"{path}: not a PyTorch checkpoint, or damaged ({why})") from None
 

@@ -53,7 +53,7 @@ def controls(table: pd.DataFrame, unit: str) -> Figure:
         left.set_title(NETWORKS[model].name)
         own = at[at["tested"] == at["budget"]].assign(test="recorded")
         orders = pd.concat([own, rows[~rows["test"].str.startswith("at_")]])
-        against_budget(right, orders.pivot(index="budget", columns="test", values="accuracy"), ORDERS, unit)
+        draw_lines(right, orders.pivot(index="budget", columns="test", values="accuracy"), ORDERS, unit)
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2 * across)
     return figure
 
@@ -70,14 +70,14 @@ def of_kept(answers: pd.DataFrame) -> Figure:
     for unused in grid.flat[len(studies) :]:
         unused.set_axis_off()
     for axes, rows in zip(grid.flat, studies, strict=False):
-        against_budget(axes, rows, labels, "frames")
+        draw_lines(axes, rows, labels, "frames")
         axes.set_ylim(min(0.5, np.floor(10 * tested[[*labels]].min().min()) / 10), 1.02)
         axes.set_title(f"{rows['clips'].iloc[0]}\n{rows['network'].iloc[0]}")
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
-def against_budget(axes: Axes, shares: pd.DataFrame, labels: dict[str, str], unit: str) -> None:
+def draw_lines(axes: Axes, shares: pd.DataFrame, labels: dict[str, str], unit: str) -> None:
     """A line for each of these columns. shares: accuracies, by budget."""
     for place, (column, label) in enumerate(labels.items()):
         style = {"color": COLORS[place], "marker": MARKERS[place], "label": label, "zorder": 3 - place / 10}

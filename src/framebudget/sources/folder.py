@@ -34,6 +34,8 @@ def find_clips(
     none, names the group; None makes each clip its own group. Names are compared as they look (Unicode NFC), however a
     system stores their accents: Jürgen is one person. Raises SourceError.
     """
+    if clips.is_file():
+        raise SourceError(f"{clips}: a file; `clips` is a folder or a table, .csv or .tsv; unpack an archive")
     if not clips.is_dir() or not os.access(clips, os.R_OK | os.X_OK):
         way_out = "`clips` in params.yaml must name the folder of <class>/<video>"
         raise SourceError(f"{clips}: no such folder, or no permission to read it; {way_out}")

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from framebudget.console import listed
 from framebudget.sources.folder import SUBSETS, SourceError, group_of, nfc, printable
 
 NEEDED, OPTIONAL = ["path", "class"], ["group", "subset", "start", "end"]
@@ -42,6 +43,8 @@ def find_listed(
     if faults:
         more = f"\nand {len(faults) - 10} more" if len(faults) > 10 else ""
         raise SourceError(f"{table}:\n" + "\n".join(faults[:10]) + more)
+    if missing := wanted - {row["class"] for row in rows.values()}:
+        raise SourceError(f"{table}: no clip of {listed(sorted(missing))}, but fetch.classes names it")
     if not any(row.get("subset") for row in rows.values()):
         for row in rows.values():  # an empty column, if there is one
             row.pop("subset", None)
@@ -64,10 +67,13 @@ def read(table: Path) -> tuple[list[str], dict[int, dict[str, str]]]:
     if missing := [name for name in NEEDED if name not in names]:
         raise SourceError(f"{table}: no column {' and no column '.join(missing)}; there are {', '.join(names)}")
     lines = {}
-    for cells in filter(None, reader):
-        if len(cells) != len(names):
-            raise SourceError(f"{table}:\nline {reader.line_num}: {len(cells)} cells, but {len(names)} columns")
-        lines[reader.line_num] = {name: cell.strip() for name, cell in zip(names, cells, strict=True)}
+    try:
+        for cells in filter(None, reader):
+            if len(cells) != len(names):
+                raise SourceError(f"{table}:\nline {reader.line_num}: {len(cells)} cells, but {len(names)} columns")
+            lines[reader.line_num] = {name: cell.strip() for name, cell in zip(names, cells, strict=True)}
+    except csv.Error as error:
+        raise SourceError(f'{table}:\nline {reader.line_num}: {error}; perhaps a " is not closed') from None
     return names, lines
 
 
@@ -75,7 +81,7 @@ def row_of(cells: dict[str, str], group: str | None) -> dict:
     path = PurePosixPath(cells["path"].replace("\\", "/"))
     start, end = (seconds(cells.get(name, "")) for name in ("start", "end"))
     whole = nfc(str(path.with_suffix(""))) if path.name else ""
-    clip = whole if start is None and end is None else f"{whole}@{cells.get('start') or 0}-{cells.get('end')}"
+    clip = whole if start is None and end is None else f"{whole}@{cells.get('start') or 0}-{cells.get('end') or ''}"
     found = cells.get("group") or (group_of(str(path), group) if group else whole)
     row = {"clip": clip, "path": str(path), "class": nfc(cells["class"]), "group": found and nfc(found)}
     row |= {"start": start, "end": end}

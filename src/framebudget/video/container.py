@@ -61,10 +61,10 @@ class Video:
 @contextlib.contextmanager
 def open_video(path: Path) -> Iterator[Video]:
     """Open a file. Raises ClipError if it has no video stream, or if decoding fails in the body of the `with`."""
-    if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe may never end
-        raise ClipError(f"{path}: a pipe or device, not a file")
     problem = "cannot be opened as a video"
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe may never end
+            raise ClipError(f"{path}: a pipe or device, not a file")
         with av.open(f"file:{path}", options=OPTIONS, metadata_errors="replace") as container:
             problem = "broken while decoding"
             yield Video(container, _video_stream(path, container))

@@ -86,7 +86,7 @@ def read_frames(
     """Return the frames with these numbers, uint8 (T, H, W, C) in RGB, upright. Indices may repeat, in any order.
 
     short_side: scale the frames (bilinear) so that the shorter side has this many pixels.
-    index: what `sources.proof.build` returned for this clip; without it, the clip is decoded from its start.
+    index: of this clip, as `fetch` proved it (sources/proof.py); without it, the clip is decoded from its start.
     Raises ClipError if the file cannot be read or has no such frame.
     """
     indices_T = np.asarray(indices)
