@@ -182,7 +182,7 @@ def answers_of(study: Path) -> pd.DataFrame:
     table = tables["results"].assign(study=study.name, clips=title(content))
     table["network"] = table["model"].map(lambda model: NETWORKS[model].name)
     table["start"] = table["model"].map(lambda model: Path(data[model]["weights"] or "").name)
-    table["px"], table["window"] = table["crop"], data["input"]["window"]
+    table["px"], table["window"] = table["crop"], float(data["input"]["window"] or "nan")
     table["tested"] = predictions["clip"].nunique()
     table["groups"], table["chance"] = predictions["group"].nunique(), 1 / len(scores.classes_of(predictions))
     needed = tables["needed"].set_index("model")
