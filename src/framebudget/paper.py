@@ -54,14 +54,16 @@ def measured(p: Params) -> Iterator[str]:
 
 def agreement(beside: pd.DataFrame) -> Iterator[str]:
     """Whether the accuracies are those that the kept study lets expect; nothing if none has this recipe."""
-    if len(beside):
-        kept_as = f"reports/{beside['study'].iloc[0]}, with {beside['seeds_kept'].iloc[0]} seeds"
-        others = [
-            f"{NETWORKS[row.model].name} at {row.budget} ({row.expected_low:.1%} to {row.expected_high:.1%})"
-            for row in beside[~beside["agrees"]].itertuples()
-        ]
-        found = f"all but {listed(others)}" if others else "all"
-        yield f"Within the 95% prediction intervals of {kept_as}: {found}"
+    if beside.empty:
+        return
+    first = beside.iloc[0]
+    others = [
+        f"{NETWORKS[row.model].name} at {row.budget} ({row.expected_low:.1%} to {row.expected_high:.1%})"
+        for row in beside[~beside["agrees"]].itertuples()
+    ]
+    found = f"All {len(beside)} accuracies" + (f" but {listed(others)}" if others else "")
+    intervals = f"the 95% prediction intervals of reports/{first['study']} ({first['seeds_kept']} seeds)"
+    yield f"{found} are within {intervals}"
 
 
 def sentences() -> list[dict[str, str]]:
