@@ -158,7 +158,7 @@ def test_a_broken_video_is_named_and_the_others_are_predicted(work, clips, tmp_p
         (["--step", "1"], "--step works only with --window"),
         (["--timeline", "x.png"], "--timeline works only for one video, with --window"),
         (["--window", "1", "--timeline", "x.mp4"], "x.mp4: matplotlib cannot write .mp4 files; choose one of"),
-        (["--window", "1", "--timeline", "src"], "src: a folder; name a file in it"),
+        (["--window", "1", "--timeline", "work"], "work: a folder; name a file in it"),
         (["--top", "0"], "argument --top: '0' is not a whole number of at least 1"),
         (["--window", "-1"], "'-1' is not a number of seconds above 0"),
         (["--window", "1e308"], "'1e308' is not a number of seconds above 0"),

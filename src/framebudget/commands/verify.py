@@ -80,7 +80,7 @@ def fresh_clone(clone: Path, environment: dict[str, str] | None = None, umask: i
 
     clone.mkdir()
     run("git", "clone", "--quiet", str(Path.cwd()), ".")
-    run("dvc", "cache", "dir", "--local", "--quiet", str(clone / ".dvc/cache"))  # a shared one would have the outputs
+    run("dvc", "cache", "dir", "--local", "--quiet", ".dvc/cache")  # a shared one would have the outputs
     run("dvc", "pull", "--quiet", "data.dvc")
     return run
 
