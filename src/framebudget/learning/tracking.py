@@ -41,7 +41,7 @@ from framebudget.study import PACKAGE, Study, Training, read_table, source_files
 
 STUDY, TRAINING = "framebudget.study", "framebudget.training"  # tags to find runs by
 TRAINED = "framebudget.trained_sha256"
-OF_COMMIT = mlflow_tags.MLFLOW_GIT_COMMIT, mlflow_tags.MLFLOW_RUN_NOTE  # a study may go on after a commit
+OF_COMMIT = mlflow_tags.MLFLOW_GIT_COMMIT, mlflow_tags.MLFLOW_RUN_NOTE  # a commit must not split a resumed study
 
 
 def study_run(study: Study) -> tuple[MlflowClient, str]:
@@ -221,10 +221,15 @@ def log_pictures(study: Study, folder: Path, draw: Callable[[Training], dict[str
 
 def own_runs(client: MlflowClient, study_id: str, training: Training) -> list[Run]:
     """The run of this training in this study. A training that DVC or the store kept from another study gets one."""
-    if (training.folder / "curve.csv").exists():
+
+    def found() -> list[Run]:
+        made = runs_that_made(client, training.file, training.params.dataset)
+        return [run for run in made if run.data.tags.get(mlflow_tags.MLFLOW_PARENT_RUN_ID) == study_id]
+
+    if not (own := found()) and (training.folder / "curve.csv").exists():
         log_finished(training)
-    made = runs_that_made(client, training.file, training.params.dataset)
-    return [run for run in made if run.data.tags.get(mlflow_tags.MLFLOW_PARENT_RUN_ID) == study_id]
+        own = found()
+    return own
 
 
 def runs_that_made(client: MlflowClient, file: Path, dataset: str) -> list[Run]:
