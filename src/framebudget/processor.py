@@ -13,8 +13,6 @@ import psutil
 
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # as Lightning reads them, in this order
 ISA = "ONEDNN_MAX_CPU_ISA"  # limits the instructions that oneDNN uses
-
-
 LIMITS = "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"  # of a container
 
 

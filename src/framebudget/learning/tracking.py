@@ -52,7 +52,7 @@ def study_run(study: Study) -> tuple[MlflowClient, str]:
     p, tags = study.params, _tags()
     facts = p.model_dump(exclude={"datasets", "workers", "launcher", "engine", "side_by_side", "per_gpu", "store"})
     facts["datasets"] = {p.dataset: p.data.model_dump(exclude={"evaluate"})}
-    chosen = {key: value for key, value in tags.items() if key not in OF_COMMIT}  # but the code itself
+    chosen = {key: value for key, value in tags.items() if key not in OF_COMMIT}  # the code counts instead
     parts = [facts, chosen, *map(sha256, source_files())]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
     name = tags.get("dvc.exp_name", f"{'-'.join(map(str, p.frames))} {p.unit}, {digest[:7]}")

@@ -26,9 +26,9 @@ def unpickled(path: Path) -> dict:
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such weight file") from None
     except Exception as error:  # a damaged pickle can raise any Python error
-        if isinstance(error, OSError) and explanation(error):  # of the machine
-            raise
-        if explanation(error):  # the length of a string in a damaged pickle can be any number
+        if explanation(error):  # of the machine; but a string in a damaged pickle may ask for any memory
+            if isinstance(error, OSError):
+                raise
             raise WeightsError(f"{path}: too little memory to load it, or damaged") from None
         why = str(error) if type(error) is ValueError else type(error).__name__
         raise WeightsError(f"{path}: not a PyTorch checkpoint, or damaged ({why})") from None

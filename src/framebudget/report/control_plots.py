@@ -65,13 +65,15 @@ def of_kept(answers: pd.DataFrame) -> Figure:
     studies = [rows.set_index("budget") for _, rows in tested.groupby(["study", "model"], sort=False)]
     labels = ORDERS | {"of_largest": f"trained at {tested['budget'].max()}"}
     across = min(len(studies), 2)
-    figure = Figure(figsize=(COLUMN, 0.35 + 1.65 * -(-len(studies) // across)))
-    grid = figure.subplots(-(-len(studies) // across), across, squeeze=False, sharey=True)
+    down = -(-len(studies) // across)
+    figure = Figure(figsize=(COLUMN, 0.35 + 1.65 * down))
+    grid = figure.subplots(down, across, squeeze=False, sharey=True)
     for unused in grid.flat[len(studies) :]:
         unused.set_axis_off()
+    lowest = min(0.5, np.floor(10 * tested[[*labels]].min().min()) / 10)
     for axes, rows in zip(grid.flat, studies, strict=False):
         draw_lines(axes, rows, labels, "frames")
-        axes.set_ylim(min(0.5, np.floor(10 * tested[[*labels]].min().min()) / 10), 1.02)
+        axes.set_ylim(lowest, 1.02)
         axes.set_title(f"{rows['clips'].iloc[0]}\n{rows['network'].iloc[0]}")
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
