@@ -1,7 +1,9 @@
 """A real Ray cluster on loopback: a head and two workers, one of which is killed in mid-training."""
 
+import os
 import shutil
 import time
+from multiprocessing import connection
 from pathlib import Path
 
 import pandas as pd
@@ -58,6 +60,21 @@ def test_a_training_whose_node_dies_runs_again_to_the_bytes_of_a_local_one(split
         assert found.data.metrics["val_loss"] == pytest.approx(rows["val_loss"].iloc[-1], rel=1e-4)
         assert client.get_run(found.info.run_id).info.status == "FINISHED"
     assert len(client.search_model_versions("name = 'framebudget-x3d_m'")) == 2
+
+
+def test_a_training_waits_for_a_node_with_enough_cpus(split, cluster, tmp_path):
+    there = shutil.copytree(split, tmp_path / "there")
+    set_params(there, engine="ray", frames=2, **{"trainer.threads": 2, "train.epochs": 1})
+    process = start(*TRAIN, cwd=there)
+    said = ""
+    while "no node of the cluster has 2 CPUs (trainer.threads in params.yaml); the largest has 1" not in said:
+        assert connection.wait(process.readers, timeout=120), said
+        part = os.read(process.readers[0].fileno(), 2**16)
+        assert part, said
+        said += part.decode()
+    cluster[0].add_node(num_cpus=2)
+    said += process.communicate(timeout=300)[0]
+    assert process.returncode == 0, said
 
 
 def test_clips_that_a_node_does_not_have_are_an_error_that_names_it(split, cluster, tmp_path):

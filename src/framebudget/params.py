@@ -53,7 +53,7 @@ class Fetch(Strict):
 class Split(Strict):
     by: Literal["group", "clip"]
     test: Fraction | None
-    official: Literal[1, 2, 3, "all"] | None
+    official: Annotated[Literal[1, 2, 3, "all"], BeforeValidator(lambda v: v if type(v) is int else str(v))] | None
     folds: Annotated[int, Field(ge=3)] | None
     validation: Fraction
     seed: Seed

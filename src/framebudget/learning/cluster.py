@@ -54,8 +54,12 @@ def knock(address: str) -> None:
 
 
 def machine(p: Params) -> Machine:
-    """The type of machine on which the cluster runs a training."""
+    """The type of machine on which the cluster runs a training. Waits for a node with enough CPUs, and says so."""
     ray = connect()
+    largest = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
+    if largest < p.trainer.threads:
+        wanted = f"{p.trainer.threads} CPUs (trainer.threads in params.yaml)"
+        print(f"no node of the cluster has {wanted}; the largest has {largest:g}; waiting for one", flush=True)
     return ray.get(ray.remote(lambda: this_machine()).options(**_share(ray, p)).remote())
 
 
