@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -173,18 +174,30 @@ def test_precision_and_memory_format_change_the_losses_but_little(fresh, trained
     assert 1e-4 < change.max().max() < 0.05
 
 
-@pytest.mark.parametrize("name", ["channels_last_3d", "contiguous_format"])
-def test_weights_and_clips_have_the_memory_format_that_is_asked_for(fresh, monkeypatch, name):
-    set_params(fresh, **{"trainer.memory_format": name})
+@pytest.mark.parametrize(
+    ("name", "gpus", "options", "last"),
+    [
+        ("channels_last_3d", 0, {}, True),
+        ("contiguous_format", 0, {}, False),
+        ("auto", 0, {"trainer.compile": True}, True),
+        ("auto", 1, {}, True),
+        ("auto", 1, {"trainer.compile": True}, False),
+        ("auto", 2, {"trainer.devices": 2}, False),
+        ("auto", 1, {"train.frozen_norms": True}, False),
+    ],
+)
+def test_the_memory_format_of_weights_and_clips(fresh, monkeypatch, name, gpus, options, last):
+    set_params(fresh, **{"trainer.memory_format": name} | options)
     monkeypatch.chdir(fresh)
-    training = Study.load().trainings("x3d_m")[0]
+    study = Study.load()
+    training = replace(study, machine=study.machine._replace(gpus=gpus)).trainings("x3d_m")[0]
     data, frames_BVTHWC = ClipData(training), torch.zeros(2, 1, 4, 40, 40, 3, dtype=torch.uint8)
     views = [View([(0, 0)], flip=False)] * 2
     clips_BVCTHW, *_ = data.on_after_batch_transfer((frames_BVTHWC, views, torch.zeros(2), torch.arange(2)), 0)
     for tensor in (clips_BVCTHW[:, 0], initial(training).blocks[0].conv.conv_t.weight[:, :, 0]):
-        last = torch.channels_last_3d if tensor.ndim == 5 else torch.channels_last
-        assert tensor.is_contiguous(memory_format=last) == (name == "channels_last_3d")
-        assert tensor.is_contiguous() == (name == "contiguous_format")
+        channels_last = torch.channels_last_3d if tensor.ndim == 5 else torch.channels_last
+        assert tensor.is_contiguous(memory_format=channels_last) == last
+        assert tensor.is_contiguous() != last
 
 
 def test_other_parameters_never_go_on_from_a_state(fresh):

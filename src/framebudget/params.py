@@ -95,7 +95,8 @@ class Trainer(Strict):
     timeout: Count
     save_every: NotNegative
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
-    memory_format: Literal["channels_last_3d", "contiguous_format"]
+    memory_format: Literal["auto", "channels_last_3d", "contiguous_format"]
+    cuda_graphs: bool
     compile: bool
 
     @property
@@ -148,10 +149,9 @@ class Evaluate(Strict):
     margin: Fraction
 
 
-class DataSet(Strict):
+class DataSet(Strict, extra="allow"):
     """An entry of `datasets`. Keys other than these are the sections of networks."""
 
-    model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, dict[str, JsonValue]]
 
     fetch: Fetch

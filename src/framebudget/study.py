@@ -36,6 +36,7 @@ SOURCES = (  # what a training runs: tests compare it with the imports of frameb
     "console.py", "learning", "models", "params.py", "processor.py", "repository.py", "sources/download.py",
     "sources/weights.py", "study.py", "train.py", "video",
 )  # fmt: skip
+NO_EFFECT = "timeout", "save_every", "cuda_graphs"  # parameters of the trainer that do not change what it trains
 TRAINED = re.compile(r"(\d+)f-s(\d+)(?:-k(\d+))?")
 
 
@@ -169,6 +170,16 @@ class Training:
         pays = machine.bfloat16 and (machine.gpus or NETWORKS[self.network].cpu_bfloat16)
         return "bf16-mixed" if pays else "32-true"
 
+    @property
+    def memory_format(self) -> str:
+        """trainer.memory_format. `auto` is channels last, except where models/gpu.py leaves a GPU to torch's operators,
+        which are slow in it."""
+        options = self.params.trainer
+        if options.memory_format != "auto":
+            return options.memory_format
+        stock = self.study.machine.gpus and (options.shared or options.compile or self.recipe.frozen_norms)
+        return "contiguous_format" if stock else "channels_last_3d"
+
     @cached_property
     def identity(self) -> str:
         """A digest of what determines the result: parameters, clips, given weights, processor, packages and code."""
@@ -179,8 +190,8 @@ class Training:
             (self.budget, self.seed, self.fold),
             self.input.model_dump(),
             self.recipe.model_dump(),
-            self.params.trainer.model_dump(exclude={"timeout", "save_every", "precision"}),
-            self.precision,
+            self.params.trainer.model_dump(exclude={*NO_EFFECT, "precision", "memory_format"}),
+            (self.precision, self.memory_format),
             self.weights_sha256,
             versions(),
             self.study.machine.kind,

@@ -127,6 +127,15 @@ def test_a_residual_block_with_running_statistics(number, frozen):
             assert error(module.to(DEVICE)(x.to(DEVICE)), reference(x.double())) < 1e-5
 
 
+def test_frozen_stages_go_the_way_of_a_gpu(monkeypatch):
+    """No gradient passes through their norms, so that their kernels suffice."""
+    module = block("x3d_m", 1, 0).eval().requires_grad_(False)
+    x = torch.randn(2, 24, 2, 6, 6)
+    truth = copy.deepcopy(module).double()(x.double())
+    monkeypatch.setattr(gpu.ResBlock, "forward", None)  # by torch's operators
+    assert error(module.to(DEVICE)(x.to(DEVICE)), truth) < 1e-5
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_block_of_a_network_goes_the_way_of_a_gpu(network):
     assert not [module for module in NETWORKS[network].build(5).modules() if type(module) in gpu.SWAPS]

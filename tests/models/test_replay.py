@@ -39,6 +39,13 @@ def test_evaluation_captures_the_first_shape_that_comes_twice_in_a_row(log):
     assert log == ["eager 2", "eager 8", "capture 8", "replay 8", "replay 8", "eager 3", "replay 8"]
 
 
+def test_nothing_is_captured_if_graphs_are_off(log):
+    compute = Replay(Network(log), enabled=False)
+    for size in (8, 8):
+        compute(torch.zeros(size))
+    assert log == ["eager 8", "eager 8"]
+
+
 def test_training_captures_the_first_shape_and_validation_its_own(log):
     compute = Replay(Network(log))
     compute(torch.zeros(8)), compute(torch.zeros(5)), compute(torch.zeros(8))

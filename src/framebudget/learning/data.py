@@ -45,6 +45,6 @@ class ClipData(pl.LightningDataModule):
         """clips_BVCTHW, made on the device, labels_B, and a seed for each clip."""
         frames_BVTHWC, views, labels_B, _ = batch
         clips_BVCTHW = inputs(frames_BVTHWC, views, self.training.input.crop)
-        if self.training.params.trainer.memory_format == "contiguous_format":
+        if self.training.memory_format == "contiguous_format":
             clips_BVCTHW = clips_BVCTHW.contiguous()
         return clips_BVCTHW, labels_B, [view.seed for view in views]

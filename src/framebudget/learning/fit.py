@@ -43,7 +43,8 @@ def fit(training: Training, tell: Tell) -> None:
 
 def _fit(training: Training, tell: Tell) -> None:
     p, network = training.params, NETWORKS[training.network]
-    task = Classification(initial(training), training.recipe, p.protocol == "published" and network.softmax)
+    doubly = p.protocol == "published" and network.softmax
+    task = Classification(initial(training), training.recipe, doubly, p.trainer.cuda_graphs)
     task.try_out()  # fail before an MLflow run or another rank starts
     resume = LastEpoch(training.folder / "last.ckpt", p.trainer.save_every)
     with clear(p.trainer.timeout):
@@ -66,7 +67,7 @@ def initial(training: Training) -> nn.Module:
         raise UserError(
             f"{training.weights}: not the weights that work/weights.json names; run fetch again: dvc repro -f fetch"
         )
-    module = network.build(len(training.study.classes)).to(memory_format=getattr(torch, options.memory_format))
+    module = network.build(len(training.study.classes)).to(memory_format=getattr(torch, training.memory_format))
     if file:
         weights.load(module, file, network.head)
     if options.compile:

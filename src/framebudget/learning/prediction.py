@@ -73,7 +73,8 @@ def probabilities(
 ) -> tuple[np.ndarray, float]:
     """probabilities_ONK (O orders) of a training's test clips, with its views, and milliseconds per clip."""
     p, test = training.params, training.clips("test")
-    rule, device, replay = p.data.evaluate, next(module.parameters()).device, Replay(module)
+    rule, device = p.data.evaluate, next(module.parameters()).device
+    replay = Replay(module, p.trainer.cuda_graphs)
     data = Clips(p.folder, test, training.T, training.input, training.seed, rule.views, rule.crops)
     # allocated once: keeping small tensors while large ones are freed would fragment the heap
     probabilities_ONK = np.empty((len(orders), len(test), len(training.study.classes)), np.float32)

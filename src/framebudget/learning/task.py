@@ -27,14 +27,15 @@ class Classification(pl.LightningModule):
     """Cross-entropy on logits. Means over an epoch weight every clip equally.
 
     doubly: take a softmax before the cross-entropy, as one does with PyTorchVideo's X3D, whose head ends in a softmax.
+    graphs: whether a GPU may replay steps as CUDA graphs.
     curve: one row per epoch. best: the network's weights after the epoch with the best validation accuracy; of several,
     the one with the lowest validation loss. A checkpoint contains both.
     """
 
-    def __init__(self, network: nn.Module, recipe: Train, doubly: bool = False):
+    def __init__(self, network: nn.Module, recipe: Train, doubly: bool = False, graphs: bool = True):
         super().__init__()
         self.network, self.recipe, self.doubly = network, recipe, doubly
-        self.replay = Replay(network)
+        self.replay = Replay(network, graphs)
         self.dropouts = [module for module in network.modules() if isinstance(module, ClipDropout)]
         names = "train_loss", "train_accuracy", "val_loss", "val_accuracy"
         self.means = nn.ModuleDict({name: MeanMetric() for name in names})

@@ -136,17 +136,16 @@ def channels_first(x_BTHWC: Tensor) -> Tensor:
 
 
 def takes(x: Tensor) -> bool:
-    """Whether this module handles such a tensor. Otherwise layers.py does, where ranks can share statistics and
-    torch.compile can fuse."""
+    """Whether this module computes such a tensor. Otherwise torch's own operators do, in which ranks can share
+    statistics and which torch.compile can fuse."""
     ranks = distributed.is_initialized() and distributed.get_world_size() > 1
     return x.is_cuda and x.dtype in TAKEN and not ranks and not torch.compiler.is_compiling()
 
 
-def frozen(module: nn.Module) -> bool:
+def frozen(module: nn.Module, x: Tensor) -> bool:
     """Whether gradients go through a norm with running statistics, for which there is no kernel."""
-    return torch.is_grad_enabled() and any(
-        isinstance(part, nn.BatchNorm3d) and not part.training for part in module.modules()
-    )
+    wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *module.parameters()))
+    return wanted and any(isinstance(part, nn.BatchNorm3d) and not part.training for part in module.modules())
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype:
@@ -232,7 +231,7 @@ class Bottleneck(BottleneckBlock):
 
 class Residual(ResBlock):
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        if not takes(x_BCTHW) or frozen(self):
+        if not takes(x_BCTHW) or frozen(self, x_BCTHW):
             return super().forward(x_BCTHW)
         shortcut = x = channels_last(x_BCTHW)
         if self.branch1_conv is not None:
@@ -245,7 +244,7 @@ class Residual(ResBlock):
 
 class Stem(ResNetBasicStem):
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        if not takes(x_BCTHW) or frozen(self):
+        if not takes(x_BCTHW) or frozen(self, x_BCTHW):
             return super().forward(x_BCTHW)
         x = channels_last(x_BCTHW)
         for conv in [self.conv] if isinstance(self.conv, nn.Conv3d) else [self.conv.conv_t, self.conv.conv_xy]:

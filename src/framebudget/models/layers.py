@@ -1,4 +1,7 @@
-"""Layers that replace PyTorchVideo's: same parameters, same keys, any number of frames."""
+"""Layers that replace PyTorchVideo's: same parameters, same keys, any number of frames.
+
+The convolutions are the CPU's way. On a GPU, where gpu.py does not compute them, they are torch's own.
+"""
 
 import itertools
 import math
@@ -40,16 +43,15 @@ class SpatialMaxPool(nn.Module):
 class DepthwiseConv3d(nn.Conv3d):
     """A depthwise 3×3×3 convolution, computed as three depthwise 2-D ones on the frames as pictures.
 
-    Same parameters and result as nn.Conv3d, whose depthwise backward is the slowest part of an X3D step on CPUs
-    (and, on GPUs, why X3D trains slower than SlowFast: SlowFast#286). Without gradients, nn.Conv3d in channels
-    last is faster on CPUs. Temporal stride and dilation are 1, and padding is 1 everywhere, which is all that X3D uses.
-    Give it channels_last_3d input.
+    Same parameters and result as nn.Conv3d, whose depthwise backward is the slowest part of an X3D step on CPUs.
+    Without gradients, nn.Conv3d in channels last is faster there. Temporal stride and dilation are 1, and padding is 1
+    everywhere, which is all that X3D uses. Give it channels_last_3d input.
     """
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        if not (x_BCTHW.is_cuda or torch.is_grad_enabled()):
+        if x_BCTHW.is_cuda or not torch.is_grad_enabled():
             return super().forward(x_BCTHW)
-        if x_BCTHW.shape[3:] == (1, 1) and not x_BCTHW.is_cuda:  # the rest of the kernel meets only padding
+        if x_BCTHW.shape[3:] == (1, 1):  # the rest of the kernel meets only padding
             weight = self.weight[:, :, :, 1, 1]
             return F.conv1d(x_BCTHW.flatten(2), weight, self.bias, 1, 1, groups=self.groups)[..., None, None]
         x, padding = x_BCTHW, 1
@@ -108,6 +110,8 @@ class TemporalDepthwiseConv3d(nn.Conv3d):
     """A depthwise k×1×1 convolution, computed as a 2-D one over (T, H·W): X3D's stem. Strides and dilation are 1."""
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
+        if x_BCTHW.is_cuda:
+            return super().forward(x_BCTHW)
         y = F.conv2d(x_BCTHW.flatten(3), self.weight.flatten(3), self.bias, 1, self.padding[:2], groups=self.groups)
         return y.unflatten(3, x_BCTHW.shape[3:])
 

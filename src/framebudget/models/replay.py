@@ -34,15 +34,16 @@ class Replay:
     In training, this is the first shape; in evaluation, the first that comes twice in a row.
 
     Launching X3D-M's kernels one by one takes the host longer than the device takes to compute them. Batches of other
-    shapes, such as the last of an epoch, run without a graph. Results are the same bytes either way.
+    shapes, such as the last of an epoch, run without a graph, and so do all if not `enabled`. Results are the same
+    bytes either way.
     """
 
-    def __init__(self, network: nn.Module):
-        self.network, self.shapes, self.graphs = network, {}, {}
+    def __init__(self, network: nn.Module, enabled: bool = True):
+        self.network, self.enabled, self.shapes, self.graphs = network, enabled, {}, {}
 
     def __call__(self, clips_BCTHW: Tensor) -> Tensor:
         network, training = self.network, self.network.training and torch.is_grad_enabled()
-        if not takes(clips_BCTHW) or network._compiled_call_impl:
+        if not (self.enabled and takes(clips_BCTHW)) or network._compiled_call_impl:
             return network(clips_BCTHW)
         known = self.shapes.get(training) == clips_BCTHW.shape
         if training in self.graphs and not known:
