@@ -1,4 +1,4 @@
-# Every target needs make and Python >= 3.11, and all but paper and ui need git.
+# Every target needs Python >= 3.11; test, verify, docs and experiments also need git.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3
 PORT ?= 5000

@@ -18,7 +18,7 @@ import pandas as pd
 import yaml
 
 from framebudget import params
-from framebudget.console import UserError, new_folder, stage, usage, write_text
+from framebudget.console import UserError, new_folder, read_yaml, stage, usage, write_text
 from framebudget.figures import of_numbers
 from framebudget.learning.prediction import ORDERS
 from framebudget.learning.tracking import runs_that_made, study_run
@@ -58,7 +58,7 @@ def main() -> None:
 def keep(name: str) -> None:
     p, work = params.load(), Path("work")
     with new_folder(HERE / name) as folder:
-        content = yaml.safe_load(Path("params.yaml").read_text())
+        content = read_yaml(Path("params.yaml"))
         content["datasets"] = {p.dataset: (data := content["datasets"][p.dataset])}
         content["clips"] = p.folder.name  # the path on this machine stays private
         for network in p.data.networks:
@@ -72,8 +72,8 @@ def keep(name: str) -> None:
         write_rows(milliseconds(Study.load()), folder / "milliseconds.csv", p.unit)
         for model in p.models:
             shutil.copy(work / model / "curves.csv", folder / f"{model}_curves.csv")
-        if p.clips == EMBEDDED and not p.archive:  # a picture of clips
-            shutil.copy(work / "figures/mistakes.png", folder)
+        if p.clips == EMBEDDED and not p.archive and (mistakes := work / "figures/mistakes.png").exists():
+            shutil.copy(mistakes, folder)  # a picture of clips
         recompute(folder)
 
 
@@ -93,7 +93,7 @@ def add(name: str) -> None:
     files = {"predictions.csv": read_predictions, "control_predictions.csv": read_controls}
     with new_folder(kept) as folder:
         shutil.copytree(kept, folder, dirs_exist_ok=True)
-        content = yaml.safe_load((kept / "params.yaml").read_text()) | {"seeds": sorted([*old.seeds, *p.seeds])}
+        content = read_yaml(kept / "params.yaml") | {"seeds": sorted([*old.seeds, *p.seeds])}
         write_text(folder / "params.yaml", yaml.safe_dump(content, sort_keys=False))
         for file, read in files.items():
             write_rows(joined(read(kept / file), read(work / file)), folder / file, p.unit)
@@ -136,12 +136,13 @@ def kept() -> list[Path]:
 
 def recompute(study: Path) -> None:
     tables = tables_of(study)
-    published = yaml.safe_load((study / "params.yaml").read_text()).get("protocol") == "published"
+    published = read_yaml(study / "params.yaml").get("protocol") == "published"
     unit = "seconds" if published else "frames"  # those of version 0.1 are too old for Params
     for name, table in tables.items():
         write_rows(table, study / f"{name}.csv", unit)
     periodic = params.load(study / "params.yaml").data.input if "motion" in tables else None
     predictions = read_predictions(study / "predictions.csv")
+    plots.use_fonts_of(scores.classes_of(predictions))
     for name, figure in of_numbers(predictions, curves_of(study), tables, unit, periodic):
         plots.write(figure, study / f"{name}.png")
 
@@ -153,7 +154,7 @@ def curves_of(study: Path) -> pd.DataFrame:
 
 def tables_of(study: Path) -> dict[str, pd.DataFrame]:
     """The tables of numbers, as `evaluate` computes them. What a clip costs is taken from the results."""
-    content = yaml.safe_load((study / "params.yaml").read_text())
+    content = read_yaml(study / "params.yaml")
     rule = content["datasets"][content["dataset"]]["evaluate"]
     predictions, before = read_predictions(study / "predictions.csv"), read_table(study / "results.csv")
     learned = scores.learned(curves_of(study))
@@ -176,7 +177,7 @@ def answers() -> pd.DataFrame:
 
 
 def answers_of(study: Path) -> pd.DataFrame:
-    content = yaml.safe_load((study / "params.yaml").read_text())
+    content = read_yaml(study / "params.yaml")
     data, tables = content["datasets"][content["dataset"]], tables_of(study)
     predictions = read_predictions(study / "predictions.csv")
     table = tables["results"].assign(study=study.name, clips=title(content))
@@ -274,7 +275,7 @@ def rows_of(study: Path) -> pd.DataFrame:
 
     A network that trained for one epoch is left out: it only showed that the pipeline runs.
     """
-    content = yaml.safe_load((study / "params.yaml").read_text())
+    content = read_yaml(study / "params.yaml")
     data = content["datasets"][content["dataset"]]
     predictions = read_predictions(study / "predictions.csv")
     clips, groups = predictions["clip"].nunique(), predictions["group"].nunique()

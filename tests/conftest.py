@@ -1,4 +1,4 @@
-"""Clips and repositories that the tests share; real clips lie in ../shared, or FRAMEBUDGET_SHARED."""
+"""Clips and repositories that the tests share; real clips are in ../shared, or FRAMEBUDGET_SHARED."""
 
 import os
 import shutil

@@ -41,6 +41,18 @@ def test_no_more_clips_at_once_than_memory_and_limits_allow(fetched, monkeypatch
     assert pools == [2]
 
 
+def test_clips_of_ones_own_are_not_those_of_motion(fetched):
+    for path in fetched.folder.iterdir():
+        path.rename(fetched.folder / f"my {path.name}")
+    set_params(fetched.folder.parent, clips="clips")
+    with pytest.raises(SystemExit, match=r"clips: not the clips of motion; .* add -S dataset=folder"):
+        fetch.main()
+    (fetched.folder / "clips.csv").write_text("path,class\n")
+    set_params(fetched.folder.parent, clips="clips/clips.csv")
+    with pytest.raises(SystemExit, match="not the clips of motion"):
+        fetch.main()
+
+
 def kept_hard_limit() -> bool:
     """Whether a limit of 1 GiB more than this process has is as it was, although `confine` would set 2."""
     held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()

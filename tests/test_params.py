@@ -46,7 +46,10 @@ def written(tmp_path, change):
         (lambda p: p["train"].update(label_smoothing=1), "train.label_smoothing"),
         (lambda p: p["trainer"].update(precision="half"), "trainer.precision"),
         (lambda p: p["datasets"]["motion"]["split"].update(test=0.9), "datasets.motion.split"),
-        (lambda p: p["datasets"]["ucf101"]["split"].update(folds=5), "with folds, set test"),
+        (
+            lambda p: p["datasets"]["ucf101"]["split"].update(folds=5),
+            "set test, folds (test is then ignored) or official",
+        ),
         (lambda p: p["datasets"]["ucf101"]["split"].update(official=True), "datasets.ucf101.split.official"),
         (lambda p: p["datasets"]["motion"]["input"].update(crop=1000), "datasets.motion.input: crop 1000"),
         (lambda p: p["datasets"]["motion"]["input"].update(sampling="random"), "datasets.motion.input.sampling"),

@@ -80,7 +80,7 @@ def report(study: Study, predictions: pd.DataFrame, controls: pd.DataFrame) -> t
         "reliability": (scores.reliability(predictions), "Accuracy of predictions by their confidence."),
     }
     scenes = controls["group"].astype(str).str.fullmatch(r"g\d+").all()  # their numbers tell the periods
-    if p.dataset == "motion" and p.protocol == "sound" and len(ACTIONS) == K and scenes:
+    if p.dataset == "motion" and p.protocol == "sound" and study.classes == sorted(ACTIONS) and scenes:
         tables["motion"] = motion(controls, p.data.input), "Test accuracy, and what sampling allows."
     files = {training.network: training.file for training in study.trainings()}
     precision = {network: weights.read(file)["precision"] for network, file in files.items()}

@@ -34,6 +34,7 @@ from framebudget.console import end_with_parent, listed, sha256, stage, usage, w
 from framebudget.processor import cores, memory
 from framebudget.repository import exposed, top
 from framebudget.sources.folder import SourceError, find_clips
+from framebudget.sources.motion import ACTIONS
 from framebudget.sources.proof import Truth, prove
 from framebudget.sources.table import find_listed, stretch
 from framebudget.sources.ucf101 import fetch_clips
@@ -63,8 +64,12 @@ def main() -> None:
 
 
 def find(p: params.Params) -> tuple[list[dict], list[tuple[str, str]]]:
-    """Rows of clips, and (path, reason) of everything skipped, from a table or a folder."""
+    """Rows of clips, and (path, reason) of everything skipped, from a table or a folder. Raises SourceError."""
     rule = p.data.fetch
+    if p.dataset == "motion" and (
+        p.table or (p.folder.is_dir() and not any((p.folder / name).is_dir() for name in ACTIONS))
+    ):
+        raise SourceError(f"{p.clips}: not the clips of motion; for your own clips, add -S dataset=folder")
     if p.table:
         return find_listed(p.table, rule.group, rule.classes)
     return find_clips(p.folder, rule.group, rule.classes)

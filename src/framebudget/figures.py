@@ -13,7 +13,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -23,7 +22,7 @@ from framebudget.console import new_folder, stage, usage, write_text
 from framebudget.learning.tracking import log_pictures
 from framebudget.models import NETWORKS
 from framebudget.params import Input
-from framebudget.report import control_plots, diagrams, kept, names, overview, plots, scores, strips
+from framebudget.report import control_plots, diagrams, kept, overview, plots, scores, strips
 from framebudget.report.controls import by_frames_per_period
 from framebudget.study import Study, Training, read_predictions, read_table
 from framebudget.video import sampling, transforms
@@ -41,9 +40,11 @@ def main() -> None:
             plots.save(figure, folder, name)
             drawn.append(name)
         write_text(folder / "figures.json", json.dumps(drawn, indent=2) + "\n")
+    pairs = {(training.network, training.budget) for training in study.trainings()}
+    strip = {pair: strips.strips(examples(study, *pair)) for pair in sorted(pairs)}
     log_pictures(study, Path("work/figures"), lambda training: {
         "confusion": plots.confusion(training.rows(predictions), study.params.unit),
-        "strip": strips.strips(examples(study, training.budget)),
+        "strip": strip[training.network, training.budget],
     })  # fmt: skip
 
 
@@ -51,10 +52,7 @@ def figures(study: Study, predictions: pd.DataFrame) -> Iterator[tuple[str, Figu
     p, split = study.params, study.split
     curves = pd.concat([read_table(Path("work") / model / "curves.csv") for model in p.models])
     tables = {name: read_table(Path(f"work/tables/{name}.csv")) for name in ("results", "needed", "controls")}
-    other_fonts = names.other_fonts(split["class"].unique())
-    matplotlib.rcParams["font.family"] = [*plots.FAMILY, *other_fonts]
-    if other_fonts:
-        matplotlib.rcParams["svg.fonttype"] = "path"  # the paper has only the fonts of matplotlib
+    plots.use_fonts_of(study.classes)
     largest, answers = max(p.frames), kept.read()
 
     yield "teaser", teaser(study, predictions, tables, answers)
@@ -83,7 +81,7 @@ def teaser(study: Study, predictions: pd.DataFrame, tables: dict[str, pd.DataFra
     control = p.dataset == "motion"
     receding = predictions[predictions["label"] == "Recede"]  # alternates between large and small if frames are few
     clip = loses_most(receding if control and len(receding) else predictions)
-    axes = strips.teaser(example(study, clip, budgets))
+    axes = strips.teaser(example(study, p.models[0], clip, budgets))
     if control:
         overview.against_frames(axes, answers)
     else:
@@ -101,10 +99,10 @@ def loses_most(predictions: pd.DataFrame) -> str:
     return (by_budget.iloc[:, -1] - by_budget.iloc[:, 0]).idxmax()
 
 
-def example(study: Study, clip: str, budgets: list[int]) -> list[tuple[str, np.ndarray]]:
-    """What the first network sees of a test clip: rows of frames, as `strips` takes them."""
+def example(study: Study, model: str, clip: str, budgets: list[int]) -> list[tuple[str, np.ndarray]]:
+    """What a network sees of a test clip: rows of frames, as `strips` takes them."""
     (row,) = study.split[(study.split["subset"] == "test") & (study.split["clip"] == clip)].itertuples()
-    first = {training.budget: training for training in reversed(study.trainings(study.params.models[0]))}
+    first = {training.budget: training for training in reversed(study.trainings(model))}
     name, unit = strips.short(study.split.at[row.Index, "class"]), study.params.unit
     return [(f"{name}, {plots.counted(budget, unit)}", window(first[budget], row)) for budget in budgets]
 
@@ -128,12 +126,11 @@ def of_numbers(
     yield "confusion", plots.confusion(predictions, unit)
 
 
-def examples(study: Study, budget: int) -> list[tuple[str, np.ndarray]]:
-    """The first test clip each of the first, the middle and the last class."""
+def examples(study: Study, model: str, budget: int) -> list[tuple[str, np.ndarray]]:
+    """What a network sees of the first test clip of the first, the middle and the last class."""
     first = study.split[study.split["subset"] == "test"].drop_duplicates("class").sort_values("class")["clip"]
-    return [
-        row for k in sorted({0, len(first) // 2, len(first) - 1}) for row in example(study, first.iloc[k], [budget])
-    ]
+    shown = [first.iloc[k] for k in sorted({0, len(first) // 2, len(first) - 1})]
+    return [row for clip in shown for row in example(study, model, clip, [budget])]
 
 
 def sampled_over_epochs(study: Study) -> Figure:

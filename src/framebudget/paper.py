@@ -53,7 +53,7 @@ def measured(p: Params) -> Iterator[str]:
 
 
 def agreement(beside: pd.DataFrame) -> Iterator[str]:
-    """Whether the accuracies are those that the kept study lets expect; nothing if none has this recipe."""
+    """Say whether the accuracies are within the kept study's prediction intervals; nothing if none has this recipe."""
     if beside.empty:
         return
     first = beside.iloc[0]

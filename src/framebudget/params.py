@@ -60,9 +60,9 @@ class Split(Strict):
 
     @pydantic.model_validator(mode="after")
     def leaves_some(self) -> "Split":
-        if (self.test is None) == (self.official is None) or (self.folds and self.official):
-            raise ValueError("set one of test and official, and leave the other null; with folds, set test (ignored)")
-        if (self.test or 0) + self.validation >= 1:
+        if sum(rule is not None for rule in (self.official, self.folds or self.test)) != 1:
+            raise ValueError("set test, folds (test is then ignored) or official, and leave the others null")
+        if not self.folds and (self.test or 0) + self.validation >= 1:
             raise ValueError("test + validation must stay below 1")
         return self
 

@@ -249,6 +249,9 @@ def test_trainings_that_need_more_memory_than_there_is(configured, examined, mon
     assert "→ lower side_by_side or train.batch_size" in said
     set_params(configured, side_by_side=2)
     assert "2 trainings of x3d_m at once need about 24000.0" in examined("memory")[1]
+    set_params(configured, side_by_side=3, frames=8, **{"datasets.motion.split.folds": 5})
+    assert "3 trainings of x3d_m at once need about 24000.0" in examined("memory")[1]
+    set_params(configured, side_by_side=2, frames=[6, 8, 16], **{"datasets.motion.split.folds": None})
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: SimpleNamespace(total_memory=80e9))
     status, said = examined("memory")

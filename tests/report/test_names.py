@@ -2,9 +2,10 @@
 
 import unicodedata
 
+import numpy as np
 import pytest
 
-from framebudget.report import names, plots
+from framebudget.report import names, over_time, plots
 
 
 @pytest.mark.parametrize(
@@ -28,14 +29,14 @@ def test_a_font_of_the_system_writes_what_ours_cannot(system_font, recwarn, tmp_
     font = system_font("推")
     assert names.readable("推 kick") == "推 kick"
     assert names.other_fonts(["推 kick", "Sway"]) == {"Test Han": font}
-    family = plots.matplotlib.rcParams["font.family"]
-    try:
-        plots.matplotlib.rcParams["font.family"] = [*plots.FAMILY, *names.other_fonts(["推 kick"])]
+    with plots.matplotlib.rc_context():
+        plots.use_fonts_of(["推 kick"])
         figure = plots.Figure()
         figure.text(0, 0.5, plots.readable("推 kick"))
         plots.save(figure, tmp_path, "figure")
-    finally:
-        plots.matplotlib.rcParams["font.family"] = family
+    with plots.matplotlib.rc_context():
+        times, probabilities_NK = np.array([[0, 1], [1, 2]]), np.array([[0.9, 0.1], [0.2, 0.8]])
+        plots.save(over_time.timeline(times, probabilities_NK, ["推 kick", "Sway"]), tmp_path, "timeline")
     assert not [w for w in recwarn if "Glyph" in str(w.message)]
 
 

@@ -73,6 +73,7 @@ def test_the_table_names_the_group(tmp_path):
     (["path,class,subset", "b.mov,stir,dev"], "line 2: subset is dev; it must be train, validation or test"),
     (["path,class,subset", "b.mov,stir,train", "day 1/a.mp4,pour,"], "line 3: no subset, but other lines have one"),
     (["path,class", "b.mov,stir", "b.mov,pour"], "line 3: the same clip as line 2"),
+    (["path,class", "b.mov,stir", "b.mp4,pour"], r"\nline 3: the same name as line 2, but for its suffix or"),
     (["path,class", "b.mov,stir\x1b[2J"], "line 2: clip, class or group has characters that control a terminal"),
     (["path,class", "b.mov,stir", "day 1/a.mp4,stir"], "clips of at least two classes are needed"),
     (["path,class", *["c.mov,stir"] * 12], r"line 2: .*(\nline \d+: .*){9}\nand 13 more$"),

@@ -12,7 +12,6 @@ import torch
 from framebudget.params import Input
 from framebudget.sources.folder import find_clips
 from framebudget.sources.proof import build
-from framebudget.video.container import ClipError
 from framebudget.video.dataset import Clips, collate, loader
 from framebudget.video.reader import probe
 from framebudget.video.transforms import even_view, inputs
@@ -79,13 +78,6 @@ def test_evaluation_jitters_nothing(clips, rows):
     frames, view, *_ = Clips(clips, rows, 4, INPUT, 0, views=3, crops=3)[0, 0]
     assert frames.shape == (3, 4, 40, 53, 3)
     assert view == even_view(40, 53, 32, 3)
-
-
-def test_a_clip_that_is_too_short_is_named_where_the_policy_is_error(clips, rows):
-    strict = INPUT.model_copy(update={"short": "error"})
-    with pytest.raises(ClipError, match=r"v_Approach_g01_c01.avi: 30 frames, but 31 are needed.*input.short"):
-        Clips(clips, rows, 31, strict, 0, None)
-    assert len(Clips(clips, rows, 31, INPUT, 0, None)[0, 0][0][0]) == 31
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 4])

@@ -101,7 +101,8 @@ def memory() -> Iterator[Finding]:
     there = processor.memory() / 1e9
     if gpus := torch.cuda.device_count():
         at_once, there = -(-at_once // gpus), torch.cuda.get_device_properties(0).total_memory / 1e9
-    study = Study(p, pd.DataFrame({"fold": [0]}))  # its clips may not be there yet, and are not needed here
+    folds = p.data.split.folds or (3 if p.data.split.official == "all" else 1)
+    study = Study(p, pd.DataFrame({"fold": range(folds)}))  # its clips may not be there yet, and are not needed here
     for network in p.models:
         trainings = study.trainings(network)
         each = {T: needed(one) for T, one in {training.T: training for training in trainings}.items()}

@@ -52,9 +52,9 @@ def card(checkpoint: dict, file: Path) -> str:
     crop, K = spec["crop"], len(classes)
     parameters, gmacs = cost(model, K, T, crop)
     names = "\n".join(f"{k}. {name}" for k, name in enumerate(classes))
-    results = "Test accuracy unknown: these weights are not from the study in work/."
+    results, own = "Test accuracy unknown: these weights are not from the study in work/.", sha256(file)
     for (budget, _, fold), path in trained(Path("work", model)).items():
-        if sha256(path) == sha256(file):
+        if sha256(path) == own:
             results = history(model, budget, fold)
     return f"""# {NETWORKS[model].name}, {T} frames, {K} classes
 
@@ -85,8 +85,9 @@ def taken(spec: dict, T: int) -> str:
 
 
 def history(model: str, budget: int, fold: int) -> str:
-    """How the study in work/ trained this network, and the test result of all seeds at its budget."""
-    split = read_csv(Path("work/split.csv"), {"group": str, "subset": str, "fold": int}).query("fold == @fold")
+    """How the study in work/ trained this network, and the test result of all seeds and folds at its budget."""
+    folds = read_csv(Path("work/split.csv"), {"group": str, "subset": str, "fold": int})
+    split = folds.query("fold == @fold")
     n, groups = split["subset"].value_counts(), split["group"].nunique()
     others = f"{n['validation']} for validation, {n['test']} for the test."
     training = f"Trained on {n['train']} of {len(split)} clips of {groups} groups; {others}"
@@ -98,4 +99,6 @@ def history(model: str, budget: int, fold: int) -> str:
     interval = f", 95% interval {of} {row.low:.1%} to {row.high:.1%}" if of else ""
     seeds = f"mean of {row.seeds:.0f} seeds" if row.seeds > 1 else "one seed"
     leak = " Some of these share a group with clips of training or validation." if leaked(split) else ""
-    return f"{training}\n{row.accuracy:.1%} of the test clips ({seeds}{interval}).{leak}"
+    number = folds["fold"].nunique()
+    of_all = f"In cross-validation with {number} folds, the networks recognize " if number > 1 else ""
+    return f"{training}\n{of_all}{row.accuracy:.1%} of the test clips ({seeds}{interval}).{leak}"

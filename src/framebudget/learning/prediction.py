@@ -82,12 +82,10 @@ def probabilities(
     for frames_BVTHWC, views, _, positions_B in loader(data, batch, p.workers):
         frames_BVTHWC = frames_BVTHWC.to(device)
         for order, probabilities_NK in zip(orders, probabilities_ONK, strict=True):
+            shown_BVTHWC = ordered(frames_BVTHWC, order, training.seed, positions_B)
             begun = time.perf_counter()
             with autocast(precision, device):
-                clips_BVCTHW = inputs(
-                    ordered(frames_BVTHWC, order, training.seed, positions_B), views, training.input.crop
-                )
-                logits_BVK = logits_of(replay, clips_BVCTHW)
+                logits_BVK = logits_of(replay, inputs(shown_BVTHWC, views, training.input.crop))
             probabilities_NK[positions_B] = logits_BVK.float().mean(1).softmax(1).cpu()
             took.append((time.perf_counter() - begun) / len(views))
         progress(done := done + len(views))

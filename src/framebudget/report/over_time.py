@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from framebudget.report.plots import PAGE, readable
+from framebudget.report.plots import PAGE, readable, use_fonts_of
 
 
 def timeline(times: np.ndarray, probabilities_NK: np.ndarray, classes: list[str], most: int = 6) -> Figure:
@@ -14,6 +14,7 @@ def timeline(times: np.ndarray, probabilities_NK: np.ndarray, classes: list[str]
 
     times: (N, 2), the start and the end of each window in seconds. most: how many classes get a line.
     """
+    use_fonts_of(classes)
     best_N = probabilities_NK.argmax(1)
     classes_K, often_K = np.unique(best_N, return_counts=True)
     drawn = classes_K[np.argsort(-often_K, kind="stable")][:most]

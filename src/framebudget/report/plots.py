@@ -44,6 +44,13 @@ rc = {
 sns.set_theme("paper", "ticks", "colorblind", rc=rc)
 
 
+def use_fonts_of(classes: Iterable[str]) -> None:
+    """Let later figures set these names, if need be in fonts of the system. The paper lacks those, so it gets paths."""
+    others = names.other_fonts(classes)
+    matplotlib.rcParams["font.family"] = [*FAMILY, *others]
+    matplotlib.rcParams["svg.fonttype"] = "path" if others else "none"
+
+
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write a figure of the paper as SVG and PNG. The same figure always gives the same bytes."""
     figure.savefig(folder / f"{name}.svg", dpi=200, metadata={"Date": None})  # Typst cannot embed PDF into PDF/A

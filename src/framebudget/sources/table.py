@@ -123,7 +123,10 @@ def faults_between(rows: dict[int, dict]) -> Iterator[str]:
     given = {number for number, row in rows.items() if row.get("subset")}
     for number, row in rows.items():
         if first.setdefault(row["clip"], number) != number:
-            yield f"line {number}: the same clip as line {first[row['clip']]}"
+            other = rows[first[row["clip"]]]["path"]
+            but = "" if other == row["path"] else ", but for its suffix or form of accents"
+            same = "name" if but else "clip"
+            yield f"line {number}: the same {same} as line {first[row['clip']]}{but}"
         if given and number not in given:
             yield f"line {number}: no subset, but other lines have one"
 

@@ -38,7 +38,6 @@ class Clips(Dataset):
     (video/timeline.py) of each clip. first: the number of its first frame, or tick, in the video.
     views, crops: how many evenly spaced spans of frames, and squares (1 or 3) of each, evaluation takes. Training has
     views None: one of each, drawn from (seed, epoch, i) like all other augmentation.
-    Raises ClipError if a clip is too short and `spec.short` is `error`.
     """
 
     def __init__(
@@ -50,14 +49,8 @@ class Clips(Dataset):
         items: list[tuple] = []
         videos: dict[str, tuple[int, tuple]] = {}
         for path, first, frames, fps, index, shown, label in zip(*columns, strict=True):
-            span = sampling.span(spec, frames, fps, T)
-            if spec.short == "error" and span > frames:
-                raise ClipError(
-                    f"{clips / path}: {frames} frames, but {span} are needed; lower `frames`, leave the clip out, or "
-                    "set input.short to repeat_last or wrap in params.yaml"
-                )
             video, _ = videos.setdefault(path, (len(videos), (index, shown)))  # may have thousands of clips
-            items.append((path, first, frames, span, video, label))
+            items.append((path, first, frames, sampling.span(spec, frames, fps, T), video, label))
         self.clips, self.videos = Packed(items), Packed(facts for _, facts in videos.values())
 
     def __len__(self) -> int:

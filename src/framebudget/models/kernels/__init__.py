@@ -11,6 +11,6 @@ NONE, RELU, SILU = 0, 1, 2  # activations, as the kernels number them
 
 
 def tile(C: int, elements: int) -> tuple[int, int]:
-    """Positions and channels of a tile with so many elements: channels cover C, up to 64. Both are powers of two."""
+    """Positions and channels of a tile of this many elements: channels cover C, up to 64. Both are powers of two."""
     channels = min(64, max(8, 1 << (C - 1).bit_length()))
     return elements // channels, channels
