@@ -30,12 +30,7 @@ from framebudget.study import Study, read_controls, read_predictions, read_table
 from framebudget.study import write_table as write_rows
 
 HERE = Path(__file__).parent
-TITLES = {  # of folders of clips
-    "motion": "motion",
-    "ucf101": "UCF101",
-    "ut_interaction": "UT-Interaction",
-    "weizmann": "Weizmann",
-}
+TITLES = {"ucf101": "UCF101", "ut_interaction": "UT-Interaction", "weizmann": "Weizmann"}  # of folders of clips
 
 
 @stage
