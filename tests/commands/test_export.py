@@ -65,6 +65,11 @@ def test_onnxruntime_gives_the_same_logits_for_any_batch(tmp_path, monkeypatch, 
     pd.DataFrame([row | {"interval_of": "recipe"}]).to_csv(tmp_path / "work/tables/results.csv")
     text = card(checkpoint, file)
     assert "62.5% of the test clips (mean of 3 seeds, 95% interval for new groups and trainings 50.0% to 75.0%)" in text
+    shutil.move(own / file.name, own / f"{T}f-s0-k1.pt")
+    pd.concat([split, split.assign(fold=1)]).to_csv(tmp_path / "work/split.csv")
+    text = card(checkpoint, file)
+    assert "3 of 5 clips of 2 groups; 1 for validation, 1 for the test." in text
+    assert "In cross-validation with 2 folds, the networks recognize 62.5% of the test clips" in text
 
 
 def test_what_would_be_overwritten_stays(tmp_path):
