@@ -125,7 +125,9 @@ def sentence(rows: pd.DataFrame) -> str:
         with_fewer = f"With {below} instead of {largest}, {interval}."
         said.append(whether if first["because"] == "undecided" and len(needed) else with_fewer)
     elif first["because"] == "unlearned":
-        said.append(f"With {below} or {largest} frames, some trainings have not finished learning.")
+        unfinished = [T for T in (below, largest) if not rows.loc[T, "finished"]]
+        at = f"{' or '.join(map(str, unfinished))} frame{'s' if unfinished != [1] else ''}"
+        said.append(f"With {at}, some trainings have not finished learning.")
     elif first["because"] == "trainings":
         too_few = {
             1: "One seed cannot show how much trainings vary.",
