@@ -69,7 +69,10 @@ def agreement(beside: pd.DataFrame) -> Iterator[str]:
 def sentences() -> list[dict[str, str]]:
     """What every kept study answers, and which clips it is about."""
     groups = kept.read().groupby(["study", "model"], sort=False)
-    return [{"study": study, "model": model, "text": kept.sentence(rows)} for (study, model), rows in groups]
+    return [
+        {"study": study, "model": model, "text": kept.sentence(rows), "brief": kept.sentence(rows, brief=True)}
+        for (study, model), rows in groups
+    ]
 
 
 def replicated(p: Params) -> pd.DataFrame:

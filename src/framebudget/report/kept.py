@@ -25,6 +25,7 @@ One row per study, network and budget:
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -86,55 +87,61 @@ def replication(answers: pd.DataFrame, results: pd.DataFrame, recipes: dict[str,
     return table[[*columns, "agrees"]]
 
 
-def sentence(rows: pd.DataFrame) -> str:
-    """Sentences: how many frames one network needs, as far as one study decides it. rows: of that study and network."""
+def sentence(rows: pd.DataFrame, brief: bool = False) -> str:
+    """Sentences: how many frames one network needs, as far as one study decides it, and, unless `brief`, what is known
+    of fewer. rows: of that study and network."""
     first, rows = rows.iloc[0], rows.set_index("budget").sort_index()
-    largest, needed = rows.index.max(), rows.index[rows["needed"]]
-    enough = needed.min() if len(needed) else largest
-    below = rows.index[rows.index < enough].max()  # where the search ended; NaN if the smallest budget is enough
-    network = first["network"] + ("" if first["start"] else " (from scratch)")
-
-    losses = (100 * rows["loss"]).round(1)
-
-    def loses(budget: int) -> str:
-        if losses[budget] == 0:
-            return "its accuracy is the same"
-        return f"it {'loses' if losses[budget] > 0 else 'gains'} {abs(losses[budget])} points of accuracy"
-
-    over = "the whole clip" if np.isnan(first["window"]) else f"up to {first['window']:g} s"
-    if len(needed) and enough < largest:
-        bound = 100 * max(rows.loc[enough, "at_most"], 0)
-        most = "at most " if losses[enough] > 0 else "loses at most " if losses[enough] < 0 else "it loses at most "
-        these = "a single frame is" if enough == 1 else f"{enough} frames spread over {over} are"
-        said = [f"{these} enough for {network}."]
-        loss = f"{loses(enough)}, and {most}{bound:.1f} by a one-sided 95% bound"
-        said.append(f"With {enough} instead of {largest}, {loss}.")
-    elif len(needed):
-        said = [f"{network} needs all {largest} frames, spread over {over}."]
-    elif first["because"] == "undecided":
-        said = [f"our data do not settle how many frames {network} needs."]
-    else:
-        said = [f"it is not known how many frames {network} needs."]
-    if first["seeds"] < ENOUGH_SEEDS and len(needed):
+    rows["points"] = (100 * rows["loss"]).round(1)
+    said = verdict(first, rows)
+    if first["seeds"] < ENOUGH_SEEDS and rows["needed"].any():
         said.append(f"This verdict is weak: it rests on {first['seeds']} seeds.")
-    if first["because"] in ("worse", "undecided"):
-        low, high = rows.loc[below, ["loss_low", "loss_high"]]
-        of = "" if losses[below] > 0 else "of the loss "
-        interval = f"{loses(below)} (95% interval {of}{points(low)} to {points(high)})"
-        whether = f"Whether {below} {'is' if below == 1 else 'are'} enough is not settled: with {below}, {interval}."
-        with_fewer = f"With {below} instead of {largest}, {interval}."
-        said.append(whether if first["because"] == "undecided" and len(needed) else with_fewer)
-    elif first["because"] == "unlearned":
-        unfinished = [T for T in (below, largest) if not rows.loc[T, "finished"]]
-        at = f"{' or '.join(map(str, unfinished))} frame{'s' if unfinished != [1] else ''}"
-        said.append(f"With {at}, some trainings have not finished learning.")
-    elif first["because"] == "trainings":
-        too_few = {
-            1: "One seed cannot show how much trainings vary.",
-            2: "Two seeds cannot show how much trainings vary.",
-        }
-        said.append(too_few.get(first["seeds"], "There are too few groups for an interval."))
+    if not brief:
+        said.extend(of_fewer(first, rows))
     return f"On {first['clips']}, {' '.join(said)}"
+
+
+def verdict(first: pd.Series, rows: pd.DataFrame) -> list[str]:
+    largest, needed = rows.index.max(), rows.index[rows["needed"]]
+    network = first["network"] + ("" if first["start"] else " (from scratch)")
+    over = "the whole clip" if np.isnan(first["window"]) else f"up to {first['window']:g} s"
+    if not len(needed):
+        known = "our data do not settle" if first["because"] == "undecided" else "it is not known"
+        return [f"{known} how many frames {network} needs."]
+    if (enough := needed.min()) == largest:
+        return [f"{network} needs all {largest} frames, spread over {over}."]
+    lost, bound = rows.loc[enough, "points"], 100 * max(rows.loc[enough, "at_most"], 0)
+    most = "at most" if lost > 0 else "loses at most" if lost < 0 else "it loses at most"
+    these = "a single frame is" if enough == 1 else f"{enough} frames spread over {over} are"
+    loss = f"{loses(lost)}, and {most} {bound:.1f} by a one-sided 95% bound"
+    return [f"{these} enough for {network}.", f"With {enough} instead of {largest}, {loss}."]
+
+
+def of_fewer(first: pd.Series, rows: pd.DataFrame) -> Iterator[str]:
+    """Why the search for a smaller budget ended."""
+    largest, needed, because = rows.index.max(), rows.index[rows["needed"]], first["because"]
+    below = rows.index[rows.index < min(needed, default=largest)].max()  # NaN if the smallest budget is enough
+    if because in ("worse", "undecided"):
+        lost, low, high = rows.loc[below, ["points", "loss_low", "loss_high"]]
+        of = "" if lost > 0 else "of the loss "
+        interval = f"{loses(lost)} (95% interval {of}{points(low)} to {points(high)})"
+        if because == "undecided" and len(needed):
+            yield f"Whether {below} {'is' if below == 1 else 'are'} enough is not settled: with {below}, {interval}."
+        else:
+            yield f"With {below} instead of {largest}, {interval}."
+    elif because == "unlearned":
+        unfinished = [budget for budget in (below, largest) if not rows.loc[budget, "finished"]]
+        frames = "frame" if unfinished == [1] else "frames"
+        yield f"With {' or '.join(map(str, unfinished))} {frames}, some trainings have not finished learning."
+    elif because == "trainings":
+        seeds = {1: "One seed cannot", 2: "Two seeds cannot"}.get(first["seeds"])
+        yield f"{seeds} show how much trainings vary." if seeds else "There are too few groups for an interval."
+
+
+def loses(lost: float) -> str:
+    """lost: in points, rounded."""
+    return (
+        f"it {'loses' if lost > 0 else 'gains'} {abs(lost)} points of accuracy" if lost else "its accuracy is the same"
+    )
 
 
 def points(share: float) -> str:
