@@ -139,9 +139,9 @@ def of_fewer(first: pd.Series, rows: pd.DataFrame) -> Iterator[str]:
 
 def loses(lost: float) -> str:
     """lost: in points, rounded."""
-    return (
-        f"it {'loses' if lost > 0 else 'gains'} {abs(lost)} points of accuracy" if lost else "its accuracy is the same"
-    )
+    if not lost:
+        return "its accuracy is the same"
+    return f"it {'loses' if lost > 0 else 'gains'} {abs(lost)} points of accuracy"
 
 
 def points(share: float) -> str:
