@@ -81,6 +81,12 @@ def test_a_bad_value_is_an_error_that_names_its_key(tmp_path, change, says):
     assert says in str(error.value)
 
 
+@pytest.mark.parametrize("test", [None, 0.9])
+def test_with_folds_no_share_is_for_the_test(tmp_path, test):
+    path = written(tmp_path, lambda p: p["datasets"]["motion"]["split"].update(folds=5, test=test, validation=0.2))
+    assert params.load(path).datasets["motion"].split.folds == 5
+
+
 def test_budgets_are_in_order(tmp_path):
     assert params.load(written(tmp_path, lambda p: p.update(frames=[16, 1, 4]))).frames == [1, 4, 16]
 
