@@ -245,8 +245,8 @@ def answer(rows: pd.DataFrame) -> str:
 
 
 def write_readme(table: pd.DataFrame) -> None:
-    """What the kept studies answer, and their accuracies, between comments in README.md."""
-    answered = [answer(rows) for _, rows in table.groupby(["study", "model"], sort=False)]
+    """What the kept studies of several seeds answer, and all accuracies, between comments in README.md."""
+    answered = [answer(rows) for _, rows in table[table["seeds"] > 1].groupby(["study", "model"], sort=False)]
     write_between("answers", "\n".join(f"- {sentence}" for sentence in answered))
     write_between("table", rows_of_all().to_markdown(index=False))
 

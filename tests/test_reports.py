@@ -12,7 +12,9 @@ import yaml
 
 from framebudget.console import PREDICTIONS, UserError, read_csv
 from framebudget.report.kept import points
+from framebudget.report.statistics import comparisons
 from framebudget.sources import motion
+from framebudget.study import read_predictions
 
 TOP = Path(__file__).parents[1]
 KEPT = {path.parent.name: path.parent for path in sorted(TOP.glob("reports/**/params.yaml"))}
@@ -43,6 +45,19 @@ def test_the_kept_tables_are_what_the_predictions_say(study: Path, tmp_path: Pat
         studies.write_rows(table, tmp_path / f"{name}.csv", "frames")
         own = [pd.read_csv(folder / f"{name}.csv") for folder in (tmp_path, study)]
         pd.testing.assert_frame_equal(*own, check_like=True, rtol=1e-4)
+
+
+def test_four_frames_are_enough_on_ucf101_only_by_all_three_lists() -> None:
+    """As README.md, the paper and reports/README.md say."""
+    predictions = read_predictions(STUDIES["ucf101"] / "predictions.csv")
+    group = predictions["group"].str[-2:].astype(int)
+    of_list_2 = group.between(8, 14)  # https://www.crcv.ucf.edu/data/UCF101.php: 1 tests 1 to 7, 3 tests 15 to 21
+    first = read_predictions(TOP / "reports/beside/ucf101_list2/predictions.csv")
+    most = {}
+    for name, rows in {"all": predictions, "1 and 3": predictions[~of_list_2], "2": first}.items():
+        losses = comparisons(rows).set_index(["budget_a", "budget_b"])
+        most[name] = round(100 * losses.loc[(4, 16), "at_most"], 1)
+    assert most == {"all": 4.6, "1 and 3": 5.4, "2": 5.6}
 
 
 @pytest.mark.parametrize(("study", "model"), [("ucf101", "x3d_m"), ("motion", "x3d_m"), ("motion", "slowfast_r50")])

@@ -57,7 +57,7 @@ def figures(study: Study, predictions: pd.DataFrame) -> Iterator[tuple[str, Figu
 
     yield "teaser", teaser(study, predictions, tables, answers)
     yield "answers", overview.cost(answers) if p.dataset == "motion" else overview.answers(answers)
-    real = answers[answers["study"] != "motion"]
+    real = answers[(answers["study"] != "motion") & (answers["seeds"] > 1)]
     if p.dataset == "motion" and real["shuffled"].notna().any():
         yield "kept_controls", control_plots.of_kept(real)
     if split["frames"].nunique() > 1:
@@ -88,7 +88,7 @@ def teaser(study: Study, predictions: pd.DataFrame, tables: dict[str, pd.DataFra
         by_seed, chance = scores.scores(predictions, 1), 1 / len(study.classes)
         plots.against_budget(axes, tables["results"], by_seed, tables["needed"], chance, p.unit)
     handles, labels = axes.get_legend_handles_labels()
-    axes.figure.legend(handles, labels, loc="outside lower center", ncols=1 if len(max(labels, key=len)) > 15 else 2)
+    axes.figure.legend(handles, labels, loc="outside lower center", ncols=1 if len(max(labels, key=len)) > 26 else 2)
     return axes.get_figure(root=True)
 
 

@@ -104,15 +104,20 @@ def verdict(first: pd.Series, rows: pd.DataFrame) -> list[str]:
     largest, needed = rows.index.max(), rows.index[rows["needed"]]
     network = first["network"] + ("" if first["start"] else " (from scratch)")
     over = "the whole clip" if np.isnan(first["window"]) else f"up to {first['window']:g} s"
+    if first["because"] == "trainings":
+        reached = ", ".join(f"{accuracy:.1%} with {budget}" for budget, accuracy in rows["accuracy"].items())
+        seeds = {1: "one seed cannot", 2: "two seeds cannot"}.get(first["seeds"])
+        why = f"{seeds} show how much trainings vary" if seeds else "there are too few groups for an interval"
+        return [f"{network} reaches {reached} frames.", f"How many it needs is not known: {why}."]
     if not len(needed):
         known = "our data do not settle" if first["because"] == "undecided" else "it is not known"
         return [f"{known} how many frames {network} needs."]
     if (enough := needed.min()) == largest:
         return [f"{network} needs all {largest} frames, spread over {over}."]
     lost, bound = rows.loc[enough, "points"], 100 * max(rows.loc[enough, "at_most"], 0)
-    most = "at most" if lost > 0 else "loses at most" if lost < 0 else "it loses at most"
+    most = f"at most {bound:.1f}" if lost > 0 else f"at most {bound:.1f} points lower"
     these = "a single frame is" if enough == 1 else f"{enough} frames spread over {over} are"
-    loss = f"{loses(lost)}, and {most} {bound:.1f} by a one-sided 95% bound"
+    loss = f"{loses(lost)}, and {most} by a one-sided 95% bound"
     return [f"{these} enough for {network}.", f"With {enough} instead of {largest}, {loss}."]
 
 
@@ -120,28 +125,25 @@ def of_fewer(first: pd.Series, rows: pd.DataFrame) -> Iterator[str]:
     """Why the search for a smaller budget ended."""
     largest, needed, because = rows.index.max(), rows.index[rows["needed"]], first["because"]
     below = rows.index[rows.index < min(needed, default=largest)].max()  # NaN if the smallest budget is enough
-    if because in ("worse", "undecided"):
+    if because in ("worse", "undecided", "unlearned"):
         lost, low, high = rows.loc[below, ["points", "loss_low", "loss_high"]]
         of = "" if lost > 0 else "of the loss "
         interval = f"{loses(lost)} (95% interval {of}{points(low)} to {points(high)})"
-        if because == "undecided" and len(needed):
+        if because != "worse" and len(needed):
             yield f"Whether {below} {'is' if below == 1 else 'are'} enough is not settled: with {below}, {interval}."
         else:
             yield f"With {below} instead of {largest}, {interval}."
-    elif because == "unlearned":
+    if because == "unlearned":
         unfinished = [budget for budget in (below, largest) if not rows.loc[budget, "finished"]]
         frames = "frame" if unfinished == [1] else "frames"
-        yield f"With {' or '.join(map(str, unfinished))} {frames}, some trainings have not finished learning."
-    elif because == "trainings":
-        seeds = {1: "One seed cannot", 2: "Two seeds cannot"}.get(first["seeds"])
-        yield f"{seeds} show how much trainings vary." if seeds else "There are too few groups for an interval."
+        yield f"With {' or '.join(map(str, unfinished))} {frames}, at least one training has not finished learning."
 
 
 def loses(lost: float) -> str:
     """lost: in points, rounded."""
     if not lost:
         return "its accuracy is the same"
-    return f"it {'loses' if lost > 0 else 'gains'} {abs(lost)} points of accuracy"
+    return f"it loses {lost} points of accuracy" if lost > 0 else f"its accuracy is {-lost} points higher"
 
 
 def points(share: float) -> str:
