@@ -4,6 +4,7 @@ import re
 import resource
 import shutil
 import sys
+import zipfile
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from threading import Timer
@@ -123,6 +124,31 @@ def test_a_video_in_two_classes_is_an_error(fetched):
     shutil.copy(fetched.folder / "Recede/v_Recede_g01_c01.avi", fetched.folder / "Approach/other.avi")
     with pytest.raises(SystemExit, match=r"two classes: .*Approach/other.avi and .*Recede/v_Recede_g01_c01.avi"):
         fetched()
+
+
+def test_stretches_of_one_video_by_two_names_are_of_one_group(fetched):
+    video = fetched.folder / "Recede/v_Recede_g01_c01.avi"
+    shutil.copy(video, fetched.folder / "copy.avi")
+    (fetched.folder / "clips.csv").write_text(
+        "path,class,start,end\nRecede/v_Recede_g01_c01.avi,a,0,0.4\ncopy.avi,b,0.4,0.8\n"
+    )
+    set_params(fetched.folder.parent, dataset="folder", clips="clips/clips.csv")
+    with pytest.raises(SystemExit, match=r"Recede/v_Recede_g01_c01.avi, copy.avi are one video in several groups"):
+        fetch.main()
+
+
+def test_only_the_clips_of_this_archive_are_used(fetched):
+    """data/<dataset> keeps those of archives that were read before."""
+    paths = sorted(path.relative_to(fetched.folder) for path in fetched.folder.glob("[AR]*/*_g01_*.avi"))
+    for name, some in {"first": paths, "second": [path for path in paths if "c01" in path.name]}.items():
+        with zipfile.ZipFile(f"{name}.zip", "w") as archive:
+            for path in some:
+                archive.write(fetched.folder / path, path)
+        values = {"fetch.classes": "all", "x3d_m.weights": None, "slowfast_r50.weights": None}
+        values = {f"datasets.ucf101.{key}": value for key, value in values.items()}
+        set_params(fetched.folder.parent, dataset="ucf101", clips=f"{name}.zip", **values)
+        fetch.main()
+        assert pd.read_csv("work/manifest.csv")["path"].tolist() == [path.as_posix() for path in some]
 
 
 def test_a_log_says_how_far_it_is_and_how_long_it_takes(fetched, capsys):

@@ -1,5 +1,6 @@
 """The training command: killed, on several ranks, on several machines, and with what it cannot do."""
 
+import json
 import os
 import random
 import shutil
@@ -18,6 +19,7 @@ import torch
 from mlflow.tracking import MlflowClient
 from torch import nn
 
+from framebudget.console import UserError
 from framebudget.learning.data import ClipData
 from framebudget.learning.fit import initial, trainer_of
 from framebudget.learning.prediction import predict
@@ -198,6 +200,17 @@ def test_the_memory_format_of_weights_and_clips(fresh, monkeypatch, name, gpus, 
         channels_last = torch.channels_last_3d if tensor.ndim == 5 else torch.channels_last
         assert tensor.is_contiguous(memory_format=channels_last) == last
         assert tensor.is_contiguous() != last
+
+
+def test_a_page_in_place_of_downloaded_weights_names_the_way_out(fresh, monkeypatch):
+    (page := fresh / "X3D_M.pyth").write_text("<html>sign in</html>")
+    monkeypatch.setattr("framebudget.learning.fit.local", lambda *_: page)
+    set_params(fresh, **{"datasets.folder.x3d_m.weights": "http://zoo/X3D_M.pyth"})
+    digests = json.loads((fresh / "work/weights.json").read_text())
+    (fresh / "work/weights.json").write_text(json.dumps(digests | {"x3d_m": sha256(page.read_bytes()).hexdigest()}))
+    monkeypatch.chdir(fresh)
+    with pytest.raises(UserError, match=r"X3D_M.pyth: not a PyTorch checkpoint.*; to download it again: delete"):
+        initial(Study.load().trainings("x3d_m")[0])
 
 
 def test_other_parameters_never_go_on_from_a_state(fresh):

@@ -49,10 +49,11 @@ MOST = 2**31  # bytes of memory that decoding a clip may take
 @stage
 def main() -> None:
     p = params.load()
-    if p.archive:
-        fetch_clips(p.archive, p.data.fetch.classes, p.folder)
+    archived = fetch_clips(p.archive, p.data.fetch.classes, p.folder) if p.archive else None
     check_exposed(Path(p.clips))
     rows, skipped = find(p)
+    if archived is not None:  # the folder may also hold clips of another archive
+        rows = [row for row in rows if row["path"] in archived]
     weights = {model: sha256_of_weights(p, model) for model in p.data.networks}
     manifest, copies = without_copies(decode(p.folder, rows))
     skipped = pd.DataFrame(skipped + copies, columns=["path", "reason"])
@@ -172,13 +173,17 @@ def survey(path: Path) -> dict | str:
 
 def without_copies(manifest: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     """Drop copies, which could end up on both sides of the split. Returns the manifest and (path, reason) of each copy.
-    Raises SourceError if a clip and its copy are in two classes."""
+    Raises SourceError if a clip and its copy are in two classes, or if two files of one video are in two groups."""
     same = ["sha256", "first", "frames"]
     first = manifest.sort_values("path", key=lambda path: path.str.len(), kind="stable").drop_duplicates(same)
     pairs = manifest.drop(first.index).merge(first, on=same, suffixes=("", "_first"))
     both = (pairs["path_first"] + " and " + pairs["path"])[pairs["class"] != pairs["class_first"]]
     if len(both):
         raise SourceError(f"the same video is in two classes: {listed(both)}; remove it from the wrong one")
+    names = first.groupby("sha256")[["path", "group"]].nunique()
+    for video in names.index[(names > 1).all(axis=1)]:  # of a table: its stretches, by two names of the file
+        files = listed(sorted(first["path"][first["sha256"] == video].unique()))
+        raise SourceError(f"{files} are one video in several groups; list its clips under one name, or in one group")
     return first.sort_index(), list(zip(pairs["path"], "the same bytes as " + pairs["path_first"], strict=True))
 
 

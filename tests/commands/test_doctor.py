@@ -112,6 +112,19 @@ def test_broken_params_name_the_key(configured, examined):
     assert text.count("✗") == 1
 
 
+def test_only_a_missing_package_calls_for_the_environment():
+    for error, advice in ((ModuleNotFoundError("mlflow"), "make .venv/ready"), (PermissionError("clips.csv"), "")):
+
+        def check(error=error):
+            yield doctor.Finding(True, "one")
+            raise error
+
+        one, other = doctor.findings(check)
+        assert one.ok
+        assert other.advice.startswith(advice)
+        assert bool(other.advice) == bool(advice)
+
+
 def test_a_closed_port_and_an_open_one(examined, monkeypatch, server, tmp_path, empty_store):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{closed_port()}")
     status, text = examined("mlflow")

@@ -130,7 +130,8 @@ def test_a_clip_that_was_replaced_since_fetch_is_found_by_its_hash(fresh, clips,
     content[-1] ^= 1
     clip.write_bytes(content)
     os.utime(clip, ns=(told.st_atime_ns, told.st_mtime_ns))
-    assert f"{clip.name}: changed since fetch; run it again: dvc repro -f fetch" in fails(*command, cwd=fresh)
+    says = f"{clip.name}: missing, or changed since fetch; run it again: dvc repro -f fetch"
+    assert says in fails(*command, cwd=fresh)
 
 
 def test_a_step_that_memory_does_not_suffice_for(fresh):

@@ -210,7 +210,7 @@ def test_what_never_ends_is_no_clip(clip):
             with pytest.raises(ClipError, match=f"Spin/{name}.avi: a pipe or device, not a file"):
                 read(Path(f"Spin/{name}.avi"))
     seen = pd.DataFrame([{"path": "Spin/endless.avi", "sha256": ""}])  # it was a clip when fetch saw it
-    with pytest.raises(ClipError, match=r"Spin/endless\.avi: changed since fetch"):
+    with pytest.raises(ClipError, match=r"Spin/endless\.avi: missing, or changed since fetch"):
         check(Path(), seen)
 
 

@@ -167,6 +167,17 @@ def test_an_interrupted_training_goes_on_in_its_run_and_the_use_of_the_machine_i
     assert client.get_run(logger.run_id).info.status == "RUNNING"
 
 
+def test_a_run_has_the_whole_curve_of_a_training_that_was_interrupted(here):
+    """A rerun without a name is another experiment for DVC, and so another run."""
+    curve = [dict.fromkeys(tracking.CURVE, 0.1 * epoch) | {"epoch": epoch} for epoch in range(3)]
+    for before, epoch in ((curve[:1], 1), (curve[:2], 2)):  # the second finds the first two in the run
+        logger = PatientLogger(training_run(training()), before)
+        logger.log_metrics({name: 0.1 * epoch for name in tracking.CURVE} | {"epoch": epoch}, step=77)
+        logger.finalize()
+    history = MlflowClient().get_metric_history(logger.run_id, "val_accuracy")
+    assert [(metric.step, metric.value) for metric in history] == [(0, 0.0), (1, 0.1), (2, 0.2)]
+
+
 def test_the_run_of_a_study_runs_as_long_as_its_trainings(here):
     def status() -> str:
         return client.get_run(run_id).info.status
@@ -186,8 +197,9 @@ def test_the_best_of_the_same_clips_has_the_alias_and_can_be_served(here):
     import mlflow
 
     versions = []
-    for seed, accuracy in enumerate([0.5, 0.8, 0.8, 0.6]):
-        split = TWO_CLASSES if seed < 3 else TWO_CLASSES.assign(sha256="other")
+    others = {3: TWO_CLASSES.assign(sha256="other"), 4: TWO_CLASSES.assign(subset=["validation", "train"])}
+    for seed, accuracy in enumerate([0.5, 0.8, 0.8, 0.6, 0.4]):
+        split = others.get(seed, TWO_CLASSES)
         one = training(2, seed, split)
         run_id = training_run(one)
         file = one.file
@@ -199,7 +211,7 @@ def test_the_best_of_the_same_clips_has_the_alias_and_can_be_served(here):
         client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
         assert [run.info.run_id for run in runs_that_made(client, one.file, "motion")] == [run_id]
         versions.append(int(client.get_model_version_by_alias("framebudget-x3d_m", "best-motion").version))
-    assert versions == [1, 2, 2, 4]
+    assert versions == [1, 2, 2, 4, 5]
     served = mlflow.pyfunc.load_model("models:/framebudget-x3d_m@best-motion")
     said = served.predict(np.zeros((3, 2, 40, 48, 3), np.uint8))
     assert list(said.columns) == ["b", "Ähre"]

@@ -89,6 +89,13 @@ def test_a_folder_that_is_empty_cannot_write_to_the_terminal(tmp_path):
         find_clips(tmp_path, None)
 
 
+def test_an_empty_folder_whose_accents_are_stored_apart(tmp_path):
+    touch(tmp_path, "a/1.mp4", "b/1.mp4")
+    (tmp_path / unicodedata.normalize("NFD", "Tür")).mkdir()
+    with pytest.raises(SourceError, match="Tür: no video in this class"):
+        find_clips(tmp_path, None)
+
+
 def test_classes_that_are_not_wanted_are_skipped_once(tmp_path):
     _, skipped = find_clips(touch(tmp_path, "a/1.avi", "b/1.avi", "c/1.avi", "c/d/2.avi"), None, ["a", "b"])
     assert skipped == [("c", "not among fetch.classes")]

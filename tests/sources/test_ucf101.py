@@ -195,6 +195,12 @@ def test_a_class_that_is_not_in_it_is_named_with_those_that_are(url, tmp_path):
         fetch_clips(url, ["Bowlin", "Swing"], tmp_path / "ucf101")
 
 
+def test_an_archive_of_something_else(server, tmp_path):
+    server.files["other.zip"] = zipped(["clips/walk/1.avi"])
+    with pytest.raises(SourceError, match=r"other\.zip: no clip of UCF101, .* name its folder"):
+        fetch_clips(server.url + "other.zip", "all", tmp_path / "ucf101")
+
+
 @pytest.mark.parametrize("content", [b"", b"no zip", None])
 def test_a_copy_on_disk_that_is_no_zip(tmp_path, content):
     path = tmp_path / "UCF101_videos.zip"

@@ -1,6 +1,6 @@
 """Check that everything the study needs is in place: one line per check and, for a failure, the command to fix it.
 
-$ framebudget doctor        (run at the top of the repository; changes nothing; exits with 1 if anything is missing)
+$ framebudget doctor        (run at the top of the repository; exits with 1 if anything is missing)
 """
 
 import json
@@ -47,8 +47,10 @@ def findings(check: Callable) -> Iterator[Finding]:
         yield from check()
     except UserError as error:  # its message says what to do
         yield Finding(False, str(error).replace("\n", "\n    "))
-    except (ImportError, OSError, ValueError) as error:  # a package is missing or broken
-        yield Finding(False, f"{check.__name__}: {error}", "make .venv/ready && source .venv/bin/activate")
+    except (ImportError, OSError, ValueError) as error:
+        broken = isinstance(error, ImportError)  # a package
+        advice = "make .venv/ready && source .venv/bin/activate" if broken else ""
+        yield Finding(False, f"{check.__name__}: {error}", advice)
 
 
 def packages() -> Iterator[Finding]:

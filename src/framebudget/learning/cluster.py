@@ -23,7 +23,6 @@ from framebudget.study import PACKAGE, Training
 from framebudget.video.dataset import check
 
 RETRIES = 3  # of a training whose node or process died
-TOLD = "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"
 
 
 def connect():
@@ -35,9 +34,7 @@ def connect():
         raise UserError(f"engine: ray (params.yaml), but Ray is not installed; install it: {remedy}") from None
     if not ray.is_initialized():
         knock(os.environ.get("RAY_ADDRESS", ""))
-        environment = {name: os.environ[name] for name in TOLD if name in os.environ}
-        there = {"py_modules": [str(PACKAGE)], "env_vars": environment}
-        ray.init(runtime_env=there, log_to_driver=False, logging_level="ERROR")
+        ray.init(runtime_env={"py_modules": [str(PACKAGE)]}, log_to_driver=False, logging_level="ERROR")
     return ray
 
 

@@ -21,7 +21,7 @@ from framebudget.learning.callbacks import LastEpoch, Report
 from framebudget.learning.data import ClipData
 from framebudget.learning.display import Tell
 from framebudget.learning.logger import PatientLogger
-from framebudget.learning.mlflow_store import reachable, tolerant
+from framebudget.learning.mlflow_store import tolerant
 from framebudget.learning.runtime import prepare
 from framebudget.learning.task import Classification
 from framebudget.learning.tracking import log_finished, log_model, training_run
@@ -37,7 +37,7 @@ def fit(training: Training, tell: Tell) -> None:
     with store.lock(training) if rank() == 0 else nullcontext():
         if not store.holds(training):
             _fit(training, tell)
-        elif rank() == 0 and reachable(training.params):  # another study trained it while this one waited
+        elif rank() == 0 and training.params.engine == "local":  # another study trained it while this one waited
             log_finished(training)
 
 
@@ -51,9 +51,9 @@ def _fit(training: Training, tell: Tell) -> None:
         trainer = trainer_of(training, [resume, Report(tell)])
         data = ClipData(training)
         data.check_shares(trainer.num_devices * trainer.num_nodes)
-        if trainer.is_global_zero and reachable(p):
+        if trainer.is_global_zero and p.engine == "local":  # on a cluster, cluster.py logs it when it has ended
             with tolerant(training.title):
-                trainer.logger = PatientLogger(training_run(training))
+                trainer.logger = PatientLogger(training_run(training), resume.curve)
         trainer.fit(task, datamodule=data, ckpt_path=resume.found, weights_only=True)
     if trainer.is_global_zero:
         keep(training, task, trainer.logger)
@@ -69,7 +69,11 @@ def initial(training: Training) -> nn.Module:
         )
     module = network.build(len(training.study.classes)).to(memory_format=getattr(torch, training.memory_format))
     if file:
-        weights.load(module, file, network.head)
+        try:
+            weights.load(module, file, network.head)
+        except weights.WeightsError as error:
+            again = "" if str(file) == training.weights else "; to download it again: delete it, and dvc repro -f fetch"
+            raise UserError(f"{error}{again}") from None
     if options.compile:
         torch.compiler.reset()  # or earlier trainings affect what is compiled, and a resumed one differs
         module.compile(dynamic=False)

@@ -17,7 +17,6 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from framebudget.console import UserError, redacted
-from framebudget.params import Params
 from framebudget.repository import top
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it reports every table that it creates
@@ -120,11 +119,6 @@ def follow(file: Path) -> None:
                         moved = f"UPDATE {table} SET {column} = ? || substr({column}, ?)"
                         moved += f" WHERE substr({column} || '/', 1, ?) = ?"
                         connection.execute(moved, (now, len(old) + 1, len(old) + 1, f"{old}/"))
-
-
-def reachable(p: Params) -> bool:
-    """Whether a training can log itself. A cluster can reach a server, but not a file on this machine."""
-    return p.engine == "local" or bool(os.environ.get("MLFLOW_TRACKING_URI"))
 
 
 @contextlib.contextmanager

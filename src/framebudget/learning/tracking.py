@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 from matplotlib.figure import Figure
-from mlflow.entities import Dataset, DatasetInput, InputTag, Run
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
@@ -41,6 +42,7 @@ from framebudget.study import PACKAGE, Study, Training, read_table, source_files
 
 STUDY, TRAINING = "framebudget.study", "framebudget.training"  # tags to find runs by
 TRAINED = "framebudget.trained_sha256"
+CURVE = "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr"
 OF_COMMIT = mlflow_tags.MLFLOW_GIT_COMMIT, mlflow_tags.MLFLOW_RUN_NOTE  # a commit must not split a resumed study
 
 
@@ -143,14 +145,18 @@ def log_finished(training: Training) -> None:
         if any(run.data.tags.get(mlflow_tags.MLFLOW_PARENT_RUN_ID) == study for run in made):
             return
         run_id, curve = training_run(training), read_table(training.folder / "curve.csv")
-        for row in curve.to_dict("records"):
-            numbers = {name: row[name] for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr")}
-            mlflow.log_metrics(numbers, step=row["epoch"], run_id=run_id)
+        client.log_batch(run_id, of_curve(curve.to_dict("records")))
         if made:
             client.set_tag(run_id, TRAINED, sha256(file))
         else:
             log_model(run_id, training, file, curve["val_accuracy"].max())
         client.set_terminated(run_id)
+
+
+def of_curve(rows: Iterable[Mapping]) -> list[Metric]:
+    """The metrics of these epochs, at their epochs."""
+    now = int(time.time() * 1000)
+    return [Metric(name, float(row[name]), now, row["epoch"]) for row in rows for name in CURVE]
 
 
 def _tags() -> dict[str, str]:
@@ -241,8 +247,8 @@ def runs_that_made(client: MlflowClient, file: Path, dataset: str) -> list[Run]:
 def log_model(run_id: str, training: Training, file: Path, accuracy: float) -> None:
     """Log the weights as a model that MLflow can serve, and register it as the next version of `framebudget-<network>`.
 
-    Among the versions trained on exactly the same clips, the one with the best validation accuracy gets the alias
-    best-<data set>. If several are equally good, it is the first.
+    Among the versions with the same clips for training and validation, the one with the best validation accuracy gets
+    the alias best-<data set>. If several are equally good, it is the first.
     """
     name, T, crop = f"framebudget-{training.network}", training.T, training.input.crop
     client = MlflowClient()
@@ -259,7 +265,8 @@ def log_model(run_id: str, training: Training, file: Path, accuracy: float) -> N
             pip_requirements=[f"{name}=={version(name)}" for name in (*versions(), "ruamel.yaml")],
         )
     client.set_tag(run_id, TRAINED, sha256(file))
-    clips = training.study.clips_sha256[:36]
+    known = training.clips().query("subset != 'test'")[["clip", "sha256", "subset"]]
+    clips = hashlib.sha256(known.to_csv(index=False).encode()).hexdigest()[:36]
     tags = {"clips": clips, "frames": str(T), "val_accuracy": f"{accuracy:.6f}"}
     with contextlib.suppress(MlflowException):  # it exists already
         client.create_registered_model(name)

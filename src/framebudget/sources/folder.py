@@ -40,7 +40,7 @@ def find_clips(
         way_out = "`clips` in params.yaml must name the folder of <class>/<video>"
         raise SourceError(f"{clips}: no such folder, or no permission to read it; {way_out}")
     wanted = set() if classes == "all" else {nfc(name) for name in classes}
-    rows, skipped, folders = [], [], set(wanted)
+    rows, skipped, folders = [], [], set()
     for path, reason in walk(clips, lambda path: reason_to_skip(path, path.parent == clips, wanted)):
         name = path.relative_to(clips).as_posix()
         top, _, below = name.partition("/")
@@ -52,7 +52,7 @@ def find_clips(
             rows.append({"clip": clip, "path": name, "class": nfc(top), "group": own})
         elif not below:
             folders.add(nfc(top))
-    check(clips, rows, folders, group, skipped)
+    check(clips, rows, folders, wanted, group, skipped)
     return rows, skipped
 
 
@@ -89,9 +89,17 @@ def reason_to_skip(path: Path, at_top: bool = False, wanted: Collection[str] = (
     return "in no class folder" if at_top else None
 
 
-def check(clips: Path, rows: list[dict], folders: set[str], group: str | None, skipped: list[tuple[str, str]]) -> None:
+def check(
+    clips: Path,
+    rows: list[dict],
+    found: set[str],
+    wanted: set[str],
+    group: str | None,
+    skipped: list[tuple[str, str]],
+) -> None:
     """Raises SourceError for unprintable names, folders that are not classes or have no clips, and clips that share a
     name or lack a group."""
+    folders = found | wanted
     empty = folders - {row["class"] for row in rows}
     names = [*sorted(empty), *(row["path"] for row in rows)]
     if bad := [printable(name) for name in names if name != printable(name)]:
@@ -101,9 +109,9 @@ def check(clips: Path, rows: list[dict], folders: set[str], group: str | None, s
         raise SourceError(f"{clips}: {listed(unread)}; to leave a class out, name the others (fetch.classes)")
     if empty:
         way_out = "add clips, or remove the folder, or name the classes that you want (fetch.classes)"
-        if not (folder := clips / min(empty)).is_dir():
-            raise SourceError(f"{folder}: no such folder, but fetch.classes names it")
-        raise SourceError(f"{folder}: no video in this class; {way_out}")
+        if (name := min(empty)) not in found:
+            raise SourceError(f"{clips / name}: no such folder, but fetch.classes names it")
+        raise SourceError(f"{clips / name}: no video in this class; {way_out}")
     if len(folders) < 2:
         at_top = [f"{path} ({reason})" for path, reason in skipped if "/" not in path]
         why = f"; skipped: {listed(at_top)}" if at_top else ""

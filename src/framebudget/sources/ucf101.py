@@ -29,11 +29,11 @@ WAYS_OUT = (
 )
 
 
-def fetch_clips(archive: str, classes: list[str] | str, folder: Path) -> None:
+def fetch_clips(archive: str, classes: list[str] | str, folder: Path) -> set[str]:
     """Extract the clips of these classes, or of `all`, to <folder>/<Class>/<clip>, each of them whole or not at all.
 
     archive: a file, or a URL, of which only these clips are read. Clips already here, by size and CRC, are kept.
-    Raises SourceError.
+    Returns their paths below the folder. Raises SourceError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -46,6 +46,7 @@ def fetch_clips(archive: str, classes: list[str] | str, folder: Path) -> None:
                     if not is_there(folder / name, info):
                         download.retried(partial(source.extract, info, folder / name), source.tries)
                     bar.update(info.file_size)
+            return set(clips)
     except FAULTS as error:
         if getattr(error, "errno", None) in MACHINE:
             raise
@@ -92,10 +93,13 @@ def clips_of(archive: str, infos: list[zipfile.ZipInfo], classes: list[str] | st
                 fault = f"is in it twice, has more than {LARGEST:,} bytes, or is compressed in an unusual way"
                 raise SourceError(f"{archive}: not the archive of UCF101: {info.filename} {fault}")
             clips[path] = info
+    if not clips:
+        way_out = "extract any other archive yourself, and name its folder (clips in params.yaml)"
+        raise SourceError(f"{archive}: no clip of UCF101, v_<Class>_g<number>_c<number>.avi, is in it; {way_out}")
     available = {path.partition("/")[0] for path in clips}
     wanted = available if classes == "all" else set(classes)
     if missing := sorted(wanted - available):
-        there = listed(sorted(available), 101) or "none"
+        there = listed(sorted(available), 101)
         raise SourceError(f"{archive}: no clips of {listed(missing)} (fetch.classes in params.yaml); there are {there}")
     return {path: info for path, info in sorted(clips.items()) if path.partition("/")[0] in wanted}
 

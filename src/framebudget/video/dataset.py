@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from framebudget.console import sha256
+from framebudget.console import listed, sha256
 from framebudget.params import Input
 from framebudget.video import sampling, transforms
 from framebudget.video.container import ClipError
@@ -28,7 +28,7 @@ def check(clips: Path, rows: pd.DataFrame) -> None:
     stored = {clips / path: digest for path, digest in zip(rows["path"], rows["sha256"], strict=True)}
     changed = [str(path) for path, digest in stored.items() if not path.is_file() or sha256(path) != digest]
     if changed:
-        raise ClipError(f"{', '.join(changed)}: changed since fetch; run it again: dvc repro -f fetch")
+        raise ClipError(f"{listed(changed)}: missing, or changed since fetch; run it again: dvc repro -f fetch")
 
 
 class Clips(Dataset):
