@@ -70,8 +70,10 @@ def on_cluster(job: str, trainings: list[Training], display: Display) -> Iterato
     """Yield (number of a training, None or a Failure) as each ends. The local store then has its weights and curve."""
     ray = connect()
     from ray.util.queue import Empty, Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    told = Queue(actor_options={"num_cpus": 0})
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # others may die
+    told = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     share = _share(ray, trainings[0].params)
     running = {}
     for number in longest_first(trainings):
