@@ -139,8 +139,8 @@ def test_stretches_of_one_video_by_two_names_are_of_one_group(fetched):
 
 def test_only_the_clips_of_this_archive_are_used(fetched):
     """data/<dataset> keeps those of archives that were read before."""
-    paths = sorted(path.relative_to(fetched.folder) for path in fetched.folder.glob("[AR]*/*_g01_*.avi"))
-    for name, some in {"first": paths, "second": [path for path in paths if "c01" in path.name]}.items():
+    paths = sorted(path.relative_to(fetched.folder) for path in fetched.folder.glob("[AR]*/*_g0[12]_*.avi"))
+    for name, some in {"first": paths, "second": [path for path in paths if "g01" in path.name]}.items():
         with zipfile.ZipFile(f"{name}.zip", "w") as archive:
             for path in some:
                 archive.write(fetched.folder / path, path)
