@@ -47,10 +47,10 @@ def findings(check: Callable) -> Iterator[Finding]:
         yield from check()
     except UserError as error:  # its message says what to do
         yield Finding(False, str(error).replace("\n", "\n    "))
-    except (ImportError, OSError, ValueError) as error:
-        broken = isinstance(error, ImportError)  # a package
-        advice = "make .venv/ready && source .venv/bin/activate" if broken else ""
-        yield Finding(False, f"{check.__name__}: {error}", advice)
+    except ImportError as error:  # a package is missing or broken
+        yield Finding(False, f"{check.__name__}: {error}", "make .venv/ready && source .venv/bin/activate")
+    except (OSError, ValueError) as error:
+        yield Finding(False, f"{check.__name__}: {error}")
 
 
 def packages() -> Iterator[Finding]:

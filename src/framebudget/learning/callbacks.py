@@ -27,13 +27,15 @@ class LastEpoch(Checkpoint):
 
     def __init__(self, path: Path, every: float = 0):
         self.path, self.every, self.found = path, every, str(path) if path.exists() else None
-        try:
-            state = weights.unpickled(path) if self.found else dict.fromkeys(self.KEYS, ())
-            if missing := self.KEYS - state.keys():
-                raise UserError(f"{path}: not the state of a training, {', '.join(sorted(missing))} missing")
-        except UserError as error:
-            raise UserError(f"{error}; to start over: rm -r {path.parent}") from None
-        self.curve = state["curve"]  # of the epochs before
+        self.curve: list[dict] = []  # of the epochs before
+        if self.found:
+            try:
+                state = weights.unpickled(path)
+                if missing := self.KEYS - state.keys():
+                    raise UserError(f"{path}: not the state of a training, {', '.join(sorted(missing))} missing")
+            except UserError as error:
+                raise UserError(f"{error}; to start over: rm -r {path.parent}") from None
+            self.curve = state["curve"]
 
     def on_train_start(self, *args) -> None:
         self.saved = self.ended = time.monotonic()

@@ -90,15 +90,10 @@ def reason_to_skip(path: Path, at_top: bool = False, wanted: Collection[str] = (
 
 
 def check(
-    clips: Path,
-    rows: list[dict],
-    found: set[str],
-    wanted: set[str],
-    group: str | None,
-    skipped: list[tuple[str, str]],
+    clips: Path, rows: list[dict], found: set[str], wanted: set[str], group: str | None, skipped: list[tuple[str, str]]
 ) -> None:
     """Raises SourceError for unprintable names, folders that are not classes or have no clips, and clips that share a
-    name or lack a group."""
+    name or lack a group. found: the class folders. wanted: the classes, empty for all."""
     folders = found | wanted
     empty = folders - {row["class"] for row in rows}
     names = [*sorted(empty), *(row["path"] for row in rows)]
